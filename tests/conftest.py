@@ -1,0 +1,91 @@
+"""What every test shares: a real Postgres, and a fresh, migrated database for each test."""
+
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from hybridjobs.store.embedded import EmbeddedPostgres
+from hybridjobs.store.migrate import migrate
+
+
+@dataclass(frozen=True)
+class DatabaseUrls:
+    """One database by its three users: the owner, the services, the handlers."""
+
+    owner: str
+    service: str
+    handlers: str
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--postgres", type=int, default=18, help="embedded Postgres version: 18, 16")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
+    """The session's server; its durability is off, for speed."""
+    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-test-pg-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(
+        folder / "data",
+        password=secrets.token_hex(8),
+        port=free_port(),
+        version=request.config.getoption("--postgres"),
+        options={"fsync": "off", "synchronous_commit": "off", "max_connections": "200"},
+    )
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+async def _template(postgres: EmbeddedPostgres) -> str:
+    await _execute(postgres.url, "CREATE DATABASE template_hybridjobs")
+    await migrate(
+        make_conninfo(postgres.url, dbname="template_hybridjobs"),
+        logins={
+            make_conninfo(postgres.url, user="service", password="service"): "hybridjobs_service",
+            make_conninfo(postgres.url, user="jobs", password="jobs"): "hybridjobs_handlers",
+        },
+    )
+    return "template_hybridjobs"
+
+
+@pytest.fixture
+async def database_urls(postgres: EmbeddedPostgres, _template: str) -> AsyncIterator[DatabaseUrls]:
+    """A migrated, empty database."""
+    name = f"test_{secrets.token_hex(6)}"
+    await _execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {_template}")
+    yield DatabaseUrls(
+        owner=make_conninfo(postgres.url, dbname=name),
+        service=make_conninfo(postgres.url, dbname=name, user="service", password="service"),
+        handlers=make_conninfo(postgres.url, dbname=name, user="jobs", password="jobs"),
+    )
+    await _execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(database_urls: DatabaseUrls) -> str:
+    """The same database by its owner's URL."""
+    return database_urls.owner
+
+
+async def _execute(url: str, statement: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(statement.encode())
