@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from time import monotonic
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -86,7 +87,7 @@ async def migrate(url: str, *, logins: dict[str, str], wait_seconds: float = 0) 
         return applied
 
 
-async def check(connection: AsyncConnection[tuple[object, ...]]) -> None:
+async def check(connection: AsyncConnection[Any]) -> None:
     """Raise SchemaError unless the schema is at least as new as this program needs."""
     needed = required_version()
     async with connection.cursor(row_factory=tuple_row) as cursor:
@@ -186,7 +187,7 @@ async def _ensure_login(
             [user, user],
         )
     ).fetchone()
-    is_owner, exists = row if row else (False, False)
+    is_owner, exists = row or (False, False)
     if is_owner:
         return
     role = sql.Identifier(user)

@@ -1,0 +1,65 @@
+"""The one JSON codec. Exact: payloads cross this program as text, and are never re-written.
+
+The standard library's parser keeps integers of any size, which orjson does not; orjson serves
+where only validity or strings matter and speed counts.
+"""
+
+import json
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse)
+_SPACE = " \t\n\r"
+
+
+def dumps(value: object) -> str:
+    """Compact JSON text; ValueError for NaN and infinities, which JSON does not have."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any
+    """The value of a JSON text; ValueError with the place of the fault."""
+    return json.loads(text, parse_constant=_refuse)
+
+
+def members(text: str) -> dict[str, str]:
+    """The members of a JSON object, each value as the text it was written in.
+
+    ValueError where the text is no JSON object.
+    """
+    position = _skip(text, 0)
+    if text[position : position + 1] != "{":
+        raise ValueError("expected a JSON object")
+    found: dict[str, str] = {}
+    position = _skip(text, position + 1)
+    while text[position : position + 1] != "}":
+        if text[position : position + 1] != '"':
+            raise ValueError(f"expected a member name at character {position}")
+        name, position = scanstring(text, position + 1)
+        position = _skip(text, position)
+        if text[position : position + 1] != ":":
+            raise ValueError(f"expected ':' at character {position}")
+        start = _skip(text, position + 1)
+        _, position = _decoder.raw_decode(text, start)
+        found[name] = text[start:position]
+        position = _skip(text, position)
+        if text[position : position + 1] == ",":
+            position = _skip(text, position + 1)
+            if text[position : position + 1] == "}":
+                raise ValueError(f"trailing comma before character {position}")
+        elif text[position : position + 1] != "}":
+            raise ValueError(f"expected ',' or '}}' at character {position}")
+    if _skip(text, position + 1) != len(text):
+        raise ValueError(f"unexpected text after the object, at character {position + 1}")
+    return found
+
+
+def _skip(text: str, position: int) -> int:
+    while position < len(text) and text[position] in _SPACE:
+        position += 1
+    return position

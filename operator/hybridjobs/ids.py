@@ -1,0 +1,25 @@
+"""The one id type: UUIDv7 (RFC 9562), so that ids sort by creation and indexes grow at one end."""
+
+import hashlib
+import secrets
+import time
+from datetime import datetime
+from uuid import UUID
+
+
+def new_id() -> UUID:
+    """A fresh UUIDv7."""
+    return _uuid7(time.time_ns() // 1_000_000, secrets.randbits(74))
+
+
+def derived_id(uid: str, created: datetime) -> UUID:
+    """The id that belongs to a Kubernetes object: the same for the same uid, every time."""
+    digest = hashlib.sha256(uid.encode()).digest()
+    return _uuid7(int(created.timestamp() * 1000), int.from_bytes(digest[:10]) & (1 << 74) - 1)
+
+
+def _uuid7(milliseconds: int, random: int) -> UUID:
+    value = (
+        milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+    )
+    return UUID(int=value)

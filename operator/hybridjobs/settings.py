@@ -1,0 +1,110 @@
+"""The settings of each process, read from environment variables that begin with HYBRIDJOBS_.
+
+A missing or wrong one ends the start with a ConfigurationError that names the variable.
+"""
+
+import os
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hybridjobs.errors import ConfigurationError
+
+_PREFIX = "HYBRIDJOBS_"
+_CHILD_PREFIX = "HYBRIDJOBS_CHILD_ENV_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    @classmethod
+    def load(cls) -> Self:
+        """From the environment; ConfigurationError says which variables are wrong and how."""
+        try:
+            return cls()
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{_PREFIX}{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+                for fault in error.errors(include_input=False)
+            )
+            raise ConfigurationError(f"settings: {faults}") from None
+
+
+class LogSettings(_Settings):
+    """How every process logs."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+
+class DatabaseSettings(_Settings):
+    """Where the database is, by each of its users."""
+
+    database_url: SecretStr
+    migrate_url: SecretStr | None = None  # the owner's; default: database_url
+    handlers_database_url: SecretStr | None = None
+    database_pool_size: Annotated[int, Field(ge=1)] = 4
+
+
+class IngressSettings(DatabaseSettings):
+    """The ingress: its listeners, its inline pool and its dispatcher."""
+
+    bind: str = "0.0.0.0"  # noqa: S104 - a container serves its pod's address
+    webhook_port: Port = 8080
+    api_port: Port = 8081
+    worker_port: Port = 8082
+    health_port: Port = 9090
+
+    namespace: str = "default"  # of the jobs
+    dispatch: bool = True  # False: rows only, no cluster
+    window: Annotated[int, Field(ge=1)] = 200  # live jobs in the cluster
+
+    github_webhook_secret: SecretStr | None = None  # several, comma-separated, while rotating
+    api_token: SecretStr | None = None
+    worker_service_account: str = "hybridjobs-worker"
+    worker_audience: str = "hybridjobs"
+
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 25 * 1024 * 1024  # GitHub sends up to 25 MiB
+    max_payload_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
+    body_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+
+    inline_children: Annotated[int, Field(ge=0)] = 2
+
+    @property
+    def child_environment(self) -> dict[str, str]:
+        """What inline children get of the environment: their own variables, no secret of ours."""
+        environment = {
+            name.removeprefix(_CHILD_PREFIX): value
+            for name, value in os.environ.items()
+            if name.startswith(_CHILD_PREFIX)
+        }
+        if self.handlers_database_url is not None:
+            environment["DATABASE_URL"] = self.handlers_database_url.get_secret_value()
+        return environment
+
+
+class OperatorSettings(DatabaseSettings):
+    """The operator: where jobs run and what their pods are told."""
+
+    bind: str = "0.0.0.0"  # noqa: S104 - a container serves its pod's address
+    health_port: Port = 9090
+
+    namespace: str = "default"
+    types_dir: str | None = None  # HybridJobTypes that this release ships, a YAML file each
+
+    worker_image: str
+    worker_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    worker_service_account: str = "hybridjobs-worker"
+    worker_audience: str = "hybridjobs"
+    worker_api_url: str
+    handlers_database_secret: str | None = None  # Secret with key handlersUrl
+
+    reconcile_workers: Annotated[int, Field(ge=1)] = 16
+    sweep_seconds: Annotated[float, Field(gt=0)] = 30.0
+    keep_succeeded_seconds: Annotated[float, Field(ge=0)] = 3600
+    keep_failed_seconds: Annotated[float, Field(ge=0)] = 86_400
+    keep_finished: Annotated[int, Field(ge=0)] = 500

@@ -1,0 +1,271 @@
+"""What happens while an attempt is open. Every write names (job, attempt) and requires it open."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from hybridjobs import codec
+from hybridjobs.errors import AttemptClosed
+from hybridjobs.model import Progress
+
+_READ = """
+SELECT job.id AS job_id, job.type, job.status, job.attempt, job.payload::text AS payload,
+       job.cancel_requested_at IS NOT NULL AS cancel_requested,
+       job.result::text AS result, job.error, job.retry_count, job.max_retries, job.run_at,
+       job.resource_uid, job.traceparent, job.started_at, job.completed_at, job.failed_at,
+       job.outcome_reason, job.duration_ms, job.deadline_seconds AS job_deadline_seconds,
+       job.dispatched_at,
+       current.attempt AS open_attempt, current.deadline_seconds, current.hybridjob_uid,
+       current.job_uid, current.started_at AS attempt_started_at, current.reported,
+       current.claimed_at
+FROM hybridjobs.background_jobs job
+LEFT JOIN hybridjobs.job_attempts current
+     ON current.job_id = job.id AND current.attempt = job.attempt AND current.ended_at IS NULL
+WHERE job.id = %s
+"""
+_BIND_HYBRIDJOB = """
+UPDATE hybridjobs.job_attempts
+SET hybridjob_uid = coalesce(hybridjob_uid, %(uid)s),
+    dispatched_at = coalesce(dispatched_at, now())
+WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
+RETURNING hybridjob_uid
+"""
+_BIND_JOB = """
+UPDATE hybridjobs.job_attempts SET job_uid = coalesce(job_uid, %(uid)s)
+WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
+RETURNING job_uid
+"""
+_START = """
+WITH started AS (
+    UPDATE hybridjobs.job_attempts
+    SET started_at = coalesce(started_at, %(started_at)s), pod_name = %(pod_name)s,
+        pod_uid = coalesce(pod_uid, %(pod_uid)s)
+    WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
+      AND coalesce(pod_uid, %(pod_uid)s) = %(pod_uid)s
+    RETURNING job_id, started_at
+)
+UPDATE hybridjobs.background_jobs job
+SET status = 'processing', started_at = started.started_at
+FROM started WHERE job.id = started.job_id
+RETURNING job.id
+"""
+_BEAT = """
+INSERT INTO hybridjobs.job_heartbeats (job_id, attempt, progress)
+SELECT job_id, attempt, %(progress)s::jsonb FROM hybridjobs.job_attempts
+WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
+ON CONFLICT (job_id) DO UPDATE
+SET attempt = excluded.attempt, beat_at = clock_timestamp(),
+    progress = coalesce(excluded.progress,
+                        CASE WHEN job_heartbeats.attempt = excluded.attempt
+                             THEN job_heartbeats.progress END)
+RETURNING (SELECT cancel_requested_at IS NOT NULL FROM hybridjobs.background_jobs
+           WHERE id = %(job_id)s) AS cancel_requested
+"""
+_SAVE_CHECKPOINT = """
+INSERT INTO hybridjobs.job_checkpoints (job_id, attempt, data)
+SELECT job_id, attempt, %(data)s::jsonb FROM hybridjobs.job_attempts
+WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
+ON CONFLICT (job_id) DO UPDATE
+SET attempt = excluded.attempt, data = excluded.data, saved_at = clock_timestamp()
+RETURNING job_id
+"""
+_OPEN = """
+SELECT job.payload::text AS payload, job.type, checkpoint.data::text AS checkpoint
+FROM hybridjobs.job_attempts attempt
+JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
+LEFT JOIN hybridjobs.job_checkpoints checkpoint ON checkpoint.job_id = job.id
+WHERE attempt.job_id = %(job_id)s AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
+"""
+_REPORT = """
+UPDATE hybridjobs.job_attempts SET reported = %(reported)s::jsonb
+WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
+RETURNING job_id
+"""
+_EXPIRED_LEASES = """
+SELECT job_id, attempt FROM hybridjobs.job_attempts
+WHERE ended_at IS NULL AND lease_until < now()
+ORDER BY lease_until LIMIT 100
+"""
+_OPEN_DISPATCHED = """
+SELECT attempt.job_id, attempt.attempt, attempt.hybridjob_uid, job.resource_name,
+       job.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM hybridjobs.job_attempts attempt
+JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
+WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod'
+  AND attempt.dispatched_at < now() - %(older_than)s
+ORDER BY attempt.job_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job as the operator needs it; the fields from `open_attempt` on are None without one."""
+
+    job_id: UUID
+    type: str
+    status: str
+    attempt: int
+    payload: str
+    cancel_requested: bool
+    result: str | None
+    error: str | None
+    retry_count: int
+    max_retries: int
+    run_at: datetime
+    resource_uid: str | None
+    traceparent: str | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    failed_at: datetime | None
+    outcome_reason: str | None
+    duration_ms: int | None
+    job_deadline_seconds: int | None
+    dispatched_at: datetime | None
+    open_attempt: int | None
+    deadline_seconds: int | None
+    hybridjob_uid: str | None
+    job_uid: str | None
+    attempt_started_at: datetime | None
+    reported: dict[str, Any] | None
+    claimed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDispatch:
+    """An open attempt that should have a HybridJob in the cluster."""
+
+    job_id: UUID
+    attempt: int
+    hybridjob_uid: str | None
+    resource_name: str | None
+    cancel_requested: bool
+
+
+async def read_job(connection: AsyncConnection[DictRow], job_id: UUID) -> OpenJob | None:
+    """The job and its open attempt; None where there is no such row."""
+    row = await (await connection.execute(_READ, [job_id])).fetchone()
+    return None if row is None else OpenJob(**row)
+
+
+async def bind_hybridjob(
+    connection: AsyncConnection[DictRow], job_id: UUID, attempt: int, uid: str
+) -> str:
+    """Record which HybridJob stands for the attempt; the first one wins and is returned."""
+    row = await _guarded(connection, _BIND_HYBRIDJOB, job_id, attempt, uid=uid)
+    return str(row["hybridjob_uid"])
+
+
+async def bind_kubernetes_job(
+    connection: AsyncConnection[DictRow], job_id: UUID, attempt: int, uid: str
+) -> str:
+    """Record which Kubernetes Job runs the attempt; the first one wins and is returned."""
+    row = await _guarded(connection, _BIND_JOB, job_id, attempt, uid=uid)
+    return str(row["job_uid"])
+
+
+async def start(
+    connection: AsyncConnection[DictRow],
+    job_id: UUID,
+    attempt: int,
+    *,
+    pod_name: str,
+    pod_uid: str,
+    started_at: datetime,
+) -> None:
+    """The container runs: the job is `processing`. Another pod than the first one is fenced."""
+    await _guarded(
+        connection,
+        _START,
+        job_id,
+        attempt,
+        pod_name=pod_name,
+        pod_uid=pod_uid,
+        started_at=started_at,
+    )
+
+
+async def beat(
+    connection: AsyncConnection[DictRow],
+    job_id: UUID,
+    attempt: int,
+    progress: Progress | None = None,
+) -> bool:
+    """A sign of life, with or without progress; returns whether a cancel is asked for."""
+    row = await _guarded(
+        connection, _BEAT, job_id, attempt, progress=None if progress is None else _json(progress)
+    )
+    return bool(row["cancel_requested"])
+
+
+async def save_checkpoint(
+    connection: AsyncConnection[DictRow], job_id: UUID, attempt: int, data: str
+) -> None:
+    """Keep JSON text for the attempts that follow."""
+    await _guarded(connection, _SAVE_CHECKPOINT, job_id, attempt, data=data)
+
+
+async def payload_of(connection: AsyncConnection[DictRow], job_id: UUID, attempt: int) -> str:
+    """The job's payload as JSON text."""
+    return str((await _guarded(connection, _OPEN, job_id, attempt))["payload"])
+
+
+async def checkpoint_of(
+    connection: AsyncConnection[DictRow], job_id: UUID, attempt: int
+) -> str | None:
+    """The last checkpoint of this or an earlier attempt as JSON text."""
+    checkpoint: str | None = (await _guarded(connection, _OPEN, job_id, attempt))["checkpoint"]
+    return checkpoint
+
+
+async def report_failure(
+    connection: AsyncConnection[DictRow],
+    job_id: UUID,
+    attempt: int,
+    *,
+    error: str,
+    permanent: bool,
+    retry_after_seconds: float | None,
+) -> None:
+    """Note the worker's account of its failure, to be read when the pod has ended."""
+    reported = {"error": error, "permanent": permanent, "retryAfter": retry_after_seconds}
+    await _guarded(connection, _REPORT, job_id, attempt, reported=codec.dumps(reported))
+
+
+async def expired_leases(connection: AsyncConnection[DictRow]) -> list[tuple[UUID, int]]:
+    """Inline attempts whose process must be dead; at most 100 a call."""
+    cursor = await connection.execute(_EXPIRED_LEASES)
+    return [(row["job_id"], row["attempt"]) for row in await cursor.fetchall()]
+
+
+async def open_dispatches(
+    connection: AsyncConnection[DictRow], *, older_than: timedelta
+) -> list[OpenDispatch]:
+    """Every open attempt whose HybridJob was confirmed at least `older_than` ago."""
+    cursor = await connection.execute(_OPEN_DISPATCHED, {"older_than": older_than})
+    return [OpenDispatch(**row) for row in await cursor.fetchall()]
+
+
+async def _guarded(
+    connection: AsyncConnection[DictRow],
+    statement: str,
+    job_id: UUID,
+    attempt: int,
+    **parameters: object,
+) -> DictRow:
+    cursor = await connection.execute(
+        statement.encode(), {"job_id": job_id, "attempt": attempt, **parameters}
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise AttemptClosed(job_id, attempt)
+    return row
+
+
+def _json(progress: Progress) -> str:
+    return codec.dumps(
+        {"done": progress.done, "total": progress.total, "message": progress.message}
+    )

@@ -1,0 +1,69 @@
+"""The connection pool, and the translation of a database that is away into our own error.
+
+Connections: a process holds at most `database_pool_size` here, and one more for each GroupCommit.
+Nothing depends on session state, so a transaction-mode PgBouncer may stand between.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from hybridjobs.errors import DatabaseUnavailable
+from hybridjobs.store.migrate import check
+
+
+class Database:
+    """A pool of connections whose rows are dicts and whose statements commit one by one."""
+
+    def __init__(self, url: str, *, size: int, wait_seconds: float = 5.0) -> None:
+        self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=wait_seconds,
+            kwargs={"autocommit": True, "row_factory": dict_row, "connect_timeout": 5},
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """A connection in autocommit mode; DatabaseUnavailable where there is none to be had."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, PoolClosed, psycopg.OperationalError) as error:
+            raise DatabaseUnavailable(f"the database does not answer: {error}") from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """A connection inside one transaction, committed on leaving."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def check_schema(self) -> None:
+        """SchemaError unless the schema is new enough; DatabaseUnavailable if none answers."""
+        async with self.connection() as connection:
+            await check(connection)
+
+    def statistics(self) -> dict[str, Any]:
+        """The pool's own counters, for metrics."""
+        return dict(self._pool.get_stats())
