@@ -56,12 +56,20 @@ def is_whole() -> bool:
     process = holder()
     return (
         process is not None
-        and Path(f"/proc/{process.pid}/exe").resolve().name == "pause"
+        and _is_pause(process)
         and _NETNS_FILE.exists()
         and _same_namespace(process)
         and HOST_ADDRESS in _addresses()
         and len(run("ip", "route", "show", "dev", HOST_LINK).splitlines()) >= 3
     )
+
+
+def _is_pause(process: Process) -> bool:
+    """Return whether the holder has made its mounts, and is not just ending."""
+    try:
+        return Path(f"/proc/{process.pid}/exe").readlink().name == "pause"
+    except OSError:
+        return False
 
 
 def _same_namespace(process: Process) -> bool:
@@ -85,13 +93,12 @@ def create(pause: Path) -> None:
         _call("unshare", _CLONE_NEWNS | _CLONE_NEWPID)
 
     process = processes.launch(_HOLDER, ["/bin/sh", script], enter=enter)
-    exe = Path(f"/proc/{process.pid}/exe")
 
     def mounted() -> bool:
         if not process.is_alive():
             log = (NATIVE / "logs" / f"{_HOLDER}.log").read_text()[-1000:]
             raise ClusterError(f"the node's namespaces cannot be made: {log}")
-        return exe.resolve().name == "pause"
+        return _is_pause(process)
 
     wait_until("mounts of the node", mounted, 10, 0.01)
 
@@ -248,7 +255,9 @@ def leftovers() -> list[str]:
     found += [line for line in mounts if str(NATIVE) in line or str(RUN) in line]
     found += [f"cgroup {path}" for path in _cgroup_folders() if path.exists()]
     found += [f"{path}" for path in (_NETNS_FILE, RUN, NATIVE) if path.exists()]
-    found += [f"folder {point}" for point in BINDS if Path(point).is_dir()]
+    if MADE_FOLDERS.exists():
+        made = MADE_FOLDERS.read_text().splitlines()
+        found += [f"folder {point}" for point in made if Path(point).is_dir()]
     if shutil.which("ip"):
         links = run("ip", "-o", "link").splitlines() + run("ip", "route").splitlines()
         found += [line for line in links if "hybridjobs-" in line or "10.231." in line]
