@@ -95,6 +95,7 @@ class OperatorSettings(DatabaseSettings):
 
     namespace: str = "default"
     types_dir: str | None = None  # HybridJobTypes that this release ships, a YAML file each
+    types_selector: str = "app.kubernetes.io/managed-by=hybridjobs"  # the labels they carry
 
     worker_image: str
     worker_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"

@@ -10,21 +10,21 @@ from psycopg.rows import DictRow
 
 from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed
-from hybridjobs.model import Progress
+from hybridjobs.model import Progress, Status
 
 _READ = """
-SELECT job.id AS job_id, job.type, job.status, job.attempt, job.payload::text AS payload,
-       job.cancel_requested_at IS NOT NULL AS cancel_requested,
-       job.result::text AS result, job.error, job.retry_count, job.max_retries, job.run_at,
-       job.resource_uid, job.traceparent, job.started_at, job.completed_at, job.failed_at,
-       job.outcome_reason, job.duration_ms, job.deadline_seconds AS job_deadline_seconds,
-       job.dispatched_at,
-       current.attempt AS open_attempt, current.deadline_seconds, current.hybridjob_uid,
-       current.job_uid, current.started_at AS attempt_started_at, current.reported,
-       current.claimed_at
+SELECT job.id AS job_id, job.type, job.status, job.payload::text AS payload,
+       job.cancel_requested_at IS NOT NULL AS cancel_requested, job.error, job.run_at,
+       job.resource_uid, job.traceparent, job.started_at, job.outcome_reason, job.duration_ms,
+       coalesce(job.completed_at, job.failed_at) AS finished_at, job.attempt,
+       CASE WHEN last.attempt IS NOT NULL AND last.ended_at IS NULL THEN last.attempt END
+           AS open_attempt,
+       coalesce(last.deadline_seconds, job.deadline_seconds) AS deadline_seconds,
+       last.claimed_at, last.started_at AS attempt_started_at, last.ended_at AS attempt_ended_at,
+       last.hybridjob_uid, last.job_uid, last.pod_name, last.exit_code, last.reported,
+       last.log_tail IS NOT NULL AS has_log
 FROM hybridjobs.background_jobs job
-LEFT JOIN hybridjobs.job_attempts current
-     ON current.job_id = job.id AND current.attempt = job.attempt AND current.ended_at IS NULL
+LEFT JOIN hybridjobs.job_attempts last ON last.job_id = job.id AND last.attempt = job.attempt
 WHERE job.id = %s
 """
 _BIND_HYBRIDJOB = """
@@ -102,36 +102,38 @@ ORDER BY attempt.job_id
 
 
 @dataclass(frozen=True, slots=True)
-class OpenJob:
-    """A job as the operator needs it; the fields from `open_attempt` on are None without one."""
+class JobState:
+    """A job and its last attempt, as the operator needs them.
+
+    `open_attempt` is that attempt's number while it is open, None once it has ended; `attempt` 0
+    and the fields from `claimed_at` on None (has_log False) before the first.
+    """
 
     job_id: UUID
     type: str
-    status: str
-    attempt: int
+    status: Status
     payload: str
     cancel_requested: bool
-    result: str | None
     error: str | None
-    retry_count: int
-    max_retries: int
     run_at: datetime
     resource_uid: str | None
     traceparent: str | None
     started_at: datetime | None
-    completed_at: datetime | None
-    failed_at: datetime | None
     outcome_reason: str | None
     duration_ms: int | None
-    job_deadline_seconds: int | None
-    dispatched_at: datetime | None
+    finished_at: datetime | None
+    attempt: int
     open_attempt: int | None
-    deadline_seconds: int | None
-    hybridjob_uid: str | None
-    job_uid: str | None
-    attempt_started_at: datetime | None
-    reported: dict[str, Any] | None
-    claimed_at: datetime | None
+    deadline_seconds: int
+    claimed_at: datetime | None = None
+    attempt_started_at: datetime | None = None
+    attempt_ended_at: datetime | None = None
+    hybridjob_uid: str | None = None
+    job_uid: str | None = None
+    pod_name: str | None = None
+    exit_code: int | None = None
+    reported: dict[str, Any] | None = None
+    has_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +147,10 @@ class OpenDispatch:
     cancel_requested: bool
 
 
-async def read_job(connection: AsyncConnection[DictRow], job_id: UUID) -> OpenJob | None:
-    """The job and its open attempt; None where there is no such row."""
+async def read_job(connection: AsyncConnection[DictRow], job_id: UUID) -> JobState | None:
+    """The job and its last attempt; None where there is no such row."""
     row = await (await connection.execute(_READ, [job_id])).fetchone()
-    return None if row is None else OpenJob(**row)
+    return None if row is None else JobState(**{**row, "status": Status(row["status"])})
 
 
 async def bind_hybridjob(

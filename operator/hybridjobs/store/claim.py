@@ -1,6 +1,7 @@
 """Dispatch as rows: which queued jobs get one of the places in the cluster."""
 
 from datetime import timedelta
+from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -123,6 +124,6 @@ async def mark_dispatched(
     )
 
 
-async def forget_resource(connection: AsyncConnection[DictRow], claimed: Claim) -> None:
-    """The job's HybridJob is gone: the next dispatch makes a new one."""
-    await connection.execute(_FORGET, {"job_id": claimed.job_id, "uid": claimed.resource_uid})
+async def forget_uid(connection: AsyncConnection[DictRow], job_id: UUID, uid: str) -> None:
+    """The job's HybridJob is gone, or is about to go by us: the next dispatch makes a new one."""
+    await connection.execute(_FORGET, {"job_id": job_id, "uid": uid})

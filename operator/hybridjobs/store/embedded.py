@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from hybridjobs.errors import ConfigurationError
 
@@ -90,6 +90,15 @@ class EmbeddedPostgres:
         for name, value in settings.items():
             arguments += ["-c", f"{name}={value}"]
         return arguments
+
+    def run_forever(self) -> NoReturn:
+        """Become the server: this process is replaced by it."""
+        self.initialise()
+        # As its own process so that signals and the exit code are the server's.
+        if self._user:
+            os.setuid(pwd.getpwnam(self._user).pw_uid)
+        command = self.command()
+        os.execv(command[0], command)  # noqa: S606 - no shell is meant
 
     def start(self) -> Self:
         """Start the server and wait until it answers; raises ConfigurationError with its log."""

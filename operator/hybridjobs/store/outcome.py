@@ -23,7 +23,9 @@ WHERE job.id = %(job_id)s FOR UPDATE OF job
 """
 _END = """
 UPDATE hybridjobs.job_attempts attempt
-SET ended_at = greatest(coalesce(%(ended_at)s, now()), claimed_at), outcome = %(outcome)s,
+SET ended_at = greatest(coalesce(%(ended_at)s, now()), claimed_at, attempt.started_at,
+                        %(started_at)s),
+    outcome = %(outcome)s,
     reason = %(reason)s, error_category = %(category)s, exit_code = %(exit_code)s,
     message = %(message)s, log_tail = coalesce(%(log_tail)s, log_tail),
     started_at = coalesce(attempt.started_at, %(started_at)s),

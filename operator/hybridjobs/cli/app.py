@@ -1,0 +1,62 @@
+"""The commands by name, and what their errors mean to a script."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hybridjobs import __version__
+from hybridjobs.cli import jobs, processes
+from hybridjobs.cli.exits import Exit, exit_for
+from hybridjobs.errors import HybridJobsError
+
+_EPILOG = (
+    "Exit codes: 0 done · 1 failed, or the job that was waited for did · 2 wrong usage or input · "
+    "3 no such job or type · 4 not allowed · 5 not reachable, try again · 6 waited too long"
+)
+
+
+class _App(typer.Typer):
+    def __call__(self, *arguments: object, **options: object) -> None:
+        try:
+            super().__call__(*arguments, **options)
+        except HybridJobsError as error:
+            sys.stderr.write(f"hybridjobs: {error}\n")
+            sys.exit(exit_for(error))
+        except KeyboardInterrupt:
+            sys.exit(Exit.INTERRUPTED)
+
+
+app = _App(
+    name="hybridjobs",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Webhooks that start long work: answered at once, run as Kubernetes Jobs with a deadline, "
+    "never lost.",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(rich_help_panel="About")
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON object.")] = False,
+) -> None:
+    """Print the version, and the schema version that it needs."""
+    from hybridjobs.store.migrate import required_version
+
+    schema = required_version()
+    text = f'{{"version": "{__version__}", "schema": {schema}}}' if as_json else __version__
+    typer.echo(text)
+
+
+app.command(rich_help_panel="Jobs")(jobs.submit)
+app.command(rich_help_panel="Jobs")(jobs.get)
+app.command("jobs", rich_help_panel="Jobs")(jobs.list_)
+app.command(rich_help_panel="Handlers")(processes.run)
+app.command(rich_help_panel="Handlers")(processes.worker)
+app.command(rich_help_panel="Server")(processes.migrate)
+app.command(rich_help_panel="Server")(processes.ingress)
+app.command(rich_help_panel="Server")(processes.operator)
+app.command(rich_help_panel="Server")(processes.postgres)

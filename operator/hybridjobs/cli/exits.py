@@ -1,0 +1,38 @@
+"""Exit codes: what a script can tell apart."""
+
+from enum import IntEnum
+
+from hybridjobs.errors import ConfigurationError, HybridJobsError, InvalidInput, Unavailable
+
+
+class Exit(IntEnum):
+    """See the epilog of `hybridjobs --help`."""
+
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_ALLOWED = 4
+    UNAVAILABLE = 5
+    TIMEOUT = 6
+    INTERRUPTED = 130
+
+
+class CommandError(HybridJobsError):
+    """A command ends with this message and code."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def exit_for(error: HybridJobsError) -> Exit:
+    """The code that an error of ours ends the program with."""
+    match error:
+        case CommandError():
+            return error.code
+        case Unavailable():
+            return Exit.UNAVAILABLE
+        case InvalidInput() | ConfigurationError():
+            return Exit.USAGE
+        case _:
+            return Exit.FAILED

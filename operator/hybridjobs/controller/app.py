@@ -1,0 +1,102 @@
+"""The operator process: composition, health, and an end as soon as any part of it ends."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import structlog
+
+from hybridjobs.controller.cache import Cache
+from hybridjobs.controller.reconcile import Reconciler
+from hybridjobs.controller.sweep import Sweep
+from hybridjobs.controller.types import TypeMirror, apply_shipped_types
+from hybridjobs.controller.watch import start_watching
+from hybridjobs.controller.workqueue import WorkQueue
+from hybridjobs.errors import ClusterUnavailable
+from hybridjobs.kube.client import HYBRIDJOBS, ApiError, Kubernetes, load_configuration
+from hybridjobs.kube.manifests import WorkerSettings
+from hybridjobs.settings import OperatorSettings
+from hybridjobs.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+_RETRY_SECONDS = 2.0
+
+
+async def serve(settings: OperatorSettings) -> None:
+    """Run until SIGTERM or SIGINT. Whatever fails for good ends the process, for a restart."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    configuration = await load_configuration()
+    database = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
+    kubernetes = Kubernetes(configuration, field_manager="hybridjobs-operator")
+    async with database, kubernetes:
+        await database.check_schema()
+        await _wait_for_crds(kubernetes, settings.namespace)
+        cache, queue = Cache(), WorkQueue()
+        mirror = TypeMirror(database, kubernetes, cache, queue, namespace=settings.namespace)
+        if settings.types_dir is not None:
+            await apply_shipped_types(
+                kubernetes,
+                Path(settings.types_dir),
+                namespace=settings.namespace,
+                selector=settings.types_selector,
+            )
+        await mirror.read_all()
+        reconciler = Reconciler(
+            database,
+            kubernetes,
+            cache,
+            queue,
+            namespace=settings.namespace,
+            worker=_worker_settings(settings),
+        )
+        watching = await start_watching(
+            configuration, cache, queue, mirror.on_event, namespace=settings.namespace
+        )
+        # kopf has just taken these signals for its own tasks alone.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        sweep = Sweep(database, kubernetes, cache, queue, settings)
+        parts = [
+            *watching,
+            asyncio.create_task(reconciler.run(settings.reconcile_workers), name="reconciler"),
+            asyncio.create_task(sweep.run(), name="sweep"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        ]
+        log.info("operator ready", namespace=settings.namespace)
+        await _until_one_ends(parts)
+
+
+async def _wait_for_crds(kubernetes: Kubernetes, namespace: str) -> None:
+    while True:
+        try:
+            await kubernetes.list(HYBRIDJOBS, namespace)
+        except (ApiError, ClusterUnavailable) as error:
+            log.warning("waiting for the cluster and its CRDs", error=str(error))
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
+async def _until_one_ends(parts: list[asyncio.Task[object]]) -> None:
+    done, running = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+    for part in running:
+        part.cancel()
+    await asyncio.wait(running, timeout=10)
+    for part in done:
+        if part.get_name() != "stop":
+            log.error("a part of the operator ended", part=part.get_name())
+            part.result()
+            raise RuntimeError(f"{part.get_name()} ended by itself")
+
+
+def _worker_settings(settings: OperatorSettings) -> WorkerSettings:
+    return WorkerSettings(
+        image=settings.worker_image,
+        image_pull_policy=settings.worker_image_pull_policy,
+        service_account=settings.worker_service_account,
+        api_url=settings.worker_api_url,
+        audience=settings.worker_audience,
+        database_secret=settings.handlers_database_secret,
+    )

@@ -1,0 +1,266 @@
+"""What to do for one HybridJob: a pure function of the row, the cluster's objects and the time.
+
+The row is the truth. Level-triggered: nothing here depends on which event led to the call, and
+calling it again with the same view is harmless, since every action is guarded where it lands.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from hybridjobs.controller.observe import (
+    classify,
+    condition,
+    container_started_at,
+    is_finished,
+    time,
+    why_not_started,
+)
+from hybridjobs.kube import names
+from hybridjobs.model import AttemptEnd, JobTypeSpec, Outcome, Status
+from hybridjobs.store.attempts import JobState
+
+Object = dict[str, Any]
+
+NODE_LOST_SLACK = timedelta(seconds=60)
+SETTLE = timedelta(seconds=2)
+LONG_BACKOFF = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that a decision rests on.
+
+    `job` and `pod` belong to the row's last attempt. A missing `job` is known to be missing (it was
+    asked for by name) when the row says that there was one.
+    """
+
+    row: JobState
+    hybridjob: Object
+    spec: JobTypeSpec | None
+    job: Object | None
+    pod: Object | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateJob:
+    """Bind the HybridJob to the attempt, then create its Kubernetes Job."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindJob:
+    """Record which Kubernetes Job runs the attempt."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStart:
+    """The container runs."""
+
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEnd:
+    """Record the outcome of the open attempt; then, if it may still run, remove its Job."""
+
+    end: AttemptEnd
+    remove_job: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddEvidence:
+    """Add the log tail and exit code to an attempt that its worker closed."""
+
+    end: AttemptEnd
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancel:
+    """Take `spec.cancel` over into the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndPod:
+    """Lower the pod's deadline to 1 s: it ends in place, and its log stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHybridJob:
+    """Delete the HybridJob for the time of a long backoff; it is made again afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStatus:
+    """Bring the HybridJob's status up to date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again after that time even if nothing happens."""
+
+    delay: timedelta
+
+
+Action = (
+    CreateJob
+    | BindJob
+    | RecordStart
+    | RecordEnd
+    | AddEvidence
+    | RequestCancel
+    | EndPod
+    | ReleaseHybridJob
+    | PatchStatus
+    | Wait
+)
+
+
+def decide(view: View, now: datetime) -> list[Action]:
+    """The actions to take, in order. Each that closes an attempt is the last of its list."""
+    row, hybridjob = view.row, view.hybridjob
+    uid, wanted = hybridjob["metadata"]["uid"], hybridjob["spec"].get("attempt", 0)
+    actions: list[Action] = []
+    if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
+        actions.append(RequestCancel())
+    if row.open_attempt is None:
+        return actions + _closed(view, now)
+    if wanted < row.open_attempt:
+        return actions  # the dispatcher is about to apply the new attempt
+    if row.hybridjob_uid not in (None, uid):
+        return [*actions, _lost("Superseded", "another HybridJob took this attempt's place")]
+    return actions + _open(view, now)
+
+
+def _open(view: View, now: datetime) -> list[Action]:
+    row, job, pod = view.row, view.job, view.pod
+    uid = view.hybridjob["metadata"]["uid"]
+    cancel = row.cancel_requested or bool(view.hybridjob["spec"].get("cancel"))
+    if job is None:
+        if cancel:
+            return [RecordEnd(AttemptEnd(Outcome.CANCELLED, "Cancelled"))]
+        if row.job_uid is not None:
+            return [_lost("JobDeleted", "its Kubernetes Job was deleted")]
+        return _create(view, now)
+    if _owner(job) != uid:
+        if job["metadata"].get("deletionTimestamp"):
+            return [Wait(timedelta(seconds=1))]
+        conflict = f"a Job named {job['metadata']['name']} belongs to something else"
+        return [RecordEnd(AttemptEnd(Outcome.FAILED, "NameConflict", conflict))]
+    if row.job_uid not in (None, job["metadata"]["uid"]):
+        return [_lost("JobReplaced", "its Kubernetes Job was deleted and made again")]
+    actions: list[Action] = []
+    if row.job_uid is None:
+        actions.append(BindJob(job["metadata"]["uid"]))
+    if is_finished(job):
+        exit_codes = set(view.spec.retry.permanent_exit_codes) if view.spec else set()
+        end = classify(job, pod, reported=row.reported, permanent_exit_codes=exit_codes)
+        return [*actions, RecordEnd(end)]
+    started_at = container_started_at(pod)
+    if started_at is None:
+        return actions + _not_started(view, now, cancel=cancel)
+    if row.attempt_started_at is None:
+        actions.append(RecordStart(started_at))
+    if cancel and pod is not None and pod["spec"].get("activeDeadlineSeconds") != 1:
+        actions.append(EndPod())
+    return actions + _running(view, now)
+
+
+def _create(view: View, now: datetime) -> list[Action]:
+    if view.spec is not None:
+        return [CreateJob()]
+    overdue = _since(view.row.claimed_at, now) - timedelta(seconds=300)
+    if overdue >= timedelta(0):
+        missing = f"there is no HybridJobType for {view.row.type}"
+        return [RecordEnd(AttemptEnd(Outcome.NEVER_STARTED, "UnknownType", missing))]
+    return [Wait(-overdue)]
+
+
+def _not_started(view: View, now: datetime, *, cancel: bool) -> list[Action]:
+    job, pod = view.job, view.pod
+    if cancel:
+        return [RecordEnd(AttemptEnd(Outcome.CANCELLED, "Cancelled"), remove_job=True)]
+    if job is not None and job["spec"].get("suspend"):
+        return [PatchStatus()]  # a queue holds it back; no clock of ours runs
+    limit = timedelta(seconds=view.spec.start_deadline_seconds if view.spec else 300)
+    begun = time(((job or {}).get("status") or {}).get("startTime")) or view.row.claimed_at
+    waited = _since(begun, now)
+    # A pod that is ending needs no verdict of ours: its Job is about to have one.
+    if waited >= limit and condition(job, "FailureTarget") is None:
+        reason, message = why_not_started(job, pod)
+        text = f"no container started within {int(limit.total_seconds())} s: {message}"
+        return [RecordEnd(AttemptEnd(Outcome.NEVER_STARTED, reason, text), remove_job=True)]
+    shown: list[Action] = [PatchStatus()] if waited >= 5 * SETTLE else []
+    next_look = 5 * SETTLE if waited < 5 * SETTLE else max(limit, waited + SETTLE)
+    return [*shown, Wait(next_look - waited)]
+
+
+def _running(view: View, now: datetime) -> list[Action]:
+    row, job = view.row, view.job or {}
+    began = time((job.get("status") or {}).get("startTime")) or row.claimed_at
+    backstop = timedelta(seconds=job["spec"].get("activeDeadlineSeconds", 0))
+    grace = timedelta(seconds=view.spec.grace_period_seconds if view.spec else 30)
+    silent_for = _since(began, now) - backstop - grace - NODE_LOST_SLACK
+    overlap = view.spec is None or view.spec.retry.overlap == "Allow"
+    if silent_for >= timedelta(0) and overlap:
+        gone = "its pod did not end after every deadline had passed; the node must be lost"
+        return [RecordEnd(AttemptEnd(Outcome.NODE_LOST, "NodeLost", gone), remove_job=True)]
+    settling = SETTLE - _since(container_started_at(view.pod), now)
+    if settling > timedelta(0):
+        return [Wait(settling)]
+    return [PatchStatus(), Wait(max(-silent_for, SETTLE))]
+
+
+def _closed(view: View, now: datetime) -> list[Action]:
+    """No attempt is open: the job is over, or waits for its next."""
+    row, job = view.row, view.job
+    actions: list[Action] = []
+    if job is not None and row.attempt and not row.has_log and is_finished(job):
+        actions.append(
+            AddEvidence(classify(job, view.pod, reported=row.reported, permanent_exit_codes=set()))
+        )
+    elif (
+        job is not None
+        and not is_finished(job)
+        and row.status is not Status.COMPLETED
+        and container_started_at(view.pod) is not None
+        and view.pod is not None
+        and view.pod["spec"].get("activeDeadlineSeconds") != 1
+    ):
+        actions.append(EndPod())  # closed over its head: by hand, or as its worker failed
+    if row.status is Status.QUEUED:
+        ours = names.is_dispatched(view.hybridjob)
+        if row.attempt and ours and row.run_at - now > LONG_BACKOFF:
+            return [*actions, ReleaseHybridJob()]
+        return [*actions, PatchStatus()] if row.attempt else actions
+    return [*actions, PatchStatus()]
+
+
+def is_cancelled_by_deletion(row: JobState, hybridjob: Object) -> bool:
+    """Whether the deletion of this HybridJob, not by us, asks to cancel its job.
+
+    We delete one only when its job is over, or after the row has forgotten its uid.
+    """
+    uid, attempt = hybridjob["metadata"]["uid"], hybridjob["spec"].get("attempt")
+    if row.status.is_terminal:
+        return False
+    if row.open_attempt is not None:
+        return bool(row.open_attempt == attempt and row.hybridjob_uid in (None, uid))
+    return bool(row.resource_uid == uid)
+
+
+def _lost(reason: str, message: str) -> RecordEnd:
+    return RecordEnd(AttemptEnd(Outcome.LOST, reason, message))
+
+
+def _owner(job: Object) -> str | None:
+    for reference in job["metadata"].get("ownerReferences") or []:
+        if reference.get("controller"):
+            uid: str = reference["uid"]
+            return uid
+    return None
+
+
+def _since(moment: datetime | None, now: datetime) -> timedelta:
+    return timedelta(0) if moment is None else now - moment

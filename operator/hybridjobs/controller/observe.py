@@ -1,0 +1,170 @@
+"""Readings of Kubernetes objects: pure functions from Job and pod to what they mean for us."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from hybridjobs import codec
+from hybridjobs.kube import names
+from hybridjobs.model import AttemptEnd, Outcome
+
+Object = dict[str, Any]
+
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: ended on request, work left to do
+
+# Reasons of a waiting container that never heal by waiting alone, in Kubernetes' words.
+_HOPELESS = {
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+}
+
+
+def condition(item: Object | None, type_: str) -> Object | None:
+    """The condition of that type if it is True."""
+    for each in ((item or {}).get("status") or {}).get("conditions") or []:
+        if each["type"] == type_ and each["status"] == "True":
+            found: Object = each
+            return found
+    return None
+
+
+def is_finished(job: Object | None) -> bool:
+    """Whether the Kubernetes Job is terminal: its pod is gone or has ended."""
+    return condition(job, "Complete") is not None or condition(job, "Failed") is not None
+
+
+def time(text: str | None) -> datetime | None:
+    """A Kubernetes timestamp (RFC 3339, UTC)."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def container_state(pod: Object | None) -> Object:
+    """The main container's state: {"running": …}, {"terminated": …}, {"waiting": …} or {}."""
+    for status in ((pod or {}).get("status") or {}).get("containerStatuses") or []:
+        if status["name"] == names.CONTAINER:
+            state: Object = status.get("state") or {}
+            return state
+    return {}
+
+
+def container_started_at(pod: Object | None) -> datetime | None:
+    """When the main container started; None while it has not."""
+    state = container_state(pod)
+    running, terminated = state.get("running"), state.get("terminated")
+    return time(((running or terminated) or {}).get("startedAt"))
+
+
+def is_ended(pod: Object | None) -> bool:
+    """Whether the main container has run and ended, so that its log is whole."""
+    return "terminated" in container_state(pod)
+
+
+def why_not_started(job: Object | None, pod: Object | None) -> tuple[str, str]:
+    """Reason and message, for people, of a container that does not start."""
+    waiting = container_state(pod).get("waiting") or {}
+    if waiting.get("reason") in _HOPELESS:
+        return waiting["reason"], waiting.get("message") or "the container cannot be created"
+    scheduled = [
+        each
+        for each in ((pod or {}).get("status") or {}).get("conditions") or []
+        if each["type"] == "PodScheduled" and each["status"] == "False"
+    ]
+    if scheduled:
+        return scheduled[0].get("reason", "Unschedulable"), scheduled[0].get("message", "")
+    if ((job or {}).get("spec") or {}).get("suspend"):
+        return "Suspended", "the Job is suspended"
+    if pod is None:
+        return "NoPod", "no pod was created for the Job"
+    return "NotStarted", waiting.get("message") or "the container has not started"
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    error: str | None = None
+    permanent: bool = False
+    retry_after_seconds: float | None = None
+
+
+def _account(text: str | None, reported: Object | None) -> _Message:
+    """The worker's own account: by the API first, else from the termination message."""
+    parsed: object = reported
+    if parsed is None and text:
+        try:
+            parsed = codec.loads(text)
+        except ValueError:
+            parsed = None
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("error"), str):
+        return _Message(error=text or None)
+    after = parsed.get("retryAfter")
+    seconds = float(after) if isinstance(after, int | float) else None
+    return _Message(parsed["error"], parsed.get("permanent") is True, seconds)
+
+
+def classify(
+    job: Object, pod: Object | None, *, reported: Object | None, permanent_exit_codes: set[int]
+) -> AttemptEnd:
+    """How the attempt of a finished Job ended; `pod` None when it is gone already.
+
+    `reported` is the failure that the worker told us itself, which refines an exit code but never
+    a verdict of the kubelet (deadline, OOM, eviction).
+    """
+    terminated = container_state(pod).get("terminated") or {}
+    status = (pod or {}).get("status") or {}
+    failed = condition(job, "Failed") or {}
+    account = _account(terminated.get("message"), reported)
+    exit_code: int | None = terminated.get("exitCode")
+
+    def end(outcome: Outcome, reason: str, message: str | None) -> AttemptEnd:
+        return AttemptEnd(
+            outcome=outcome,
+            reason=reason,
+            message=message,
+            exit_code=exit_code,
+            retry_after_seconds=account.retry_after_seconds,
+            started_at=container_started_at(pod),
+            ended_at=time(terminated.get("finishedAt"))
+            or time((job.get("status") or {}).get("completionTime"))
+            or time(failed.get("lastTransitionTime")),
+            pod_name=None if pod is None else pod["metadata"]["name"],
+        )
+
+    if condition(job, "Complete"):
+        return _with_result(end(Outcome.SUCCEEDED, "Completed", None), terminated.get("message"))
+    if condition(pod, "DisruptionTarget") or "DisruptionTarget" in failed.get("message", ""):
+        disruption = condition(pod, "DisruptionTarget") or failed
+        return end(Outcome.DISRUPTED, disruption.get("reason", "Disrupted"), disruption["message"])
+    if status.get("reason") == "DeadlineExceeded" or failed.get("reason") == "DeadlineExceeded":
+        if pod is not None and container_started_at(pod) is None:
+            return end(Outcome.NEVER_STARTED, *why_not_started(job, pod))
+        return end(Outcome.DEADLINE, "DeadlineExceeded", account.error or status.get("message"))
+    if terminated.get("reason") == "OOMKilled":
+        return end(Outcome.OOM, "OOMKilled", "the container exceeded its memory limit")
+    if pod is None:
+        return end(Outcome.LOST, "PodLost", failed.get("message") or "the pod is gone")
+    if not terminated:
+        # The kubelet refused the pod (OutOfcpu, NodeAffinity …): no fault of the job's.
+        return end(Outcome.DISRUPTED, status.get("reason", "Rejected"), status.get("message"))
+    if exit_code == EXIT_INTERRUPTED:
+        return end(Outcome.DISRUPTED, "Interrupted", account.error)
+    message = account.error or f"exit code {exit_code}"
+    if account.permanent or exit_code in permanent_exit_codes:
+        return end(Outcome.PERMANENT, "PermanentError", message)
+    if account.retry_after_seconds is not None:
+        return end(Outcome.RETRY_LATER, "RetryLater", message)
+    return end(Outcome.FAILED, terminated.get("reason", "Error"), message)
+
+
+def _with_result(end: AttemptEnd, message: str | None) -> AttemptEnd:
+    """A container that exits 0 may leave its result, as JSON, in the termination message."""
+    if not message:
+        return end
+    try:
+        codec.loads(message)
+    except ValueError:
+        message = codec.dumps(message)
+    return replace(end, result=message)

@@ -1,0 +1,418 @@
+"""Carries out decisions: reads the row, asks `decide`, and does what it says, one name at a time.
+
+The work queue never runs one name in two workers, and every write is guarded where it lands, so
+that a crash between any two lines here is repaired by the next call.
+"""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from hybridjobs import codec
+from hybridjobs.controller import decide
+from hybridjobs.controller.cache import Cache, Object
+from hybridjobs.controller.decide import View, is_cancelled_by_deletion
+from hybridjobs.controller.observe import is_ended, is_finished
+from hybridjobs.controller.status import hybridjob_status, not_accepted_status
+from hybridjobs.controller.workqueue import WorkQueue
+from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.ids import derived_id
+from hybridjobs.kube import names
+from hybridjobs.kube.client import (
+    CRDS,
+    HYBRIDJOBS,
+    JOBS,
+    NAMESPACES,
+    PODS,
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    Kubernetes,
+    NotFound,
+    Resource,
+)
+from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job
+from hybridjobs.model import GROUP, MAX_LOG_TAIL_BYTES, AttemptEnd, Outcome
+from hybridjobs.store import attempts
+from hybridjobs.store.attempts import JobState
+from hybridjobs.store.claim import forget_uid
+from hybridjobs.store.database import Database
+from hybridjobs.store.jobs import adopt_job
+from hybridjobs.store.outcome import add_evidence, record_outcome, request_cancel
+
+log = structlog.get_logger(__name__)
+
+_FORBIDDEN_RETRY = timedelta(seconds=5)
+
+
+class Reconciler:
+    """Works off the queue; `namespace` is the jobs namespace."""
+
+    def __init__(
+        self,
+        database: Database,
+        kubernetes: Kubernetes,
+        cache: Cache,
+        queue: WorkQueue,
+        *,
+        namespace: str,
+        worker: WorkerSettings,
+    ) -> None:
+        self._database = database
+        self._kubernetes = kubernetes
+        self._cache = cache
+        self._queue = queue
+        self._namespace = namespace
+        self._worker = worker
+        self._logs: dict[str, str] = {}  # by pod uid: read as soon as the container has ended
+
+    async def run(self, workers: int) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            name = await self._queue.get()
+            try:
+                await self.reconcile(name)
+            except AttemptClosed:
+                self._queue.add(name)  # somebody else moved the job on; look at it afresh
+            except (ClusterUnavailable, DatabaseUnavailable) as error:
+                seconds = self._queue.retry(name)
+                log.warning("waits", hybridjob=name, error=error.detail, seconds=seconds)
+            except Exception:
+                seconds = self._queue.retry(name)
+                log.exception("reconcile failed", hybridjob=name, seconds=seconds)
+            else:
+                self._queue.succeeded(name)
+            finally:
+                self._queue.done(name)
+
+    async def reconcile(self, name: str) -> None:
+        """Bring one HybridJob, its Job and its row together."""
+        if (gone := self._cache.deleted.get(name)) is not None:
+            await self._deleted(gone)
+            self._cache.deleted.pop(name, None)
+        hybridjob = self._cache.hybridjobs.get(name)
+        if hybridjob is None:
+            return
+        row = await self._row_of(hybridjob)
+        if row is None:
+            await self._without_row(hybridjob)
+            return
+        if row.resource_uid not in (None, hybridjob["metadata"]["uid"]):
+            text = f"job {row.job_id} belongs to another HybridJob"
+            await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
+            return
+        view = await self._view(hybridjob, row)
+        await self._read_log_early(view)
+        for action in decide.decide(view, datetime.now(UTC)):
+            await self._do(action, view)
+
+    async def _row_of(self, hybridjob: Object) -> JobState | None:
+        async with self._database.connection() as connection:
+            return await attempts.read_job(connection, _job_id(hybridjob))
+
+    async def _view(self, hybridjob: Object, row: JobState) -> View:
+        job_type = self._cache.types.get(row.type)
+        job = pod = None
+        if row.attempt:
+            name = names.job_name(row.job_id, row.attempt)
+            job = self._cache.job(name)
+            if job is None and row.job_uid is not None and row.open_attempt is not None:
+                # The watch may lag behind, or only just have begun: ask before calling it gone.
+                job = await self._get_job(name)
+            pod = self._cache.pod_of(name)
+            if job is not None and is_finished(job) and not is_ended(pod):
+                pod = await self._get_pod(name) or pod
+        return View(row, hybridjob, job_type.spec if job_type else None, job, pod)
+
+    async def _get_job(self, name: str) -> Object | None:
+        try:
+            return await self._kubernetes.get(JOBS, self._namespace, name)
+        except NotFound:
+            return None
+
+    async def _get_pod(self, job_name: str) -> Object | None:
+        selector = f"batch.kubernetes.io/job-name={job_name}"
+        pods = await self._kubernetes.list(PODS, self._namespace, labels=selector)
+        return pods[0] if pods else None
+
+    async def _do(self, action: decide.Action, view: View) -> None:
+        row, name = view.row, view.hybridjob["metadata"]["name"]
+        match action:
+            case decide.CreateJob():
+                await self._create_job(view)
+            case decide.BindJob(uid):
+                async with self._database.connection() as connection:
+                    await attempts.bind_kubernetes_job(connection, row.job_id, row.attempt, uid)
+            case decide.RecordStart(started_at):
+                await self._record_start(view, started_at)
+            case decide.RecordEnd(end, remove_job):
+                await self._record_end(view, end)
+                if remove_job and view.job is not None:
+                    await self._delete(JOBS, view.job)
+                self._queue.add(name)
+            case decide.AddEvidence(end):
+                end = await self._with_log(view, end)
+                async with self._database.connection() as connection:
+                    await add_evidence(connection, row.job_id, row.attempt, end)
+            case decide.RequestCancel():
+                async with self._database.connection() as connection:
+                    await request_cancel(connection, row.job_id)
+                self._queue.add(name)
+            case decide.EndPod():
+                await self._end_pod(view)
+            case decide.ReleaseHybridJob():
+                await self._release(view)
+            case decide.PatchStatus():
+                await self._patch(view.hybridjob, self._status(view))
+            case decide.Wait(delay):
+                self._queue.add_after(name, delay.total_seconds())
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _create_job(self, view: View) -> None:
+        row, hybridjob = view.row, view.hybridjob
+        assert view.spec is not None
+        uid = hybridjob["metadata"]["uid"]
+        async with self._database.connection() as connection:
+            bound = await attempts.bind_hybridjob(connection, row.job_id, row.attempt, uid)
+        if bound != uid:
+            self._queue.add(hybridjob["metadata"]["name"])
+            return
+        body = kubernetes_job(
+            owner=hybridjob,
+            job_id=row.job_id,
+            attempt=row.attempt,
+            spec=view.spec,
+            deadline_seconds=row.deadline_seconds,
+            payload=row.payload,
+            traceparent=row.traceparent,
+            worker=self._worker,
+        )
+        try:
+            job = await self._kubernetes.create(JOBS, self._namespace, body)
+        except AlreadyExists:
+            # Ours, made before a crash, or foreign: the next look tells by its owner.
+            job = await self._kubernetes.get(JOBS, self._namespace, body["metadata"]["name"])
+            self._cache.put_job(job)
+            self._queue.add(hybridjob["metadata"]["name"])
+            return
+        except Invalid as error:
+            end = AttemptEnd(Outcome.PERMANENT, "InvalidJob", error.message)
+            await self._record_end(view, end)
+            self._queue.add(hybridjob["metadata"]["name"])
+            return
+        except Forbidden as error:
+            await self._forbidden(view, error)
+            return
+        self._cache.put_job(job)
+        async with self._database.connection() as connection:
+            await attempts.bind_kubernetes_job(
+                connection, row.job_id, row.attempt, job["metadata"]["uid"]
+            )
+        log.info("attempt begun", job_id=str(row.job_id), attempt=row.attempt, type=row.type)
+
+    async def _forbidden(self, view: View, error: Forbidden) -> None:
+        """A quota or a policy: it may pass, so wait for it as long as a start may take."""
+        assert view.spec is not None
+        limit = timedelta(seconds=view.spec.start_deadline_seconds)
+        waited = datetime.now(UTC) - (view.row.claimed_at or datetime.now(UTC))
+        if waited >= limit:
+            await self._record_end(
+                view, AttemptEnd(Outcome.NEVER_STARTED, "CreateForbidden", error.message)
+            )
+            self._queue.add(view.hybridjob["metadata"]["name"])
+            return
+        status = self._status(view)
+        await self._patch(
+            view.hybridjob, {**status, "reason": "CreateForbidden", "message": error.message[:1024]}
+        )
+        self._queue.add_after(view.hybridjob["metadata"]["name"], _FORBIDDEN_RETRY.total_seconds())
+
+    async def _record_start(self, view: View, started_at: datetime) -> None:
+        assert view.pod is not None
+        async with self._database.connection() as connection:
+            await attempts.start(
+                connection,
+                view.row.job_id,
+                view.row.attempt,
+                pod_name=view.pod["metadata"]["name"],
+                pod_uid=view.pod["metadata"]["uid"],
+                started_at=started_at,
+            )
+
+    async def _record_end(self, view: View, end: AttemptEnd) -> None:
+        row = view.row
+        end = await self._with_log(view, end)
+        try:
+            async with self._database.transaction() as connection:
+                recorded = await record_outcome(connection, row.job_id, row.attempt, end)
+        except psycopg.DataError as error:
+            # JSON that Postgres cannot hold, such as \u0000: it will be no better next time.
+            refused = replace(
+                end,
+                outcome=Outcome.PERMANENT,
+                reason="InvalidResult",
+                message=f"the result cannot be stored: {error.diag.message_primary}",
+                result=None,
+            )
+            async with self._database.transaction() as connection:
+                recorded = await record_outcome(connection, row.job_id, row.attempt, refused)
+        if recorded is not None and recorded.changed:
+            log.info(
+                "attempt ended",
+                job_id=str(row.job_id),
+                attempt=row.attempt,
+                type=row.type,
+                outcome=end.outcome.value,
+                reason=end.reason,
+                status=recorded.status.value,
+            )
+
+    async def _read_log_early(self, view: View) -> None:
+        """Read the log while it lasts: a drained pod vanishes before its Job is terminal."""
+        if view.pod is None or view.row.has_log or not is_ended(view.pod):
+            return
+        uid = view.pod["metadata"]["uid"]
+        if uid not in self._logs:
+            self._logs[uid] = await self._log_of(view.pod) or ""
+
+    async def _with_log(self, view: View, end: AttemptEnd) -> AttemptEnd:
+        if view.pod is None:
+            return end
+        text = self._logs.pop(view.pod["metadata"]["uid"], None)
+        if text is None:
+            text = await self._log_of(view.pod)
+        return replace(end, log_tail=text)
+
+    async def _log_of(self, pod: Object) -> str | None:
+        """The tail of the pod's log; None where the kubelet no longer has it, or never had."""
+        try:
+            return await self._kubernetes.pod_log(
+                self._namespace,
+                pod["metadata"]["name"],
+                container=names.CONTAINER,
+                max_bytes=MAX_LOG_TAIL_BYTES,
+            )
+        except ApiError:
+            return None
+        except ClusterUnavailable as error:
+            # The API server passes on a kubelet that does not answer as a 5xx: a lost node must
+            # not keep the outcome from being recorded.
+            log.warning("log not read", pod=pod["metadata"]["name"], error=error.detail)
+            return None
+
+    async def _end_pod(self, view: View) -> None:
+        assert view.pod is not None
+        body = {"spec": {"activeDeadlineSeconds": 1}}
+        try:
+            await self._kubernetes.patch(PODS, self._namespace, view.pod["metadata"]["name"], body)
+        except NotFound:
+            return
+
+    async def _release(self, view: View) -> None:
+        hybridjob = view.hybridjob
+        async with self._database.connection() as connection:
+            await forget_uid(connection, view.row.job_id, hybridjob["metadata"]["uid"])
+        await self._delete(HYBRIDJOBS, hybridjob)
+
+    async def _delete(self, resource: Resource, body: Object) -> None:
+        metadata = body["metadata"]
+        try:
+            await self._kubernetes.delete(
+                resource, self._namespace, metadata["name"], uid=metadata["uid"]
+            )
+        except Conflict:
+            return  # another object has the name now
+
+    async def _deleted(self, hybridjob: Object) -> None:
+        """A HybridJob is gone: by a user, who means cancel, or with its namespace or CRD."""
+        row = await self._row_of(hybridjob)
+        if row is None or not is_cancelled_by_deletion(row, hybridjob):
+            return
+        if not await self._cluster_still_wants_jobs():
+            return
+        view = await self._view(hybridjob, row)
+        async with self._database.connection() as connection:
+            await request_cancel(connection, row.job_id, reason="HybridJobDeleted")
+        if row.open_attempt is not None:
+            end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
+            await self._record_end(view, end)
+
+    async def _cluster_still_wants_jobs(self) -> bool:
+        try:
+            crd = await self._kubernetes.get(CRDS, None, f"hybridjobs.{GROUP}")
+            namespace = await self._kubernetes.get(NAMESPACES, None, self._namespace)
+        except NotFound:
+            return False
+        return not any(each["metadata"].get("deletionTimestamp") for each in (crd, namespace))
+
+    async def _without_row(self, hybridjob: Object) -> None:
+        spec, metadata = hybridjob["spec"], hybridjob["metadata"]
+        if "jobId" in spec:
+            text = f"there is no job {spec['jobId']} in the database"
+            await self._patch(hybridjob, self._refused(hybridjob, "UnknownJob", text))
+            return
+        job_type = self._cache.types.get(spec["type"])
+        if job_type is None:
+            known = ", ".join(sorted(self._cache.types)) or "none"
+            text = f"there is no HybridJobType for {spec['type']!r}; known types: {known}"
+            await self._patch(hybridjob, self._refused(hybridjob, "UnknownType", text))
+            self._queue.add_after(metadata["name"], 10)
+            return
+        async with self._database.connection() as connection:
+            await adopt_job(
+                connection,
+                _job_id(hybridjob),
+                job_type,
+                payload=codec.dumps(spec.get("payload", {})),
+                namespace=metadata["namespace"],
+                name=metadata["name"],
+                uid=metadata["uid"],
+                priority=spec.get("priority"),
+                deadline_seconds=spec.get("deadlineSeconds"),
+                submitted_by="kubernetes",
+            )
+        log.info("HybridJob adopted", hybridjob=metadata["name"], job_id=str(_job_id(hybridjob)))
+
+    def _status(self, view: View) -> Object:
+        return hybridjob_status(
+            view.row, view.hybridjob, job=view.job, pod=view.pod, now=datetime.now(UTC)
+        )
+
+    def _refused(self, hybridjob: Object, reason: str, message: str) -> Object:
+        return not_accepted_status(hybridjob, reason=reason, message=message, now=datetime.now(UTC))
+
+    async def _patch(self, hybridjob: Object, status: Object) -> None:
+        """Write the status, if it says anything new."""
+        present = {key: value for key, value in status.items() if value is not None}
+        if (hybridjob.get("status") or {}) == present:
+            return
+        name = hybridjob["metadata"]["name"]
+        try:
+            patched = await self._kubernetes.patch(
+                HYBRIDJOBS, self._namespace, name, {"status": status}, subresource="status"
+            )
+        except NotFound:
+            return
+        if patched["metadata"]["uid"] == hybridjob["metadata"]["uid"]:
+            self._cache.put_hybridjob(patched)
+
+
+def _job_id(hybridjob: Object) -> UUID:
+    """The row's id: as dispatched, or, of one made by hand, derived from its uid."""
+    if "jobId" in hybridjob["spec"]:
+        return UUID(hybridjob["spec"]["jobId"])
+    metadata = hybridjob["metadata"]
+    return derived_id(metadata["uid"], datetime.fromisoformat(metadata["creationTimestamp"]))

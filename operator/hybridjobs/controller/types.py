@@ -1,0 +1,143 @@
+"""HybridJobTypes: those of the cluster mirrored into Postgres, those of the release applied."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import yaml
+from pydantic import ValidationError
+
+from hybridjobs.controller.cache import Cache, Object
+from hybridjobs.controller.workqueue import WorkQueue
+from hybridjobs.errors import ConfigurationError
+from hybridjobs.kube.client import HYBRIDJOB_TYPES, Kubernetes, NotFound
+from hybridjobs.model import JobType
+from hybridjobs.store.database import Database
+from hybridjobs.store.types import delete_other_types, delete_type, upsert_type
+
+log = structlog.get_logger(__name__)
+
+
+class TypeMirror:
+    """Keeps `job_types` and the cache equal to the cluster's HybridJobTypes."""
+
+    def __init__(
+        self,
+        database: Database,
+        kubernetes: Kubernetes,
+        cache: Cache,
+        queue: WorkQueue,
+        *,
+        namespace: str,
+    ) -> None:
+        self._database = database
+        self._kubernetes = kubernetes
+        self._cache = cache
+        self._queue = queue
+        self._namespace = namespace
+
+    async def read_all(self) -> None:
+        """Mirror the full list; a type that is not in it is marked as deleted."""
+        bodies = await self._kubernetes.list(HYBRIDJOB_TYPES, self._namespace)
+        for body in bodies:
+            await self._put(body)
+        async with self._database.connection() as connection:
+            await delete_other_types(connection, [body["spec"]["type"] for body in bodies])
+
+    async def on_event(self, kind: str | None, body: Object) -> None:
+        """One watch event."""
+        if kind == "DELETED":
+            self._cache.types.pop(body["spec"]["type"], None)
+            async with self._database.connection() as connection:
+                await delete_type(connection, body["metadata"]["uid"])
+        else:
+            await self._put(body)
+
+    async def _put(self, body: Object) -> None:
+        metadata = body["metadata"]
+        try:
+            job_type = JobType.parse(
+                name=metadata["name"],
+                uid=metadata["uid"],
+                generation=metadata["generation"],
+                spec=body["spec"],
+            )
+        except ValidationError as error:
+            await self._say(body, "False", "Invalid", str(error)[:1024])
+            return
+        async with self._database.connection() as connection:
+            await upsert_type(connection, job_type)
+        known = self._cache.types.get(job_type.spec.type)
+        self._cache.types[job_type.spec.type] = job_type
+        if known is None:
+            # HybridJobs that waited for this type.
+            for name, hybridjob in self._cache.hybridjobs.items():
+                if hybridjob["spec"]["type"] == job_type.spec.type:
+                    self._queue.add(name)
+        await self._say(body, "True", "Mirrored", "jobs of this type are accepted")
+
+    async def _say(self, body: Object, status: str, reason: str, message: str) -> None:
+        metadata = body["metadata"]
+        for each in (body.get("status") or {}).get("conditions") or []:
+            if (each["type"], each["status"], each.get("observedGeneration")) == (
+                "Accepted",
+                status,
+                metadata["generation"],
+            ):
+                return
+        now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+        condition = {
+            "type": "Accepted",
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "observedGeneration": metadata["generation"],
+            "lastTransitionTime": now,
+        }
+        try:
+            await self._kubernetes.patch(
+                HYBRIDJOB_TYPES,
+                self._namespace,
+                metadata["name"],
+                {
+                    "status": {
+                        "observedGeneration": metadata["generation"],
+                        "conditions": [condition],
+                    }
+                },
+                subresource="status",
+            )
+        except NotFound:
+            return
+
+
+async def apply_shipped_types(
+    kubernetes: Kubernetes, folder: Path, *, namespace: str, selector: str
+) -> None:
+    """Apply every HybridJobType in `folder`, and delete those shipped before and no longer there.
+
+    The chart cannot contain them as objects: helm checks every object against the API before the
+    CRDs of the same release are there.
+    """
+    shipped = set()
+    for body in await asyncio.to_thread(_read_types, folder):
+        await kubernetes.apply(HYBRIDJOB_TYPES, namespace, body, force=True)
+        shipped.add(body["metadata"]["name"])
+    for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace, labels=selector):
+        metadata = body["metadata"]
+        if metadata["name"] not in shipped:
+            log.info("job type no longer shipped", name=metadata["name"])
+            await kubernetes.delete(
+                HYBRIDJOB_TYPES, namespace, metadata["name"], uid=metadata["uid"]
+            )
+
+
+def _read_types(folder: Path) -> list[Object]:
+    bodies = []
+    for path in sorted(folder.glob("*.yaml")):
+        body = yaml.safe_load(path.read_text())
+        if not isinstance(body, dict) or body.get("kind") != "HybridJobType":
+            raise ConfigurationError(f"{path} holds no HybridJobType")
+        bodies.append(body)
+    return bodies

@@ -1,0 +1,68 @@
+"""A queue of keys: each waits at most once, is worked on by one worker, and backs off on failure.
+
+After client-go's workqueue: a key added while it is worked on is worked on once more afterwards.
+"""
+
+import asyncio
+
+_BASE_SECONDS = 0.2
+_MAX_SECONDS = 60.0
+
+
+class WorkQueue:
+    """Keys for `workers`; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._waiting: set[str] = set()  # in _ready, or to go there when its worker is done
+        self._working: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._failures: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self._ready.qsize()
+
+    def add(self, key: str) -> None:
+        """Work on the key as soon as a worker is free."""
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+        if key in self._waiting:
+            return
+        self._waiting.add(key)
+        if key not in self._working:
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: str, seconds: float) -> None:
+        """Work on the key after `seconds`; the earliest of several such times counts."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= when:
+                return
+            timer.cancel()
+        self._timers[key] = loop.call_at(when, self.add, key)
+
+    def retry(self, key: str) -> float:
+        """Work on the key again after a backoff that grows with its failures; returns seconds."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        seconds: float = min(_MAX_SECONDS, _BASE_SECONDS * 2 ** min(failures - 1, 16))
+        self.add_after(key, seconds)
+        return seconds
+
+    def succeeded(self, key: str) -> None:
+        """Forget the key's failures."""
+        self._failures.pop(key, None)
+
+    async def get(self) -> str:
+        """The next key; the worker must call `done` with it."""
+        key = await self._ready.get()
+        self._waiting.discard(key)
+        self._working.add(key)
+        return key
+
+    def done(self, key: str) -> None:
+        """The worker has finished with the key."""
+        self._working.discard(key)
+        if key in self._waiting:
+            self._ready.put_nowait(key)

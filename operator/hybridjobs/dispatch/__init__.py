@@ -1,0 +1,1 @@
+"""Rows become HybridJob resources. Runs in every ingress replica; one claims at a time."""

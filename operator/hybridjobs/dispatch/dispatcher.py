@@ -1,0 +1,140 @@
+"""The loop that claims queued jobs and says each claim to the cluster as a HybridJob.
+
+The claim is committed first. A replica killed before its HybridJob exists leaves an open attempt
+that nobody has confirmed, which the next claim, of any replica, hands out again; a HybridJob
+created twice is one, since its name follows from the job's id.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.kube import names
+from hybridjobs.kube.client import (
+    HYBRIDJOBS,
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Kubernetes,
+    NotFound,
+    TooManyRequests,
+)
+from hybridjobs.kube.manifests import Object, hybridjob
+from hybridjobs.model import Claim
+from hybridjobs.store.claim import claim, forget_uid, mark_dispatched
+from hybridjobs.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 1.0
+_PARALLEL = 16
+_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+class Dispatcher:
+    """Claims and dispatches until cancelled.
+
+    `wake()` says that a job was enqueued here; rows from elsewhere (other replicas, SQL, backoffs
+    that have passed) are found by polling every second.
+    """
+
+    def __init__(
+        self, database: Database, kubernetes: Kubernetes, *, namespace: str, window: int
+    ) -> None:
+        self._database = database
+        self._kubernetes = kubernetes
+        self._namespace = namespace
+        self._window = window
+        self._wake = asyncio.Event()
+        self._parallel = asyncio.Semaphore(_PARALLEL)
+
+    def wake(self) -> None:
+        """Look at the queue now rather than at the next poll."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dispatch until cancelled. An API or database that is away is waited for."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                if await self.dispatch_once():
+                    self._wake.set()
+                failures = 0
+            except (ClusterUnavailable, DatabaseUnavailable) as error:
+                wait = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
+                failures += 1
+                log.warning("dispatch waits", error=error.detail, seconds=wait)
+                await asyncio.sleep(wait)
+                continue
+            try:
+                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def dispatch_once(self) -> int:
+        """Claim what fits into the window and dispatch it; returns how many were dispatched."""
+        async with self._database.transaction() as connection:
+            claims = await claim(connection, window=self._window)
+        results = await asyncio.gather(
+            *(self._dispatch(claimed) for claimed in claims), return_exceptions=True
+        )
+        _raise_first(results)
+        return sum(result is True for result in results)
+
+    async def _dispatch(self, claimed: Claim) -> bool:
+        async with self._parallel:
+            try:
+                await self._say(claimed)
+            except TooManyRequests as error:
+                raise ClusterUnavailable(error.message, retry_after=error.retry_after) from error
+            except ApiError as error:
+                # Stays open and unconfirmed, so it is tried again; nothing else waits for it.
+                log.error("HybridJob refused", job_id=str(claimed.job_id), error=str(error))
+                return False
+            return True
+
+    async def _say(self, claimed: Claim) -> None:
+        namespace = claimed.namespace or self._namespace
+        name = claimed.resource_name or names.hybridjob_name(claimed.type, claimed.job_id)
+        body = hybridjob(claimed, name=name, namespace=namespace)
+        if claimed.resource_uid is None:
+            resource = await self._create(body, claimed, name, namespace)
+        else:
+            try:
+                resource = await self._kubernetes.apply(HYBRIDJOBS, namespace, body, force=True)
+            except (Conflict, NotFound):
+                # Deleted meanwhile; the next round, which finds no uid, creates a new one.
+                async with self._database.connection() as connection:
+                    await forget_uid(connection, claimed.job_id, claimed.resource_uid)
+                log.info("HybridJob gone, to be made again", job_id=str(claimed.job_id))
+                return
+        async with self._database.connection() as connection:
+            await mark_dispatched(
+                connection,
+                claimed,
+                namespace=namespace,
+                name=name,
+                uid=resource["metadata"]["uid"],
+            )
+
+    async def _create(self, body: Object, claimed: Claim, name: str, namespace: str) -> Object:
+        try:
+            return await self._kubernetes.create(HYBRIDJOBS, namespace, body)
+        except AlreadyExists:
+            found = await self._kubernetes.get(HYBRIDJOBS, namespace, name)
+        if found["spec"].get("jobId") != str(claimed.job_id):
+            raise Conflict(409, "NameConflict", f"{name} belongs to another job")
+        if found["spec"].get("attempt") == claimed.attempt:
+            return found
+        # One of an earlier attempt, whose uid the row no longer knows.
+        body["metadata"]["uid"] = found["metadata"]["uid"]
+        return await self._kubernetes.apply(HYBRIDJOBS, namespace, body, force=True)
+
+
+def _raise_first(results: Iterable[object]) -> None:
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

@@ -1,0 +1,1 @@
+"""The Kubernetes API: a thin client on kubernetes.aio, and our objects built as values."""

@@ -1,0 +1,240 @@
+"""Our objects as values: the HybridJob of a claim, and the Kubernetes Job of an attempt.
+
+Job semantics and their traps: reference/kubernetes.md section 4 (verified on 1.35).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from hybridjobs.kube import names
+from hybridjobs.model import GROUP, VERSION, Claim, JobTypeSpec, type_slug
+
+API_VERSION = f"{GROUP}/{VERSION}"
+MAX_ENV_PAYLOAD_BYTES = 32 * 1024
+TOKEN_FOLDER = "/var/run/secrets/hybridjobs.dev"  # noqa: S105 - a path
+_TOKEN_SECONDS = 3600
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What this release tells every pod."""
+
+    image: str
+    image_pull_policy: str
+    service_account: str
+    api_url: str
+    audience: str
+    database_secret: str | None
+
+
+def hybridjob(claim: Claim, *, name: str, namespace: str) -> Object:
+    """The HybridJob that says a claim: created, or applied with the uid it has."""
+    body: Object = {
+        "apiVersion": API_VERSION,
+        "kind": "HybridJob",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {
+                **names.MANAGED,
+                names.JOB_ID: str(claim.job_id),
+                names.TYPE: type_slug(claim.type),
+            },
+        },
+        "spec": {
+            "type": claim.type,
+            "jobId": str(claim.job_id),
+            "attempt": claim.attempt,
+            "payloadDigest": claim.payload_digest,
+            "deadlineSeconds": claim.deadline_seconds,
+            "priority": claim.priority,
+        },
+    }
+    if claim.resource_uid is not None:
+        body["metadata"]["uid"] = claim.resource_uid
+    return body
+
+
+def kubernetes_job(
+    *,
+    owner: Object,
+    job_id: UUID,
+    attempt: int,
+    spec: JobTypeSpec,
+    deadline_seconds: int,
+    payload: str,
+    traceparent: str | None,
+    worker: WorkerSettings,
+) -> Object:
+    """The one Job of an attempt: one pod, never a second (backoffLimit 0, restartPolicy Never).
+
+    `owner` is the HybridJob; `payload` JSON text. The deadline that users see is the pod's own, so
+    that the pod stays with its log; the Job's is a larger backstop, which deletes the pod.
+    """
+    name = names.job_name(job_id, attempt)
+    metadata = owner["metadata"]
+    labels = {
+        **names.MANAGED,
+        names.JOB_ID: str(job_id),
+        names.ATTEMPT: str(attempt),
+        names.HYBRIDJOB: metadata["name"],
+        names.TYPE: type_slug(spec.type),
+    }
+    queue = {"kueue.x-k8s.io/queue-name": spec.queue_name} if spec.queue_name else {}
+    rules: list[Object] = [
+        # First: the exit code of a disrupted pod is no verdict. Not Ignore, which starts a second
+        # pod in the same Job.
+        {
+            "action": "FailJob",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        }
+    ]
+    if spec.retry.permanent_exit_codes:
+        rules.append(
+            {
+                "action": "FailJob",
+                "onExitCodes": {
+                    "containerName": names.CONTAINER,
+                    "operator": "In",
+                    "values": sorted(spec.retry.permanent_exit_codes),
+                },
+            }
+        )
+    backstop = spec.start_deadline_seconds + deadline_seconds + spec.grace_period_seconds
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": {**labels, **queue},
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "HybridJob",
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": {
+            "parallelism": 1,
+            "completions": 1,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "activeDeadlineSeconds": backstop,
+            "podFailurePolicy": {"rules": rules},
+            "template": {
+                "metadata": {
+                    "labels": {**spec.pod_template.labels, **labels},
+                    "annotations": dict(spec.pod_template.annotations),
+                },
+                "spec": _pod(spec, job_id, attempt, deadline_seconds, payload, traceparent, worker),
+            },
+        },
+    }
+
+
+def _pod(
+    spec: JobTypeSpec,
+    job_id: UUID,
+    attempt: int,
+    deadline_seconds: int,
+    payload: str,
+    traceparent: str | None,
+    worker: WorkerSettings,
+) -> Object:
+    template = spec.pod_template
+    environment: list[Object] = [
+        {"name": "HYBRIDJOB_ID", "value": str(job_id)},
+        {"name": "HYBRIDJOB_TYPE", "value": spec.type},
+        {"name": "HYBRIDJOB_HANDLER", "value": spec.handler or spec.type},
+        {"name": "HYBRIDJOB_ATTEMPT", "value": str(attempt)},
+        {"name": "HYBRIDJOB_DEADLINE_SECONDS", "value": str(deadline_seconds)},
+        {"name": "HYBRIDJOB_API", "value": worker.api_url},
+        {"name": "HYBRIDJOB_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"},
+        _payload_variable(spec, job_id, attempt, payload, worker),
+    ]
+    if traceparent:
+        environment.append({"name": "TRACEPARENT", "value": traceparent})
+    if spec.database and worker.database_secret:
+        source = {"secretKeyRef": {"name": worker.database_secret, "key": "handlersUrl"}}
+        environment.append({"name": "DATABASE_URL", "valueFrom": source})
+    ours = {variable["name"] for variable in environment}
+    environment += [dict(variable) for variable in spec.env if variable["name"] not in ours]
+    container: Object = {
+        "name": names.CONTAINER,
+        "image": spec.image or worker.image,
+        "imagePullPolicy": worker.image_pull_policy,
+        "env": environment,
+        "resources": spec.resources,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+            {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+        ],
+    }
+    if spec.command:
+        container["command"] = list(spec.command)
+    if spec.args or spec.command:
+        container["args"] = list(spec.args)
+    else:
+        container["args"] = ["worker"]
+    token = {
+        "serviceAccountToken": {
+            "audience": worker.audience,
+            "expirationSeconds": _TOKEN_SECONDS,
+            "path": "token",
+        }
+    }
+    pod: Object = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": deadline_seconds,
+        "terminationGracePeriodSeconds": spec.grace_period_seconds,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "serviceAccountName": template.service_account_name or worker.service_account,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "token", "projected": {"sources": [token]}},
+        ],
+    }
+    optional: Object = {
+        "nodeSelector": template.node_selector,
+        "tolerations": [dict(toleration) for toleration in template.tolerations],
+        "affinity": template.affinity,
+        "priorityClassName": template.priority_class_name,
+        "runtimeClassName": template.runtime_class_name,
+        "imagePullSecrets": [dict(secret) for secret in template.image_pull_secrets],
+    }
+    return pod | {name: value for name, value in optional.items() if value}
+
+
+def _payload_variable(
+    spec: JobTypeSpec, job_id: UUID, attempt: int, payload: str, worker: WorkerSettings
+) -> Object:
+    # The kubelet expands $(NAME) and turns $$ into $; in JSON a dollar sign stands only inside
+    # strings, where this escape means the same.
+    escaped = payload.replace("$", "\\u0024")
+    if spec.payload == "env" and len(escaped.encode()) <= MAX_ENV_PAYLOAD_BYTES:
+        return {"name": "HYBRIDJOB_PAYLOAD", "value": escaped}
+    url = f"{worker.api_url}/worker/v1/attempts/{job_id}/{attempt}/payload"
+    return {"name": "HYBRIDJOB_PAYLOAD_URL", "value": url}
