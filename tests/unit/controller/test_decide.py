@@ -1,0 +1,223 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hybridjobs.controller.decide import (
+    Action,
+    AddEvidence,
+    BindJob,
+    CreateJob,
+    EndPod,
+    PatchStatus,
+    RecordEnd,
+    RecordStart,
+    ReleaseHybridJob,
+    RequestCancel,
+    View,
+    Wait,
+    decide,
+    is_cancelled_by_deletion,
+)
+from hybridjobs.kube.names import hybridjob_name
+from hybridjobs.model import JobTypeSpec, Outcome, Status
+from hybridjobs.store.attempts import JobState
+from tests.unit.controller.objects import (
+    COMPLETE,
+    FAILED,
+    JOB_ID,
+    RUNNING,
+    hybridjob,
+    job,
+    pod,
+    terminated,
+)
+
+NOW = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
+CLAIMED = NOW - timedelta(minutes=1)
+SPEC = JobTypeSpec(type="test/long")
+
+OPEN = JobState(
+    job_id=JOB_ID,
+    type="test/long",
+    status=Status.QUEUED,
+    payload="{}",
+    cancel_requested=False,
+    error=None,
+    run_at=CLAIMED,
+    resource_uid="hj-1",
+    traceparent=None,
+    started_at=None,
+    outcome_reason=None,
+    duration_ms=None,
+    finished_at=None,
+    attempt=1,
+    open_attempt=1,
+    deadline_seconds=900,
+    claimed_at=CLAIMED,
+)
+BOUND = replace(OPEN, hybridjob_uid="hj-1", job_uid="job-1")
+STARTED = replace(BOUND, status=Status.PROCESSING, attempt_started_at=CLAIMED, started_at=CLAIMED)
+CLOSED = replace(STARTED, open_attempt=None, attempt_ended_at=NOW)
+COMPLETED = replace(CLOSED, status=Status.COMPLETED, finished_at=NOW)
+BACKOFF = replace(CLOSED, status=Status.QUEUED, run_at=NOW + timedelta(seconds=10))
+
+
+def _decide(row: JobState, *, now: datetime = NOW, **parts: Any) -> list[Action]:
+    view = View(
+        row,
+        parts.get("the_hybridjob", hybridjob()),
+        parts.get("spec", SPEC),
+        parts.get("the_job"),
+        parts.get("the_pod"),
+    )
+    return decide(view, now)
+
+
+def _only_end(actions: list[Action]) -> tuple[Outcome, str, bool]:
+    [ended] = [each for each in actions if isinstance(each, RecordEnd)]
+    assert actions[-1] is ended
+    return ended.end.outcome, ended.end.reason, ended.remove_job
+
+
+def test_a_claimed_attempt_gets_its_job() -> None:
+    assert _decide(OPEN) == [CreateJob()]
+
+
+def test_a_job_made_before_a_crash_is_bound() -> None:
+    assert _decide(replace(OPEN, hybridjob_uid="hj-1"), the_job=job())[0] == BindJob("job-1")
+
+
+def test_a_started_container_makes_it_processing() -> None:
+    actions = _decide(BOUND, the_job=job(), the_pod=pod(state=RUNNING))
+    assert [type(each) for each in actions] == [RecordStart, PatchStatus, Wait]
+
+
+def test_the_status_of_a_job_that_may_end_at_once_waits() -> None:
+    now = datetime(2026, 1, 1, 0, 0, 3, tzinfo=UTC)
+    actions = _decide(STARTED, the_job=job(), the_pod=pod(state=RUNNING), now=now)
+    assert actions == [Wait(timedelta(seconds=1))]
+
+
+def test_a_finished_job_is_recorded() -> None:
+    actions = _decide(STARTED, the_job=job(COMPLETE), the_pod=pod(state=terminated(0)))
+    assert _only_end(actions) == (Outcome.SUCCEEDED, "Completed", False)
+
+
+@pytest.mark.parametrize(
+    ("row", "the_job", "expected"),
+    [
+        (BOUND, None, (Outcome.LOST, "JobDeleted", False)),
+        (BOUND, job(uid="job-2"), (Outcome.LOST, "JobReplaced", False)),
+        (replace(BOUND, hybridjob_uid="hj-0"), job(), (Outcome.LOST, "Superseded", False)),
+        (OPEN, job(owner="someone"), (Outcome.FAILED, "NameConflict", False)),
+    ],
+)
+def test_what_was_taken_away_is_lost(
+    row: JobState, the_job: dict[str, Any] | None, expected: tuple[Outcome, str, bool]
+) -> None:
+    assert _only_end(_decide(row, the_job=the_job)) == expected
+
+
+def test_a_foreign_job_that_is_going_is_waited_for() -> None:
+    going = job(owner="someone")
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert _decide(OPEN, the_job=going) == [Wait(timedelta(seconds=1))]
+
+
+def test_a_container_that_never_starts_ends_the_attempt_with_its_reason() -> None:
+    waiting = pod(state={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+    early = _decide(BOUND, the_job=job(), the_pod=waiting)
+    assert early == [PatchStatus(), Wait(timedelta(seconds=240))]
+    late = _decide(BOUND, the_job=job(), the_pod=waiting, now=NOW + timedelta(seconds=240))
+    assert _only_end(late) == (Outcome.NEVER_STARTED, "ImagePullBackOff", True)
+
+
+def test_no_clock_runs_while_a_queue_holds_the_job() -> None:
+    actions = _decide(BOUND, the_job=job(suspend=True), now=NOW + timedelta(days=1))
+    assert actions == [PatchStatus()]
+
+
+def test_a_node_gone_silent_is_fenced_after_every_deadline() -> None:
+    running: dict[str, Any] = {"the_job": job(), "the_pod": pod(state=RUNNING)}
+    slack = timedelta(seconds=1230 + 30 + 60)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    assert not any(
+        isinstance(each, RecordEnd)
+        for each in _decide(STARTED, **running, now=began + slack - timedelta(seconds=1))
+    )
+    assert _only_end(_decide(STARTED, **running, now=began + slack))[0] is Outcome.NODE_LOST
+    forbid = JobTypeSpec.model_validate({"type": "t", "retry": {"overlap": "Forbid"}})
+    patient = _decide(STARTED, **running, spec=forbid, now=began + 2 * slack)
+    assert not any(isinstance(each, RecordEnd) for each in patient)
+
+
+def test_cancel_by_spec_is_taken_over() -> None:
+    cancelled = hybridjob(cancel=True)
+    assert _decide(OPEN, the_hybridjob=cancelled)[0] == RequestCancel()
+    running = _decide(STARTED, the_hybridjob=cancelled, the_job=job(), the_pod=pod(state=RUNNING))
+    assert running[:2] == [RequestCancel(), EndPod()]
+
+
+def test_cancel_ends_what_has_not_started() -> None:
+    asked = replace(BOUND, cancel_requested=True)
+    assert _only_end(_decide(asked, the_job=job())) == (Outcome.CANCELLED, "Cancelled", True)
+    unborn = replace(OPEN, cancel_requested=True)
+    assert _only_end(_decide(unborn)) == (Outcome.CANCELLED, "Cancelled", False)
+
+
+def test_a_pod_is_asked_to_end_once() -> None:
+    asked = replace(STARTED, cancel_requested=True)
+    ending = pod(state=RUNNING)
+    ending["spec"]["activeDeadlineSeconds"] = 1
+    assert EndPod() not in _decide(asked, the_job=job(), the_pod=ending)
+
+
+def test_an_attempt_that_its_worker_closed_gets_its_evidence() -> None:
+    ended = {"the_job": job(COMPLETE), "the_pod": pod(state=terminated(0))}
+    assert [type(each) for each in _decide(COMPLETED, **ended)] == [AddEvidence, PatchStatus]
+    assert _decide(replace(COMPLETED, has_log=True), **ended) == [PatchStatus()]
+
+
+def test_a_completed_job_may_finish_its_pod_in_peace_and_a_failed_one_may_not() -> None:
+    running: dict[str, Any] = {"the_job": job(), "the_pod": pod(state=RUNNING)}
+    assert _decide(COMPLETED, **running) == [PatchStatus()]
+    failed = replace(COMPLETED, status=Status.FAILED)
+    assert _decide(failed, **running) == [EndPod(), PatchStatus()]
+
+
+def test_only_a_dispatched_hybridjob_is_released_for_a_long_backoff() -> None:
+    long = replace(BACKOFF, run_at=NOW + timedelta(seconds=61))
+    ours = hybridjob()
+    ours["metadata"]["name"] = hybridjob_name("test/long", JOB_ID)
+    theirs = hybridjob()
+    theirs["metadata"]["name"] = "mine"
+    finished = {"the_job": job(FAILED)}
+    has_log = replace(long, has_log=True)
+    assert _decide(has_log, the_hybridjob=ours, **finished) == [ReleaseHybridJob()]
+    assert _decide(has_log, the_hybridjob=theirs, **finished) == [PatchStatus()]
+    short = replace(BACKOFF, has_log=True)
+    assert _decide(short, the_hybridjob=ours, **finished) == [PatchStatus()]
+
+
+def test_a_type_that_is_missing_is_waited_for_and_then_named() -> None:
+    assert _decide(OPEN, spec=None) == [Wait(timedelta(seconds=240))]
+    late = _decide(OPEN, spec=None, now=NOW + timedelta(seconds=240))
+    assert _only_end(late) == (Outcome.NEVER_STARTED, "UnknownType", False)
+
+
+@pytest.mark.parametrize(
+    ("row", "cancelled"),
+    [
+        (OPEN, True),
+        (BOUND, True),
+        (replace(BOUND, hybridjob_uid="hj-2"), False),
+        (replace(BOUND, attempt=2, open_attempt=2), False),
+        (BACKOFF, True),
+        (replace(BACKOFF, resource_uid=None), False),  # released by us
+        (COMPLETED, False),
+    ],
+)
+def test_which_deletion_means_cancel(row: JobState, cancelled: bool) -> None:
+    assert is_cancelled_by_deletion(row, hybridjob()) is cancelled

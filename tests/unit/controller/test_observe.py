@@ -1,0 +1,159 @@
+from typing import Any
+
+import pytest
+
+from hybridjobs.controller.observe import classify, why_not_started
+from hybridjobs.model import Outcome
+from tests.unit.controller.objects import (
+    COMPLETE,
+    FAILED,
+    RUNNING,
+    condition,
+    job,
+    pod,
+    terminated,
+)
+
+DISRUPTION = condition("DisruptionTarget", "EvictionByEvictionAPI", "evicted")
+POLICY = condition(
+    "Failed",
+    "PodFailurePolicy",
+    "Pod jobs/x has condition DisruptionTarget matching FailJob rule at index 0",
+)
+
+
+@pytest.mark.parametrize(
+    ("the_job", "the_pod", "reported", "expected"),
+    [
+        (job(COMPLETE), pod(state=terminated(0)), None, (Outcome.SUCCEEDED, "Completed", None)),
+        (job(COMPLETE), None, None, (Outcome.SUCCEEDED, "Completed", None)),
+        (
+            job(FAILED),
+            pod(state=terminated(1, message="boom")),
+            None,
+            (Outcome.FAILED, "Error", "boom"),
+        ),
+        (job(FAILED), pod(state=terminated(2)), None, (Outcome.FAILED, "Error", "exit code 2")),
+        (
+            job(FAILED),
+            pod(state=terminated(65)),
+            None,
+            (Outcome.PERMANENT, "PermanentError", "exit code 65"),
+        ),
+        (
+            job(FAILED),
+            pod(state=terminated(1, message='{"error": "no", "permanent": true}')),
+            None,
+            (Outcome.PERMANENT, "PermanentError", "no"),
+        ),
+        (
+            job(FAILED),
+            pod(state=terminated(1, message="cut off {")),
+            {"error": "limit", "permanent": False, "retryAfter": 60},
+            (Outcome.RETRY_LATER, "RetryLater", "limit"),
+        ),
+        (job(FAILED), pod(state=terminated(75)), None, (Outcome.DISRUPTED, "Interrupted", None)),
+        (
+            job(FAILED),
+            pod(state=terminated(137, "OOMKilled")),
+            None,
+            (Outcome.OOM, "OOMKilled", "the container exceeded its memory limit"),
+        ),
+        (
+            job(FAILED),
+            pod(state=terminated(75), reason="DeadlineExceeded", message="too long"),
+            None,
+            (Outcome.DEADLINE, "DeadlineExceeded", "too long"),
+        ),
+        (
+            job(condition("Failed", "DeadlineExceeded", "backstop")),
+            None,
+            None,
+            (Outcome.DEADLINE, "DeadlineExceeded", None),
+        ),
+        (
+            job(FAILED),
+            pod(
+                state={"waiting": {"reason": "ImagePullBackOff", "message": "m"}},
+                reason="DeadlineExceeded",
+            ),
+            None,
+            (Outcome.NEVER_STARTED, "ImagePullBackOff", "m"),
+        ),
+        (
+            job(POLICY),
+            pod(DISRUPTION, state=terminated(0)),
+            None,
+            (Outcome.DISRUPTED, "EvictionByEvictionAPI", "evicted"),
+        ),
+        (job(POLICY), None, None, (Outcome.DISRUPTED, "PodFailurePolicy", POLICY["message"])),
+        (job(FAILED), None, None, (Outcome.LOST, "PodLost", FAILED["message"])),
+        (
+            job(FAILED),
+            pod(reason="OutOfcpu", message="no room"),
+            None,
+            (Outcome.DISRUPTED, "OutOfcpu", "no room"),
+        ),
+    ],
+)
+def test_how_it_ended(
+    the_job: dict[str, Any],
+    the_pod: dict[str, Any] | None,
+    reported: dict[str, Any] | None,
+    expected: tuple[Outcome, str, str | None],
+) -> None:
+    end = classify(the_job, the_pod, reported=reported, permanent_exit_codes={65})
+    assert (end.outcome, end.reason, end.message) == expected
+
+
+def test_times_and_exit_code_are_the_containers() -> None:
+    end = classify(job(FAILED), pod(state=terminated(3)), reported=None, permanent_exit_codes=set())
+    assert end.exit_code == 3
+    assert end.started_at is not None
+    assert end.ended_at is not None
+    assert (end.ended_at - end.started_at).total_seconds() == 10
+
+
+@pytest.mark.parametrize(
+    ("message", "result"),
+    [('{"n": 1.0}', '{"n": 1.0}'), ("plain words", '"plain words"'), (None, None)],
+)
+def test_a_result_in_the_termination_message(message: str | None, result: str | None) -> None:
+    ended = pod(state=terminated(0, "Completed", message))
+    end = classify(job(COMPLETE), ended, reported=None, permanent_exit_codes=set())
+    assert end.result == result
+
+
+@pytest.mark.parametrize(
+    ("the_job", "the_pod", "reason"),
+    [
+        (job(), None, "NoPod"),
+        (job(suspend=True), None, "Suspended"),
+        (
+            job(),
+            pod(
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "cpu",
+                }
+            ),
+            "Unschedulable",
+        ),
+        (
+            job(),
+            pod(state={"waiting": {"reason": "CreateContainerConfigError"}}),
+            "CreateContainerConfigError",
+        ),
+        (job(), pod(state={"waiting": {"reason": "ContainerCreating"}}), "NotStarted"),
+    ],
+)
+def test_why_it_has_not_started(
+    the_job: dict[str, Any], the_pod: dict[str, Any] | None, reason: str
+) -> None:
+    assert why_not_started(the_job, the_pod)[0] == reason
+
+
+def test_a_running_container_is_no_reason() -> None:
+    assert why_not_started(job(), pod(state=RUNNING))[0] == "NotStarted"

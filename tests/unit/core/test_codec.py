@@ -1,0 +1,53 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridjobs import codec
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    st.lists,
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.text(), _JSON), st.sampled_from(["", " ", "\n\t"]))
+def test_members_are_the_text_that_was_written(value: dict[str, object], space: str) -> None:
+    parts = [f"{json.dumps(k)}{space}:{space}{json.dumps(v)}" for k, v in value.items()]
+    text = space + "{" + space + f"{space},{space}".join(parts) + space + "}" + space
+    assert codec.members(text) == {k: json.dumps(v) for k, v in value.items()}
+
+
+def test_numbers_keep_their_digits() -> None:
+    found = codec.members('{"a": 12345678901234567890, "b": 1.0, "c": 1E400, "d": 0.10}')
+    assert found == {"a": "12345678901234567890", "b": "1.0", "c": "1E400", "d": "0.10"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "1",
+        "{",
+        '{"a"}',
+        '{"a":}',
+        '{"a":1,}',
+        '{"a":1}x',
+        "{a:1}",
+        '{"a":NaN}',
+        '{"a":1 "b":2}',
+    ],
+)
+def test_what_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        codec.members(text)
+
+
+def test_nan_is_not_json() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        codec.loads("NaN")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        codec.dumps(float("nan"))
