@@ -13,6 +13,7 @@ from hybridjobs.controller.types import TypeMirror, apply_shipped_types
 from hybridjobs.controller.watch import start_watching
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable
+from hybridjobs.health import health_app, server
 from hybridjobs.kube.client import HYBRIDJOBS, ApiError, Kubernetes, load_configuration
 from hybridjobs.kube.manifests import WorkerSettings
 from hybridjobs.settings import OperatorSettings
@@ -30,6 +31,10 @@ async def serve(settings: OperatorSettings) -> None:
     configuration = await load_configuration()
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
     kubernetes = Kubernetes(configuration, field_manager="hybridjobs-operator")
+    ready = asyncio.Event()
+    health = server(health_app(ready=ready.is_set), host=settings.bind, port=settings.health_port)
+    # Served from the start, so that waiting for the cluster is no reason for a restart.
+    health_task = asyncio.create_task(health.serve(), name="health")
     async with database, kubernetes:
         await database.check_schema()
         await _wait_for_crds(kubernetes, settings.namespace)
@@ -60,10 +65,12 @@ async def serve(settings: OperatorSettings) -> None:
         sweep = Sweep(database, kubernetes, cache, queue, settings)
         parts = [
             *watching,
+            health_task,
             asyncio.create_task(reconciler.run(settings.reconcile_workers), name="reconciler"),
             asyncio.create_task(sweep.run(), name="sweep"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
+        ready.set()
         log.info("operator ready", namespace=settings.namespace)
         await _until_one_ends(parts)
 

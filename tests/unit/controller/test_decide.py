@@ -140,7 +140,7 @@ def test_no_clock_runs_while_a_queue_holds_the_job() -> None:
 
 
 def test_a_node_gone_silent_is_fenced_after_every_deadline() -> None:
-    running: dict[str, Any] = {"the_job": job(), "the_pod": pod(state=RUNNING)}
+    running: Any = {"the_job": job(), "the_pod": pod(state=RUNNING)}
     slack = timedelta(seconds=1230 + 30 + 60)
     began = datetime(2026, 1, 1, tzinfo=UTC)
     assert not any(
@@ -175,13 +175,13 @@ def test_a_pod_is_asked_to_end_once() -> None:
 
 
 def test_an_attempt_that_its_worker_closed_gets_its_evidence() -> None:
-    ended = {"the_job": job(COMPLETE), "the_pod": pod(state=terminated(0))}
+    ended: Any = {"the_job": job(COMPLETE), "the_pod": pod(state=terminated(0))}
     assert [type(each) for each in _decide(COMPLETED, **ended)] == [AddEvidence, PatchStatus]
     assert _decide(replace(COMPLETED, has_log=True), **ended) == [PatchStatus()]
 
 
 def test_a_completed_job_may_finish_its_pod_in_peace_and_a_failed_one_may_not() -> None:
-    running: dict[str, Any] = {"the_job": job(), "the_pod": pod(state=RUNNING)}
+    running: Any = {"the_job": job(), "the_pod": pod(state=RUNNING)}
     assert _decide(COMPLETED, **running) == [PatchStatus()]
     failed = replace(COMPLETED, status=Status.FAILED)
     assert _decide(failed, **running) == [EndPod(), PatchStatus()]
@@ -193,7 +193,7 @@ def test_only_a_dispatched_hybridjob_is_released_for_a_long_backoff() -> None:
     ours["metadata"]["name"] = hybridjob_name("test/long", JOB_ID)
     theirs = hybridjob()
     theirs["metadata"]["name"] = "mine"
-    finished = {"the_job": job(FAILED)}
+    finished: Any = {"the_job": job(FAILED)}
     has_log = replace(long, has_log=True)
     assert _decide(has_log, the_hybridjob=ours, **finished) == [ReleaseHybridJob()]
     assert _decide(has_log, the_hybridjob=theirs, **finished) == [PatchStatus()]
