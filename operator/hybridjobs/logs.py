@@ -43,5 +43,5 @@ def configure_logging(settings: LogSettings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     # Their INFO lines are one a request and one an object event.
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "kopf.objects", "aiohttp.access"):
+    for noisy in ("httpx", "httpcore", "uvicorn", "kopf.objects", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -99,7 +99,9 @@ def _account(text: str | None, reported: Object | None) -> _Message:
         except ValueError:
             parsed = None
     if not isinstance(parsed, dict) or not isinstance(parsed.get("error"), str):
-        return _Message(error=text or None)
+        # Not JSON: the end of the log, whose last line is the most telling one.
+        lines = (text or "").split("\n")
+        return _Message(error=next((line for line in reversed(lines) if line.strip()), None))
     after = parsed.get("retryAfter")
     seconds = float(after) if isinstance(after, int | float) else None
     return _Message(parsed["error"], parsed.get("permanent") is True, seconds)
@@ -141,7 +143,8 @@ def classify(
     if status.get("reason") == "DeadlineExceeded" or failed.get("reason") == "DeadlineExceeded":
         if pod is not None and container_started_at(pod) is None:
             return end(Outcome.NEVER_STARTED, *why_not_started(job, pod))
-        return end(Outcome.DEADLINE, "DeadlineExceeded", account.error or status.get("message"))
+        message = status.get("message") or failed.get("message")
+        return end(Outcome.DEADLINE, "DeadlineExceeded", message)
     if terminated.get("reason") == "OOMKilled":
         return end(Outcome.OOM, "OOMKilled", "the container exceeded its memory limit")
     if pod is None:

@@ -69,7 +69,7 @@ POLICY = condition(
             job(condition("Failed", "DeadlineExceeded", "backstop")),
             None,
             None,
-            (Outcome.DEADLINE, "DeadlineExceeded", None),
+            (Outcome.DEADLINE, "DeadlineExceeded", "backstop"),
         ),
         (
             job(FAILED),
@@ -104,6 +104,12 @@ def test_how_it_ended(
 ) -> None:
     end = classify(the_job, the_pod, reported=reported, permanent_exit_codes={65})
     assert (end.outcome, end.reason, end.message) == expected
+
+
+def test_a_log_as_message_is_cut_to_its_last_line() -> None:
+    ended = pod(state=terminated(1, message="Traceback:\n  line 1\nKeyError: 'x'\n\n"))
+    end = classify(job(FAILED), ended, reported=None, permanent_exit_codes=set())
+    assert end.message == "KeyError: 'x'"
 
 
 def test_times_and_exit_code_are_the_containers() -> None:

@@ -1,0 +1,72 @@
+# HybridJobs. `make demo` shows it; `make test` proves it; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed-$(shell cat requirements-dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) tests/recorded/node_modules/.installed ## Install what everything below needs, into .venv
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@echo "setup: Python packages into $(VENV) (about a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@# The lock is complete, so nothing is left for pip to resolve.
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+tests/recorded/node_modules/.installed: $(STAMP) tests/recorded/package-lock.json
+	@echo "setup: recorded GitHub data"
+	@$(PY) -m tests.recorded setup
+	@touch $@
+
+.PHONY: cluster cluster-down image
+cluster: setup ## A Kubernetes cluster: the one KUBECONFIG names, else kind, else a native one
+	@$(PY) -m tests.cluster up
+
+cluster-down: setup ## Remove the cluster that `make cluster` made
+	@$(PY) -m tests.cluster down
+
+image: cluster ## Build the image and load it into the cluster
+	@$(PY) -m tests.cluster image
+
+.PHONY: demo demo-down
+demo: image ## Everything up, and a real webhook's job run to its end
+	@$(PY) -m tests.demo
+
+demo-down: setup ## Remove what `make demo` installed
+	@$(PY) -m tests.demo --down
+
+.PHONY: test test-fast lint
+test: image lint ## Every test: lint, unit, integration, end to end
+	@$(PY) -m pytest tests
+
+test-fast: setup lint ## Without the cluster: lint, unit, integration
+	@$(PY) -m pytest tests/unit tests/integration --ignore tests/integration/crds
+
+lint: setup ## ruff, mypy --strict, import-linter
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: lock manifests
+lock: setup ## Write requirements*.txt anew from pyproject.toml
+	@$(PY) -m pip install --quiet uv
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.txt
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+.PHONY: bench-ingest bench-latency
+bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
+	@$(PY) -m bench.ingest
+
+bench-latency: image ## From 202 to a started container, against a bare Job
+	@$(PY) -m bench.latency

@@ -1,0 +1,140 @@
+"""Whatever is killed, every accepted job ends, recorded once."""
+
+import json
+
+import pytest
+
+from tests.e2e.release import Access, Release, eventually
+from tests.recorded import delivery_of
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def _running(access: Access, **payload: object) -> str:
+    job_id = await access.submit("test/script", payload)
+    await access.until(job_id, "processing")
+    return job_id
+
+
+async def test_deleting_a_running_hybridjob_cancels_its_job(
+    release: Release, access: Access
+) -> None:
+    job_id = await _running(access, sleep=50)
+    release.kubectl("delete", "hybridjob", (await access.job(job_id))["resourceName"])
+    job = await access.until(job_id)
+    assert (job["status"], job["outcomeReason"]) == ("cancelled", "HybridJobDeleted")
+
+    async def gone() -> bool | None:
+        selector = f"hybridjobs.dev/job-id={job_id}"
+        return True if not release.objects("jobs,pods", selector) else None
+
+    await eventually(gone, seconds=60, what="its Job and pod to go")
+
+
+async def test_a_cancel_ends_the_pod_and_keeps_its_log(release: Release, access: Access) -> None:
+    job_id = await _running(access, sleep=50)
+    name = (await access.job(job_id))["resourceName"]
+    release.kubectl("patch", "hybridjob", name, "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    job = await access.until(job_id)
+    assert job["status"] == "cancelled"
+    assert "begun attempt 1" in job["attempts"][0]["logTail"]
+
+
+async def test_a_late_report_of_a_closed_attempt_changes_nothing(access: Access) -> None:
+    job_id = await access.submit("test/late")
+    await access.until(job_id, "processing")
+    await access.sql(
+        "WITH ended AS (UPDATE hybridjobs.job_attempts SET ended_at = now(), outcome = 'node_lost',"
+        " reason = 'ByTest' WHERE job_id = %s RETURNING job_id)"
+        "UPDATE hybridjobs.background_jobs SET status = 'failed', failed_at = now(), "
+        "outcome_reason = 'ByTest' WHERE id = (SELECT job_id FROM ended)",
+        job_id,
+    )
+
+    async def log() -> str | None:
+        tail: str | None = (await access.job(job_id))["attempts"][0]["logTail"]
+        return tail
+
+    assert "answered 409" in await eventually(log, seconds=90, what="the log of the late worker")
+    job = await access.job(job_id)
+    assert (job["status"], job["outcomeReason"], job["result"]) == ("failed", "ByTest", None)
+    assert job["attempts"][0]["outcome"] == "node_lost"
+
+
+async def test_an_outcome_is_recorded_once_after_the_operator_was_away(
+    release: Release, access: Access
+) -> None:
+    job_id = await _running(access, sleep=5, message='{"answer": 42}')
+    release.delete_pods("operator")
+    release.scale("operator", 0)
+    release.kubectl("wait", f"job/hj-{job_id}-1", "--for=condition=Complete", "--timeout=60s")
+    assert (await access.job(job_id))["status"] == "processing"
+    release.scale("operator", 1)
+    job = await access.until(job_id)
+    assert (job["status"], job["result"]) == ("completed", {"answer": 42})
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["succeeded"]
+
+
+async def test_a_job_runs_although_the_ingress_died_after_its_202(
+    release: Release, access: Access
+) -> None:
+    job_id = await access.submit("test/script", {"message": '"done"'})
+    release.delete_pods("ingress")
+    release.ready("ingress")
+    async with release.access() as again:
+        job = await again.until(job_id)
+    assert (job["status"], job["result"]) == ("completed", "done")
+
+
+async def test_a_drained_pod_is_retried_without_spending_a_retry(
+    release: Release, access: Access
+) -> None:
+    job_id = await _running(access, sleep=50, sleepUntilAttempt=1)
+    [pod] = release.objects("pods", f"hybridjobs.dev/job-id={job_id}")
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod["metadata"]["name"], "namespace": release.namespace},
+    }
+    path = f"/api/v1/namespaces/{release.namespace}/pods/{pod['metadata']['name']}/eviction"
+    release.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    job = await access.until(job_id)
+    assert (job["status"], job["retryCount"]) == ("completed", 0)
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["disrupted", "succeeded"]
+    assert "begun attempt 1" in job["attempts"][0]["logTail"]
+
+
+async def test_a_job_deleted_by_hand_is_run_again(release: Release, access: Access) -> None:
+    job_id = await _running(access, sleep=50, sleepUntilAttempt=1)
+    release.kubectl("delete", "job", f"hj-{job_id}-1")
+    job = await access.until(job_id)
+    assert (job["status"], job["retryCount"]) == ("completed", 0)
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["lost", "succeeded"]
+
+
+async def test_webhooks_are_answered_while_the_api_server_is_away(
+    release: Release, access: Access
+) -> None:
+    if not release.cluster.can_stop_api_server:
+        pytest.skip("this cluster's API server is not ours to stop")
+    release.cluster.stop_api_server()
+    try:
+        answers = [
+            await access.deliver(delivery_of("repository", action))
+            for action in ("archived", "unarchived")
+        ]
+        assert [answer.status_code for answer in answers] == [202, 202]
+        job_id = await access.submit("test/script", {"message": '"later"'})
+    finally:
+        release.cluster.start_api_server()
+    job = await access.until(job_id, seconds=150)
+    assert (job["status"], job["result"]) == ("completed", "later")
+
+
+async def test_the_database_may_die_and_nothing_is_lost(release: Release, access: Access) -> None:
+    job_id = await _running(access, sleep=8, message='"survived"')
+    release.kubectl("delete", "pod", "hybridjobs-postgres-0", "--grace-period=0", "--force")
+    release.kubectl("rollout", "status", "statefulset/hybridjobs-postgres", "--timeout=120s")
+    job = await access.until(job_id)
+    assert (job["status"], job["result"]) == ("completed", "survived")
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["succeeded"]

@@ -1,0 +1,176 @@
+"""A webhook becomes a row, a HybridJob, a pod and an outcome, in a real cluster."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.e2e.release import Access, Release, eventually, unique_key
+from tests.recorded import Delivery, delivery_of
+
+pytestmark = pytest.mark.timeout(180)
+
+# Every Unicode plane, the kubelet's expansions, and numbers that JSON libraries like to round.
+EXACT = (
+    '{"dollars":"$(HOME) $$ ${HOME} $(HYBRIDJOB_ID)","big":12345678901234567890,"float":1.0,'
+    '"small":0.10,"planes":"'
+    + "".join(chr(plane * 0x10000 + 0x1F4A9 % 0xD800) for plane in range(17))
+    + '","escaped":"\\" \\\\ \\n"}'
+)
+
+
+def _repository_event() -> Delivery:
+    return delivery_of("repository", "created")
+
+
+def _conditions(hybridjob: dict[str, object]) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in hybridjob["status"]["conditions"]}  # type: ignore[index]
+
+
+async def test_a_webhook_runs_its_job_to_the_end(release: Release, access: Access) -> None:
+    answer = await access.deliver(_repository_event())
+    assert answer.status_code == 202, answer.text
+    [accepted] = [job for job in answer.json()["jobs"] if job["type"] == "capture/repository.sync"]
+
+    job = await access.until(accepted["id"])
+    assert job["status"] == "completed", job
+    assert job["result"]["pullRequests"] > 0
+    assert job["attempts"][0]["outcome"] == "succeeded"
+
+    name = job["resourceName"]
+    release.kubectl("wait", f"hybridjob/{name}", "--for=condition=Finished", "--timeout=30s")
+    hybridjob = release.object("hybridjob", name)
+    assert _conditions(hybridjob) == {
+        "Accepted": "True",
+        "Started": "True",
+        "Finished": "True",
+        "Succeeded": "True",
+        "OutcomeRecorded": "True",
+    }
+    assert hybridjob["status"]["state"] == "completed"
+    captured = await access.sql("SELECT count(*) AS n FROM github.pull_requests")
+    assert captured[0]["n"] > 0
+
+
+async def test_a_quick_job_is_answered_at_once(access: Access) -> None:
+    answer = await access.deliver(delivery_of("pull_request", "opened"))
+    assert answer.status_code in (200, 202), answer.text
+    [quick] = [job for job in answer.json()["jobs"] if job["type"] == "capture/pr.details"]
+    job = await access.until(quick["id"])
+    assert job["status"] == "completed", job
+    assert answer.status_code == 200
+
+
+async def test_a_replay_gives_the_same_job(access: Access) -> None:
+    delivery = delivery_of("repository", "renamed")
+    first = await access.deliver(delivery)
+    replays = await asyncio.gather(*(access.deliver(delivery) for _ in range(20)))
+    assert {r.json()["jobs"][0]["id"] for r in (first, *replays)} == {first.json()["jobs"][0]["id"]}
+
+
+async def test_concurrent_replays_give_one_job(access: Access) -> None:
+    delivery = delivery_of("repository", "publicized")
+    answers = await asyncio.gather(*(access.deliver(delivery) for _ in range(20)))
+    [job_id] = {answer.json()["jobs"][0]["id"] for answer in answers}
+    rows = await access.sql("SELECT id FROM hybridjobs.background_jobs WHERE key = %s", delivery.id)
+    assert [str(row["id"]) for row in rows] == [job_id]
+
+
+async def test_a_payload_arrives_unchanged(access: Access) -> None:
+    body = f'{{"type": "test/echo", "payload": {EXACT}}}'
+    answer = await access.request(
+        "POST", "/api/jobs", content=body.encode(), headers={"Content-Type": "application/json"}
+    )
+    job = await access.until(answer.json()["id"])
+    assert job["status"] == "completed", job
+    [row] = await access.sql(
+        "SELECT payload = result AS same, payload->>'big' AS big, payload->>'float' AS float, "
+        "payload = %s::jsonb AS exact FROM hybridjobs.background_jobs WHERE id = %s",
+        EXACT,
+        job["id"],
+    )
+    assert row == {"same": True, "exact": True, "big": "12345678901234567890", "float": "1.0"}
+
+
+async def test_a_permanent_failure_is_final(release: Release, access: Access) -> None:
+    message = json.dumps({"error": "no such repository", "permanent": True})
+    job_id = await access.submit("test/script", {"exit": 65, "message": message})
+    job = await access.until(job_id)
+    assert (job["status"], job["error"], job["retryCount"]) == ("failed", "no such repository", 0)
+    [attempt] = job["attempts"]
+    assert (attempt["outcome"], attempt["exitCode"]) == ("permanent", 65)
+    release.kubectl(
+        "wait", f"hybridjob/{job['resourceName']}", "--for=condition=Finished", "--timeout=30s"
+    )
+    assert _conditions(release.object("hybridjob", job["resourceName"]))["Succeeded"] == "False"
+
+
+async def test_a_transient_failure_is_retried_until_its_limit(access: Access) -> None:
+    job = await access.until(await access.submit("test/script", {"exit": 3}))
+    assert job["status"] == "failed"
+    assert job["retryCount"] == 2
+    assert [(a["attempt"], a["outcome"], a["exitCode"]) for a in job["attempts"]] == [
+        (1, "failed", 3),
+        (2, "failed", 3),
+        (3, "failed", 3),
+    ]
+    assert all("begun attempt" in a["logTail"] for a in job["attempts"])
+
+
+async def test_a_deadline_holds_and_the_log_survives_it(release: Release, access: Access) -> None:
+    job_id = await access.submit("test/script", {"sleep": 300}, deadlineSeconds=4)
+    job = await access.until(job_id)
+    assert (job["status"], job["outcomeReason"]) == ("failed", "DeadlineExceeded")
+    [attempt] = job["attempts"]
+    assert attempt["outcome"] == "deadline"
+    assert "begun attempt 1" in attempt["logTail"]
+    assert "begun attempt 1" in release.kubectl("logs", f"job/hj-{job_id}-1")
+
+
+async def test_an_image_that_is_missing_is_named(access: Access) -> None:
+    job_id = await access.submit("test/missing-image")
+    job = await access.until(job_id, "failed", "queued", seconds=60)
+
+    async def ended() -> dict[str, object] | None:
+        found = (await access.job(job_id))["attempts"][0]
+        return found if found["outcome"] else None
+
+    attempt = await eventually(ended, seconds=60, what="the first attempt to end")
+    assert attempt["outcome"] == "never_started"
+    assert attempt["reason"] in ("ErrImagePull", "ImagePullBackOff")
+    await access.request("POST", f"/api/jobs/{job['id']}/cancel")
+    assert (await access.until(job_id))["status"] == "cancelled"
+
+
+async def test_a_hybridjob_made_by_kubectl_runs_and_has_a_row(
+    release: Release, access: Access
+) -> None:
+    name = unique_key()
+    release.apply(
+        {
+            "apiVersion": "hybridjobs.dev/v1alpha1",
+            "kind": "HybridJob",
+            "metadata": {"name": name},
+            "spec": {"type": "test/echo", "payload": {"hello": "world"}},
+        }
+    )
+    release.kubectl("wait", f"hybridjob/{name}", "--for=condition=Finished", "--timeout=90s")
+    job_id = release.object("hybridjob", name)["spec"]["jobId"]
+    job = await access.job(job_id)
+    assert (job["status"], job["source"]) == ("completed", "kubernetes")
+    assert job["result"] == {"hello": "world"}
+
+
+async def test_a_hybridjob_of_an_unknown_type_says_so(release: Release, access: Access) -> None:
+    name = unique_key()
+    release.apply(
+        {
+            "apiVersion": "hybridjobs.dev/v1alpha1",
+            "kind": "HybridJob",
+            "metadata": {"name": name},
+            "spec": {"type": "no/such.type"},
+        }
+    )
+    release.kubectl("wait", f"hybridjob/{name}", "--for=condition=Accepted=false", "--timeout=30s")
+    assert "known types" in release.object("hybridjob", name)["status"]["message"]
+    release.kubectl("delete", "hybridjob", name)
