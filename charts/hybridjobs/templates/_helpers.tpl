@@ -1,0 +1,226 @@
+{{- define "hybridjobs.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 43 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 43 characters: "-postgres" and a hash of 11 follow in a label of 63. */}}
+{{- define "hybridjobs.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 43 | trimSuffix "-" }}
+{{- else if contains (include "hybridjobs.name" .) .Release.Name }}
+{{- .Release.Name | trunc 43 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "hybridjobs.name" .) | trunc 43 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Of cluster-scoped objects: a release's name is its own within its namespace only. */}}
+{{- define "hybridjobs.clusterName" -}}
+{{ include "hybridjobs.fullname" . }}.{{ .Release.Namespace }}
+{{- end }}
+
+{{- define "hybridjobs.jobsNamespace" -}}
+{{ .Values.jobs.namespace | default .Release.Namespace }}
+{{- end }}
+
+{{- define "hybridjobs.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- define "hybridjobs.labels" -}}
+{{ include "hybridjobs.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
+{{- end }}
+
+{{- define "hybridjobs.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "hybridjobs.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "hybridjobs.databaseSecret" -}}
+{{- if .Values.database.embedded -}}
+{{ .Values.database.embeddedSecret | default (printf "%s-database" (include "hybridjobs.fullname" .)) }}
+{{- else -}}
+{{ .Values.database.existingSecret }}
+{{- end }}
+{{- end }}
+
+{{- define "hybridjobs.apiSecret" -}}
+{{ .Values.api.existingSecret | default (printf "%s-api" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{- define "hybridjobs.githubWebhookSecret" -}}
+{{ .Values.webhooks.github.existingSecret | default (printf "%s-github-webhook" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{- define "hybridjobs.githubSecret" -}}
+{{ .Values.github.existingSecret | default (printf "%s-github" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{/* A value of a Secret of ours: what it has now, else a new one. Arguments: context, namespace,
+name, key. `helm template` sees no cluster and always makes a new one. */}}
+{{- define "hybridjobs.keptOrNew" -}}
+{{- $found := lookup "v1" "Secret" .namespace .name }}
+{{- with dig "data" .key "" ($found | default dict) }}
+{{- . | b64dec }}
+{{- else }}
+{{- randAlphaNum 40 }}
+{{- end }}
+{{- end }}
+
+{{- define "hybridjobs.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "hybridjobs.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* Where the scheduler may put a component's pods. Argument: the component's values. */}}
+{{- define "hybridjobs.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "hybridjobs.logEnv" -}}
+- name: HYBRIDJOBS_LOG_LEVEL
+  value: {{ .Values.log.level }}
+- name: HYBRIDJOBS_LOG_FORMAT
+  value: {{ .Values.log.format }}
+{{- end }}
+
+{{/* Brings the schema up to date before the program starts; several may do so at once. */}}
+{{- define "hybridjobs.migrate" -}}
+name: migrate
+image: {{ include "hybridjobs.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args: [migrate, --wait, "120"]
+env:
+  - name: HYBRIDJOBS_DATABASE_URL
+    valueFrom:
+      secretKeyRef:
+        name: {{ include "hybridjobs.databaseSecret" . }}
+        key: url
+  - name: HYBRIDJOBS_MIGRATE_URL
+    valueFrom:
+      secretKeyRef:
+        name: {{ include "hybridjobs.databaseSecret" . }}
+        key: migrateUrl
+        optional: true
+  - name: HYBRIDJOBS_HANDLERS_DATABASE_URL
+    valueFrom:
+      secretKeyRef:
+        name: {{ include "hybridjobs.databaseSecret" . }}
+        key: handlersUrl
+  {{- include "hybridjobs.logEnv" . | nindent 2 }}
+resources:
+  requests:
+    cpu: 50m
+    memory: 96Mi
+  limits:
+    memory: 256Mi
+securityContext:
+  {{- include "hybridjobs.securityContext" . | nindent 2 }}
+volumeMounts:
+  - name: tmp
+    mountPath: /tmp
+{{- end }}
+
+{{- define "hybridjobs.probes" -}}
+startupProbe:
+  httpGet:
+    path: /healthz
+    port: health
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 60
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: health
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: health
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 2
+{{- end }}
+
+{{/* The API server's credentials, by a volume of our own: only the container that calls it mounts
+them, and the migration does not. */}}
+{{- define "hybridjobs.apiCredentialsVolume" -}}
+name: kube-api
+projected:
+  defaultMode: 0440
+  sources:
+    - serviceAccountToken:
+        path: token
+        expirationSeconds: 3607
+    - configMap:
+        name: kube-root-ca.crt
+        items:
+          - key: ca.crt
+            path: ca.crt
+    - downwardAPI:
+        items:
+          - path: namespace
+            fieldRef:
+              fieldPath: metadata.namespace
+{{- end }}
+
+{{- define "hybridjobs.apiCredentialsMount" -}}
+name: kube-api
+mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+readOnly: true
+{{- end }}
+
+{{/* What a release cannot be without, said before anything is created. */}}
+{{- define "hybridjobs.check" -}}
+{{- if and .Values.database.embedded .Values.database.existingSecret }}
+{{- fail "database.existingSecret is for a database of your own: set database.embedded=false with it (for the embedded server's own passwords there is database.embeddedSecret)" }}
+{{- end }}
+{{- if not (or .Values.database.embedded .Values.database.existingSecret) }}
+{{- fail "choose a database: database.existingSecret=NAME (a Secret with the keys url, migrateUrl and handlersUrl), or database.embedded=true (a one-pod Postgres, to try it)" }}
+{{- end }}
+{{- if and .Values.webhooks.ingress.enabled (not .Values.webhooks.ingress.host) }}
+{{- fail "webhooks.ingress.host is needed with webhooks.ingress.enabled" }}
+{{- end }}
+{{- if and .Values.webhooks.httpRoute.enabled (not .Values.webhooks.httpRoute.parentRefs) }}
+{{- fail "webhooks.httpRoute.parentRefs is needed with webhooks.httpRoute.enabled: the Gateway whose HTTPS listener serves it" }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,105 @@
+"""What the service accounts may do: these tables are the whole of it."""
+
+import pytest
+
+from tests.unit.chart.helm import Object, named, of_kind, render
+
+DISPATCHER = {("hybridjobs.dev", "hybridjobs"): {"create", "get", "list", "patch", "delete"}}
+OPERATOR = {
+    ("hybridjobs.dev", "hybridjobs"): {
+        *("get", "list", "watch", "patch", "update", "delete", "deletecollection"),
+    },
+    ("hybridjobs.dev", "hybridjobs/status"): {"patch", "update"},
+    ("hybridjobs.dev", "hybridjobs/finalizers"): {"update"},
+    ("hybridjobs.dev", "hybridjobtypes"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("hybridjobs.dev", "hybridjobtypes/status"): {"patch"},
+    ("batch", "jobs"): {"create", "get", "list", "watch", "patch", "delete", "deletecollection"},
+    ("", "pods"): {"get", "list", "watch", "patch", "delete"},
+    ("", "pods/log"): {"get"},
+    ("", "events"): {"create", "patch"},
+    ("events.k8s.io", "events"): {"create", "patch"},
+    ("", "namespaces"): {"get"},
+}
+
+
+def _verbs(role: Object) -> dict[tuple[str, str], set[str]]:
+    return {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+@pytest.fixture(scope="module")
+def release() -> list[Object]:
+    return render({"jobs": {"namespace": "work"}})
+
+
+def test_the_dispatcher_handles_hybridjobs_and_nothing_else(release: list[Object]) -> None:
+    assert _verbs(named(release, "Role", "hybridjobs-ingress")) == DISPATCHER
+
+
+def test_the_operator_handles_jobs_and_their_pods(release: list[Object]) -> None:
+    role = named(release, "Role", "hybridjobs-operator")
+    assert _verbs(role) == OPERATOR
+    (rule,) = [rule for rule in role["rules"] if rule["resources"] == ["namespaces"]]
+    assert rule["resourceNames"] == ["work"]
+
+
+def test_all_of_it_holds_in_the_jobs_namespace_alone(release: list[Object]) -> None:
+    for kind in ("Role", "RoleBinding"):
+        assert {each["metadata"]["namespace"] for each in of_kind(release, kind)} == {"work"}
+
+
+def test_the_one_right_in_the_whole_cluster_is_to_see_our_two_crds(release: list[Object]) -> None:
+    (role,) = of_kind(release, "ClusterRole")
+    assert role["rules"] == [
+        {
+            "apiGroups": ["apiextensions.k8s.io"],
+            "resources": ["customresourcedefinitions"],
+            "resourceNames": ["hybridjobs.hybridjobs.dev", "hybridjobtypes.hybridjobs.dev"],
+            "verbs": ["get"],
+        }
+    ]
+
+
+def test_each_role_goes_to_one_account_and_the_worker_gets_none(release: list[Object]) -> None:
+    bindings = of_kind(release, "RoleBinding") + of_kind(release, "ClusterRoleBinding")
+    granted = {
+        (each["roleRef"]["kind"], each["roleRef"]["name"]): [
+            (subject["kind"], subject["namespace"], subject["name"]) for subject in each["subjects"]
+        ]
+        for each in bindings
+    }
+    assert granted == {
+        ("Role", "hybridjobs-ingress"): [("ServiceAccount", "hybridjobs", "hybridjobs-ingress")],
+        ("Role", "hybridjobs-operator"): [("ServiceAccount", "hybridjobs", "hybridjobs-operator")],
+        ("ClusterRole", "hybridjobs.hybridjobs"): [
+            ("ServiceAccount", "hybridjobs", "hybridjobs-operator")
+        ],
+    }
+    accounts = {
+        each["metadata"]["name"]: each["metadata"]["namespace"]
+        for each in of_kind(release, "ServiceAccount")
+    }
+    assert accounts == {
+        "hybridjobs-ingress": "hybridjobs",
+        "hybridjobs-operator": "hybridjobs",
+        "hybridjobs-worker": "work",
+    }
+
+
+def test_the_admission_policy_guards_the_jobs_namespace_and_is_named_per_release(
+    release: list[Object],
+) -> None:
+    (policy,) = of_kind(release, "ValidatingAdmissionPolicy")
+    (binding,) = of_kind(release, "ValidatingAdmissionPolicyBinding")
+    assert policy["metadata"]["name"] == binding["spec"]["policyName"] == "hybridjobs.hybridjobs"
+    assert binding["spec"]["validationActions"] == ["Deny"]
+    constraints = policy["spec"]["matchConstraints"]
+    assert constraints["namespaceSelector"] == {
+        "matchLabels": {"kubernetes.io/metadata.name": "work"}
+    }
+    (condition,) = policy["spec"]["matchConditions"]
+    assert "'system:serviceaccount:hybridjobs:hybridjobs-ingress'" in condition["expression"]

@@ -1,0 +1,135 @@
+"""Passwords and tokens: made once, or brought by the user; each where it is read."""
+
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.unit.chart.helm import (
+    Object,
+    containers,
+    named,
+    of_kind,
+    pod_templates,
+    render,
+)
+
+
+def _secrets(objects: list[Object]) -> dict[tuple[str, str], dict[str, str]]:
+    return {
+        (each["metadata"]["namespace"], each["metadata"]["name"]): each["stringData"]
+        for each in of_kind(objects, "Secret")
+    }
+
+
+def _references(objects: list[Object]) -> set[tuple[str, str]]:
+    """The (Secret, key) pairs without which a container does not start."""
+    return {
+        (reference["name"], reference["key"])
+        for template in pod_templates(objects).values()
+        for container in containers(template)
+        for variable in container["env"]
+        if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))
+        and not reference.get("optional")
+    }
+
+
+def test_the_database_s_urls_name_three_users_of_the_embedded_server() -> None:
+    release = render()
+    data = _secrets(release)["hybridjobs", "hybridjobs-database"]
+    users = {
+        key: (parts["user"], parts["password"], parts["host"], parts["port"])
+        for key in ("url", "migrateUrl", "handlersUrl")
+        if (parts := conninfo_to_dict(data[key]))
+    }
+    host = ("hybridjobs-postgres.hybridjobs.svc", "5432")
+    assert users == {
+        "url": ("hybridjobs", data["servicePassword"], *host),
+        "migrateUrl": ("postgres", data["password"], *host),
+        "handlersUrl": ("hybridjobs_jobs", data["handlersPassword"], *host),
+    }
+    assert named(release, "Service", "hybridjobs-postgres")
+    passwords = {data["password"], data["servicePassword"], data["handlersPassword"]}
+    assert len(passwords) == 3
+    assert all(len(password) >= 32 for password in passwords)
+
+
+def test_generated_secrets_differ_between_installations() -> None:
+    first, second = _secrets(render()), _secrets(render())
+    assert set(first) == set(second)
+    for name, data in first.items():
+        for key, value in data.items():
+            assert value != second[name][key]
+
+
+def test_the_database_s_passwords_outlive_the_release_as_its_volume_does() -> None:
+    secret = named(render(), "Secret", "hybridjobs-database")
+    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"jobs": {"namespace": "work"}},
+        {"github": {"token": "t"}},
+        {"webhooks": {"github": {"secret": "s"}}},
+        {"webhooks": {"github": {"enabled": False}}},
+    ],
+)
+def test_every_secret_that_a_pod_needs_is_in_the_release(values: dict[str, Any]) -> None:
+    release = render(values)
+    made = {
+        (name, key)
+        for (namespace, name), data in _secrets(release).items()
+        if namespace == "hybridjobs"
+        for key in data
+    }
+    assert _references(release) <= made
+
+
+def test_existing_secrets_are_used_and_none_is_made() -> None:
+    release = render(
+        {
+            "database": {"embeddedSecret": "mine-db"},
+            "api": {"existingSecret": "mine-api"},
+            "webhooks": {"github": {"existingSecret": "mine-hook"}},
+            "github": {"existingSecret": "mine-github"},
+        }
+    )
+    assert of_kind(release, "Secret") == []
+    assert _references(release) == {
+        ("mine-db", "url"),
+        ("mine-db", "handlersUrl"),
+        ("mine-db", "password"),
+        ("mine-api", "token"),
+        ("mine-hook", "secret"),
+    }
+
+
+def test_a_given_webhook_secret_and_token_are_taken() -> None:
+    secrets = _secrets(
+        render({"webhooks": {"github": {"secret": "new,old"}}, "github": {"token": "ghp"}})
+    )
+    assert secrets["hybridjobs", "hybridjobs-github-webhook"] == {"secret": "new,old"}
+    assert secrets["hybridjobs", "hybridjobs-github"] == {"token": "ghp"}
+
+
+def test_a_new_given_secret_restarts_the_ingress() -> None:
+    def annotations(secret: str) -> dict[str, str]:
+        pods = pod_templates(render({"webhooks": {"github": {"secret": secret}}}))
+        found: dict[str, str] = pods["Deployment/hybridjobs-ingress"]["metadata"]["annotations"]
+        return found
+
+    assert annotations("a") != annotations("b")
+    assert annotations("a") == annotations("a")
+
+
+def test_another_jobs_namespace_gets_what_its_pods_read_and_no_more() -> None:
+    secrets = _secrets(render({"jobs": {"namespace": "work"}, "github": {"token": "t"}}))
+    there = {name: data for (namespace, name), data in secrets.items() if namespace == "work"}
+    ours = secrets["hybridjobs", "hybridjobs-database"]
+    assert there == {
+        "hybridjobs-database": {"handlersUrl": ours["handlersUrl"]},
+        "hybridjobs-github": {"token": "t"},
+    }

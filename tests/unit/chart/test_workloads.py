@@ -1,0 +1,285 @@
+"""Every pod of a release: safe by construction, and told what its program reads."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hybridjobs.settings import DatabaseSettings, IngressSettings, LogSettings, OperatorSettings
+from tests.unit.chart.helm import (
+    HelmError,
+    Object,
+    containers,
+    environment,
+    named,
+    of_kind,
+    pod_templates,
+    render,
+)
+
+EXTERNAL = {"database": {"embedded": False, "existingSecret": "my-database"}}
+INGRESS, OPERATOR = "Deployment/hybridjobs-ingress", "Deployment/hybridjobs-operator"
+POSTGRES = "StatefulSet/hybridjobs-postgres"
+
+
+@pytest.fixture(scope="module")
+def release() -> list[Object]:
+    return render()
+
+
+@pytest.fixture(scope="module")
+def pods(release: list[Object]) -> dict[str, Object]:
+    return pod_templates(release)
+
+
+def test_the_workloads_are_ingress_operator_and_postgres(pods: dict[str, Object]) -> None:
+    assert set(pods) == {INGRESS, OPERATOR, POSTGRES}
+
+
+def test_every_pod_runs_without_privileges(pods: dict[str, Object]) -> None:
+    for name, template in pods.items():
+        security = template["spec"]["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["runAsUser"] == security["runAsGroup"] == 65532, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in containers(template):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, (name, container["name"])
+
+
+def test_every_container_has_requests_a_memory_limit_and_a_writable_tmp(
+    pods: dict[str, Object],
+) -> None:
+    for template in pods.values():
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        for container in containers(template):
+            resources = container["resources"]
+            assert {"cpu", "memory"} <= set(resources["requests"])
+            # A limit on CPU would throttle bursts and save nothing.
+            assert set(resources["limits"]) == {"memory"}
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            assert "emptyDir" in volumes[mounts["/tmp"]]
+
+
+def test_ingress_and_operator_are_probed_on_the_health_port(pods: dict[str, Object]) -> None:
+    for name in (INGRESS, OPERATOR):
+        (container,) = pods[name]["spec"]["containers"]
+        paths = {
+            probe: container[probe]["httpGet"]["path"]
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+        }
+        assert paths == {
+            "startupProbe": "/healthz",
+            "livenessProbe": "/healthz",
+            "readinessProbe": "/readyz",
+        }
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports["health"] == 9090
+
+
+def test_only_the_containers_that_call_the_cluster_get_its_credentials(
+    pods: dict[str, Object],
+) -> None:
+    with_credentials = {
+        (name, container["name"])
+        for name, template in pods.items()
+        for container in containers(template)
+        for mount in container["volumeMounts"]
+        if mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    }
+    assert with_credentials == {(INGRESS, "ingress"), (OPERATOR, "operator")}
+    assert all(
+        template["spec"]["automountServiceAccountToken"] is False for template in pods.values()
+    )
+
+
+def test_the_migration_runs_first_and_alone_knows_the_owner_of_the_database(
+    pods: dict[str, Object],
+) -> None:
+    for name in (INGRESS, OPERATOR):
+        (first,) = pods[name]["spec"]["initContainers"]
+        assert first["args"] == ["migrate", "--wait", "120"]
+        assert environment(pods[name], "migrate")["HYBRIDJOBS_MIGRATE_URL"] == {
+            "secretKeyRef": {"name": "hybridjobs-database", "key": "migrateUrl", "optional": True}
+        }
+        assert "HYBRIDJOBS_MIGRATE_URL" not in environment(pods[name], name.split("-")[-1])
+
+
+@pytest.mark.parametrize(
+    ("workload", "container", "settings"),
+    [
+        (INGRESS, "ingress", IngressSettings),
+        (OPERATOR, "operator", OperatorSettings),
+        (INGRESS, "migrate", DatabaseSettings),
+    ],
+)
+def test_the_program_reads_every_variable_that_it_is_given(
+    pods: dict[str, Object],
+    workload: str,
+    container: str,
+    settings: type[DatabaseSettings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = environment(pods[workload], container)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value if isinstance(value, str) else "from-a-secret")
+    settings.load()
+    known = {*settings.model_fields, *LogSettings.model_fields}
+    unknown = {
+        name
+        for name in given
+        if not name.startswith("HYBRIDJOBS_CHILD_ENV_")
+        and name.removeprefix("HYBRIDJOBS_").lower() not in known
+    }
+    assert unknown == set()
+
+
+def test_the_ingress_knows_its_secrets_and_the_children_their_own(
+    pods: dict[str, Object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(pods[INGRESS], "ingress").items():
+        monkeypatch.setenv(name, value if isinstance(value, str) else value["secretKeyRef"]["name"])
+    settings = IngressSettings.load()
+    assert settings.api_token is not None
+    assert settings.api_token.get_secret_value() == "hybridjobs-api"
+    assert settings.github_webhook_secret is not None
+    assert settings.github_webhook_secret.get_secret_value() == "hybridjobs-github-webhook"
+    assert settings.child_environment == {
+        "DATABASE_URL": "hybridjobs-database",
+        "GITHUB_API_URL": "https://api.github.com",
+        "GITHUB_TOKEN": "hybridjobs-github",
+    }
+
+
+def test_the_operator_tells_pods_the_release_s_image_account_and_worker_service(
+    release: list[Object], pods: dict[str, Object]
+) -> None:
+    given = environment(pods[OPERATOR], "operator")
+    assert given["HYBRIDJOBS_WORKER_IMAGE"] == pods[OPERATOR]["spec"]["containers"][0]["image"]
+    assert given["HYBRIDJOBS_WORKER_API_URL"] == "http://hybridjobs-worker.hybridjobs.svc:8082"
+    worker = named(release, "Service", "hybridjobs-worker")
+    assert [port["port"] for port in worker["spec"]["ports"]] == [8082]
+    account = named(release, "ServiceAccount", given["HYBRIDJOBS_WORKER_SERVICE_ACCOUNT"])
+    assert account["automountServiceAccountToken"] is False
+    assert given["HYBRIDJOBS_NAMESPACE"] == "hybridjobs"
+
+
+def test_each_service_leads_to_a_port_that_its_pods_have(
+    release: list[Object], pods: dict[str, Object]
+) -> None:
+    found: dict[str, int] = {}
+    for service in of_kind(release, "Service"):
+        (port,) = service["spec"]["ports"]
+        (template,) = [
+            each
+            for each in pods.values()
+            if service["spec"]["selector"].items() <= each["metadata"]["labels"].items()
+        ]
+        targets = {
+            each["name"]: each["containerPort"]
+            for each in template["spec"]["containers"][0]["ports"]
+        }
+        assert targets[port["targetPort"]] == port["port"]
+        found[service["metadata"]["name"]] = port["port"]
+    assert found == {
+        "hybridjobs-webhooks": 8080,
+        "hybridjobs-api": 8081,
+        "hybridjobs-worker": 8082,
+        "hybridjobs-postgres": 5432,
+    }
+
+
+def test_one_operator_at_a_time_and_an_ingress_always(release: list[Object]) -> None:
+    operator = named(release, "Deployment", "hybridjobs-operator")["spec"]
+    assert (operator["replicas"], operator["strategy"]) == (1, {"type": "Recreate"})
+    ingress = named(release, "Deployment", "hybridjobs-ingress")["spec"]
+    assert ingress["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    pod = ingress["template"]["spec"]
+    drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > drain + 8
+
+
+def test_the_embedded_server_keeps_its_data_within_the_volume(release: list[Object]) -> None:
+    spec = named(release, "StatefulSet", "hybridjobs-postgres")["spec"]
+    (claim,) = spec["volumeClaimTemplates"]
+    (container,) = spec["template"]["spec"]["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    data = container["args"][container["args"].index("--data") + 1]
+    # A folder below the mount: Postgres wants to own it, and the mount belongs to root.
+    assert data.startswith(mounts[claim["metadata"]["name"]] + "/")
+
+
+def test_a_database_of_one_s_own_replaces_the_embedded_one() -> None:
+    release = render(EXTERNAL)
+    assert of_kind(release, "StatefulSet") == []
+    assert "hybridjobs-database" not in json.dumps(release)
+    assert environment(pod_templates(release)[OPERATOR], "operator")[
+        "HYBRIDJOBS_HANDLERS_DATABASE_SECRET"
+    ] == ("my-database")
+
+
+@pytest.mark.parametrize(
+    ("database", "message"),
+    [
+        ({"embedded": False}, "choose a database"),
+        ({"existingSecret": "x"}, "set database.embedded=false"),
+    ],
+)
+def test_an_unclear_choice_of_database_is_refused(database: dict[str, Any], message: str) -> None:
+    with pytest.raises(HelmError, match=message):
+        render({"database": database})
+
+
+def test_what_a_user_adds_reaches_the_pods_and_cannot_replace_our_labels() -> None:
+    component = {
+        "podLabels": {"team": "x", "app.kubernetes.io/component": "stolen"},
+        "podAnnotations": {"note": "y"},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"operator": "Exists"}],
+        "priorityClassName": "high",
+        "affinity": {"nodeAffinity": {}},
+    }
+    release = render(dict.fromkeys(("ingress", "operator", "database"), component))
+    for name, template in pod_templates(release).items():
+        labels = template["metadata"]["labels"]
+        assert labels["team"] == "x"
+        assert labels["app.kubernetes.io/component"] == name.rsplit("-", 1)[1]
+        assert template["metadata"]["annotations"]["note"] == "y"
+        assert template["spec"]["nodeSelector"] == {"disk": "ssd"}
+        assert template["spec"]["tolerations"] == [{"operator": "Exists"}]
+        assert template["spec"]["priorityClassName"] == "high"
+        assert template["spec"]["affinity"] == {"nodeAffinity": {}}
+
+
+def test_an_image_may_be_named_by_its_digest_and_pulled_with_a_secret() -> None:
+    digest = "sha256:" + "a" * 64
+    release = render(
+        {"image": {"repository": "r/h", "digest": digest, "pullSecrets": [{"name": "pull"}]}}
+    )
+    for template in pod_templates(release).values():
+        assert {each["image"] for each in containers(template)} == {f"r/h@{digest}"}
+        assert template["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+    # The jobs' pods get the secret from their service account.
+    worker = named(release, "ServiceAccount", "hybridjobs-worker")
+    assert worker["imagePullSecrets"] == [{"name": "pull"}]
+
+
+@pytest.mark.parametrize(
+    ("release", "prefix"),
+    [
+        ("hybridjobs", "hybridjobs"),
+        ("my-hybridjobs", "my-hybridjobs"),
+        ("ci", "ci-hybridjobs"),
+        ("r" * 53, "r" * 43),
+    ],
+)
+def test_objects_are_named_after_the_release(release: str, prefix: str) -> None:
+    workloads = pod_templates(render(release=release))
+    assert {name.split("/")[1] for name in workloads} == {
+        f"{prefix}-ingress",
+        f"{prefix}-operator",
+        f"{prefix}-postgres",
+    }
