@@ -82,7 +82,7 @@ def _build_natively() -> None:
     partial = _BUILT.with_name(".built.json")
     partial.write_text(json.dumps({"content": wanted, "digest": oci.image_digest(_LAYOUT)}))
     partial.rename(_BUILT)
-    say(f"built {NAME}, {size / 1e6:.0f} MB compressed")
+    say(f"built {NAME}, {size / 1e6:.0f} MB")
 
 
 def _built() -> dict[str, str]:

@@ -12,10 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from tests.cluster.native.components import all_components
+from tests.cluster.native.api import Api
+from tests.cluster.native.components import PAUSE_IMAGE, all_components
 from tests.cluster.native.layout import BINDS
 from tests.cluster.native.processes import recorded
-from tests.cluster.shell import ClusterError, run, say
+from tests.cluster.shell import ClusterError, run, say, wait_until
 
 _UP = (sys.executable, "-m", "tests.cluster", "up")
 _DOWN = (sys.executable, "-m", "tests.cluster", "down")
@@ -41,7 +42,7 @@ def machine() -> dict[str, str]:
         "netns": run("ip", "netns", "list"),
         "mounts": "\n".join(sorted(Path("/proc/self/mounts").read_text().splitlines())),
         "processes": "\n".join(sorted(_programs(ours))),
-        "cgroups": "\n".join(str(path) for path in Path("/sys/fs/cgroup").glob("*/hybridjobs")),
+        "cgroups": "\n".join(str(path) for path in Path("/sys/fs/cgroup").rglob("hybridjobs")),
         "folders": "\n".join(point for point in BINDS if Path(point).exists()),
         **{name: value for name, value in settings.items() if "conntrack_count" not in name},
     }
@@ -67,6 +68,28 @@ def up_killed_after(seconds: float) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def run_pods() -> None:
+    """Start three pods and wait until they run: what is killed below must keep or clear them."""
+    api = Api()
+    pods = "/api/v1/namespaces/default/pods"
+    for number in range(3):
+        name = f"selfcheck-{number}"
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {"containers": [{"name": "pause", "image": PAUSE_IMAGE}]},
+        }
+        api.apply(f"{pods}/{name}", body)
+    wait_until("pods run", lambda: pods_running(api) == 3, 60)
+
+
+def pods_running(api: Api) -> int:
+    """Return how many of the three pods run."""
+    found = api.get("/api/v1/namespaces/default/pods") or {"items": []}
+    return sum(item["status"].get("phase") == "Running" for item in found["items"])
+
+
 def timed(*argv: str) -> float:
     """Return the seconds that the command took; raise ClusterError when it failed."""
     began = time.monotonic()
@@ -83,17 +106,21 @@ def main() -> int:
             up_killed_after(tenths / 10)
             say(f"up killed after {tenths / 10} s; the next took {timed(*_UP):.1f} s")
             if tenths % 4 == 0:
+                run_pods()
                 up_killed_after(tenths / 20)  # of a cluster that is up
             say(f"down took {timed(*_DOWN):.1f} s")
         say(f"up from nothing took {timed(*_UP):.1f} s")
         for _ in range(2):
             for name in ("node", *all_components()):
+                run_pods()
                 process = recorded(name)
                 if process is None:
                     raise ClusterError(f"{name} has no record")
                 process.signal(signal.SIGKILL)
                 time.sleep(0.5)
                 say(f"{name} killed; mending took {timed(*_UP):.1f} s")
+                if name != "node" and pods_running(Api()) != 3:
+                    raise ClusterError(f"the end of {name} ended pods")
         say(f"down took {timed(*_DOWN):.1f} s")
         after = machine()
         changed = {name for name in before | after if before.get(name) != after.get(name)}

@@ -77,6 +77,7 @@ def _start_all() -> None:
     wait_until("namespace kube-system", lambda: bool(api.get("/api/v1/namespaces/kube-system")), 30)
     addons.apply(api)
     wait_until("node Ready", lambda: _node_is_ready(api), 120)
+    wait_until("the kubelet knows its pods", lambda: _kubelet_knows_its_pods(api), 60)
     wait_until(
         "default service account",
         lambda: bool(api.get("/api/v1/namespaces/default/serviceaccounts/default")),
@@ -122,6 +123,16 @@ def _node_is_ready(api: Api) -> bool:
         return False
     # After a kill an old Ready may still stand there.
     return _kubelet_answers()
+
+
+def _kubelet_knows_its_pods(api: Api) -> bool:
+    """Return whether logs and exec work: a kubelet just started knows no pod for a while."""
+    wanted = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName={NODE}")
+    known = api.get(f"/api/v1/nodes/{NODE}/proxy/pods")
+    if wanted is None or known is None:
+        return False
+    names = {item["metadata"]["uid"] for item in known.get("items") or []}
+    return names >= {item["metadata"]["uid"] for item in wanted["items"]}
 
 
 def _kubelet_answers() -> bool:

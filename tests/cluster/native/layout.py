@@ -31,6 +31,7 @@ VOLUMES_IN_NODE = "/tmp/hybridjobs-volumes"
 
 BINDS = {
     "/run/containerd": RUN / "containerd",
+    "/run/netns": RUN / "netns",
     "/tmp/hybridjobs-volumes": VOLUMES,
     "/var/lib/cni": NATIVE / "cni",
     "/var/lib/kubelet": NATIVE / "kubelet",

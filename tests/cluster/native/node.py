@@ -173,15 +173,12 @@ def run_inside(*argv: str | Path) -> str:
 
 
 def _cgroup_folders() -> list[Path]:
-    """Return our folder in each hierarchy of cgroup v1, or in the one of cgroup v2."""
+    """Return our folder in each hierarchy of cgroup v1 and v2 (a machine may have both)."""
     folders = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, kind = line.partition(" - ")
         point = Path(fields.split()[4])
-        # A cgroup v2 below a v1 ("hybrid") has no controllers: nobody uses it.
-        if kind.startswith("cgroup ") or (
-            kind.startswith("cgroup2 ") and point == Path("/sys/fs/cgroup")
-        ):
+        if kind.startswith(("cgroup ", "cgroup2 ")):
             folders.append(point / CGROUP)
     return folders
 
@@ -190,7 +187,7 @@ def _make_cgroups() -> None:
     for folder in _cgroup_folders():
         folder.mkdir(exist_ok=True)
         available = folder.parent / "cgroup.controllers"
-        if available.exists():
+        if available.exists() and available.read_text().strip():
             wanted = " ".join(f"+{name}" for name in available.read_text().split())
             (folder.parent / "cgroup.subtree_control").write_text(wanted)
             (folder / "cgroup.subtree_control").write_text(wanted)
