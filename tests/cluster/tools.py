@@ -126,6 +126,7 @@ HELM = Family(
     version="3.21.4",
     programs={"helm": "helm.sh/helm/v3/cmd/helm"},
     takes="about 2 min",
+    link_flags="-X helm.sh/helm/v3/internal/version.version=v3.21.4",
 )
 KWOK = Family(
     name="kwok",
