@@ -48,9 +48,9 @@ async def start_watching(
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401
-        if configuration.refresh_api_key_hook is not None:
-            configuration.refresh_api_key_hook(configuration)
-        scheme, _space, token = configuration.api_key.get("BearerToken", "").rpartition(" ")
+        # Refreshes the token where it expires; "Bearer …" or nothing.
+        key = await configuration.get_api_key_with_prefix("BearerToken") or ""
+        scheme, _space, token = key.rpartition(" ")
         return kopf.ConnectionInfo(
             server=configuration.host,
             ca_path=configuration.ssl_ca_cert,

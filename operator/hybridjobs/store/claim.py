@@ -19,7 +19,9 @@ WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod'
 GROUP BY job.type
 """
 _TYPES = """
-SELECT type, spec->'concurrency'->'limit' AS concurrency_limit
+SELECT type,
+       CASE WHEN spec->'concurrency'->'key' IS NULL THEN spec->'concurrency'->'limit' END
+           AS concurrency_limit
 FROM hybridjobs.job_types WHERE paused_at IS NULL AND deleted_at IS NULL
 """
 _CLAIM = """
