@@ -126,7 +126,17 @@ HELM = Family(
     version="3.21.4",
     programs={"helm": "helm.sh/helm/v3/cmd/helm"},
     takes="about 2 min",
-    link_flags="-X helm.sh/helm/v3/internal/version.version=v3.21.4",
+    # Without the latter two `helm template` and `helm lint` speak for Kubernetes 1.20.
+    link_flags=" ".join(
+        (
+            "-X helm.sh/helm/v3/internal/version.version=v3.21.4",
+            *(
+                f"-X helm.sh/helm/v3/pkg/{package}.k8sVersion{part}={number}"
+                for package in ("chartutil", "lint/rules")
+                for part, number in zip(("Major", "Minor"), KUBERNETES.split("."), strict=False)
+            ),
+        )
+    ),
 )
 KWOK = Family(
     name="kwok",
