@@ -1,0 +1,209 @@
+"""A warm child process of the ingress: runs quick handlers one after another, by frames.
+
+`python -m hybridjobs.worker.child HANDLER…`. A frame is 4 bytes of length, big-endian, and that
+much JSON. The protocol, from the parent's side:
+
+    ← {"ready": true}                                      every handler named is imported
+    → {"jobId", "type", "handler", "attempt", "deadlineSeconds", "payload", "checkpoint",
+       "traceparent"}
+    ← {"progress": {"done", "total", "message"}}           any number
+    ← {"checkpoint": JSON}                                 any number
+    ← {"submit": {"id", "type", "payload", "key", "priority"}}
+    → {"submitted": {"id", "jobId"}} or {"submitted": {"id", "error"}}
+    ← {"result": JSON, "log"} or {"error", "permanent", "retryAfter", "log"}
+
+One request at a time. The end of standard input ends the process at once, even in a handler: the
+parent is gone. Frames go by copies of the descriptors; a handler's own output is its log.
+"""
+
+import asyncio
+import importlib
+import itertools
+import logging
+import os
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from time import monotonic
+from typing import Any, BinaryIO, NoReturn
+from uuid import UUID
+
+from hybridjobs import codec
+from hybridjobs.sdk.context import Context
+from hybridjobs.sdk.errors import PermanentError
+from hybridjobs.worker import registry
+from hybridjobs.worker.capture import OutputCapture
+from hybridjobs.worker.runner import CANCELLED, Completed, End, Failure, run
+
+PROGRESS_SECONDS = 0.2
+TIDY_SECONDS = 1.0
+
+
+class Frames:
+    """JSON texts over two descriptors."""
+
+    def __init__(self, source: BinaryIO, target: BinaryIO) -> None:
+        self._source = source
+        self._target = target
+
+    def read(self) -> Any:  # noqa: ANN401 - JSON is any
+        """The next frame's value; EOFError at the end. Blocks."""
+        size = int.from_bytes(self._exactly(4))
+        return codec.loads(self._exactly(size))
+
+    def write(self, text: str) -> None:
+        """Send one frame."""
+        content = text.encode("utf-8", "replace")
+        self._target.write(len(content).to_bytes(4) + content)
+        self._target.flush()
+
+    def _exactly(self, size: int) -> bytes:
+        content = self._source.read(size)
+        if len(content) < size:
+            raise EOFError
+        return content
+
+
+class Child:
+    """Serves requests until the parent goes."""
+
+    def __init__(self, frames: Frames, capture: OutputCapture) -> None:
+        self._frames = frames
+        self._capture = capture
+        self._loop = asyncio.get_running_loop()
+        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._submitted: dict[int, asyncio.Future[UUID]] = {}
+        self._ids = itertools.count(1)
+        self._progress: str | None = None
+        self._progress_at = 0.0
+
+    async def serve(self, handlers: list[str]) -> NoReturn:
+        """Warm up, then run what comes."""
+        # What a context would import at its first use.
+        importlib.import_module("httpx")
+        importlib.import_module("hybridjobs.sdk.log")
+        for name in handlers:
+            try:
+                registry.load(name).warm()
+            except Exception:
+                # Its requests are answered with the reason; the other handlers are served.
+                logging.getLogger(__name__).exception("cannot warm up %s", name)
+        self._frames.write('{"ready":true}')
+        Thread(target=self._listen, name="hybridjobs-parent", daemon=True).start()
+        while True:
+            request = await self._inbox.get()
+            self._capture.begin()
+            end = await self._run(request)
+            is_tidy = await self._tidy()
+            self._flush_progress()
+            log = codec.dumps(self._capture.end())
+            self._frames.write(f'{_members(end)},"log":{log}}}')
+            if not is_tidy:
+                os._exit(1)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self._loop.call_soon_threadsafe(self._receive, self._frames.read())
+        except (EOFError, OSError):
+            os._exit(0)
+        except ValueError:
+            os._exit(1)  # no JSON: the parent speaks another protocol
+
+    def _receive(self, frame: dict[str, Any]) -> None:
+        answer = frame.get("submitted")
+        if answer is None:
+            self._inbox.put_nowait(frame)
+            return
+        future = self._submitted.pop(answer["id"], None)
+        if future is None or future.done():
+            return
+        if "error" in answer:
+            future.set_exception(PermanentError(answer["error"]))
+        else:
+            future.set_result(UUID(answer["jobId"]))
+
+    async def _run(self, request: dict[str, Any]) -> End:
+        try:
+            handler = registry.load(request["handler"])
+        except registry.HandlerNotFound as error:
+            return Failure(str(error), permanent=True)
+        context = Context(
+            self,
+            job_id=UUID(request["jobId"]),
+            type=request["type"],
+            attempt=request["attempt"],
+            deadline=datetime.now(UTC) + timedelta(seconds=request["deadlineSeconds"]),
+            checkpoint=request.get("checkpoint"),
+            traceparent=request.get("traceparent"),
+        )
+        # A task of its own: what the handler does to its task ends with it.
+        task = asyncio.create_task(run(handler, request["payload"], context))
+        await asyncio.wait([task])
+        return CANCELLED if task.cancelled() else task.result()
+
+    async def _tidy(self) -> bool:
+        """End the tasks that a handler left; False when one goes on, into the next run."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        self._submitted.clear()
+        going_on = (await asyncio.wait(left, timeout=TIDY_SECONDS))[1] if left else set()
+        return not going_on
+
+    async def progress(self, done: int, total: int | None, message: str | None) -> None:
+        """Tell the parent, at most every PROGRESS_SECONDS and at the end."""
+        document = codec.dumps({"done": done, "total": total, "message": message})
+        self._progress = f'{{"progress":{document}}}'
+        if monotonic() >= self._progress_at:
+            self._flush_progress()
+
+    def _flush_progress(self) -> None:
+        if self._progress is not None:
+            self._frames.write(self._progress)
+            self._progress = None
+            self._progress_at = monotonic() + PROGRESS_SECONDS
+
+    async def save_checkpoint(self, text: str) -> None:
+        """Hand the checkpoint to the parent."""
+        self._frames.write(f'{{"checkpoint":{text}}}')
+
+    async def submit(self, type_: str, payload: str, key: str | None, priority: int | None) -> UUID:
+        """Ask the parent, and wait for its answer."""
+        number = next(self._ids)
+        future: asyncio.Future[UUID] = self._loop.create_future()
+        self._submitted[number] = future
+        head = codec.dumps({"id": number, "type": type_, "key": key, "priority": priority})
+        self._frames.write(f'{{"submit":{head[:-1]},"payload":{payload}}}}}')
+        return await future
+
+
+def _members(end: End) -> str:
+    """The final frame but for its log and its last brace."""
+    if isinstance(end, Completed):
+        return f'{{"result":{end.result}'
+    return codec.dumps(end.document())[:-1]
+
+
+def _frames() -> Frames:
+    """Over copies of descriptors 0 and 1; what a handler reads there is nothing."""
+    source, target = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return Frames(source, target)
+
+
+async def main(handlers: list[str]) -> NoReturn:
+    """Be the child."""
+    frames = _frames()
+    capture = OutputCapture()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to take
+    await Child(frames, capture).serve(handlers)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
