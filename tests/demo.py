@@ -9,12 +9,10 @@ import sys
 import textwrap
 import time
 import uuid
-from dataclasses import replace
 from typing import Any
 
 from tests.cluster import ClusterError
-from tests.e2e.release import Access, CommandFailedError, Release, installed
-from tests.recorded import delivery_of
+from tests.e2e.release import Access, CommandFailedError, Release, delivery_of, installed
 
 NAMESPACE = "hybridjobs-demo"
 _BEGUN = time.monotonic()
@@ -54,14 +52,14 @@ def _down() -> None:
 
 
 async def _demo(release: Release) -> None:
-    delivery = replace(delivery_of("repository", "created"), id=str(uuid.uuid4()))
+    delivery, delivery_id = delivery_of("repository", "created"), str(uuid.uuid4())
     async with release.access() as access:
         say(f"POST /webhooks/github: {delivery.event}, {len(delivery.payload)} bytes, signed")
-        answer = await access.deliver(delivery)
+        answer = await access.deliver(delivery, delivery_id=delivery_id)
         say(f"answered {answer.status_code}: {answer.text.strip()}")
         answer.raise_for_status()
         [accepted] = answer.json()["jobs"]
-        again = await access.deliver(delivery)
+        again = await access.deliver(delivery, delivery_id=delivery_id)
         say(f"delivered once more, the same job: {again.json()['jobs'][0]['id']}")
         job = await access.until(accepted["id"], seen=_Progress(), seconds=120)
         _show(release, job, await _captured(access))
@@ -116,7 +114,7 @@ def _show(release: Release, job: dict[str, Any], captured: list[dict[str, Any]])
                   -o go-template='{{{{.data.token | base64decode}}}}')
               .venv/bin/hybridjobs jobs
               .venv/bin/hybridjobs submit capture/repository.sync \\
-                  -p '{{"owner": "Codertocat", "repo": "Hello-World"}}' --wait
+                  -p '{{"owner": "Octocoders", "repo": "Hello-World"}}' --wait
               make demo-down
             """
         )

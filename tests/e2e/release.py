@@ -21,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from tests.cluster import Cluster, current
-from tests.recorded import Delivery, signed_headers
+from tests.recorded import Delivery, deliveries, signed_headers
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "hybridjobs:dev"
@@ -208,12 +208,14 @@ class Access:
     webhook_secret: str = field(repr=False)
     database_url: str = field(repr=False)
 
-    async def deliver(self, delivery: Delivery) -> httpx.Response:
-        """Send a recorded GitHub webhook, signed."""
+    async def deliver(
+        self, delivery: Delivery, *, delivery_id: str | None = None
+    ) -> httpx.Response:
+        """Send a recorded GitHub webhook, signed; `delivery_id` makes it another delivery."""
         return await self.client.post(
             f"{self.webhooks}/webhooks/github",
             content=delivery.payload,
-            headers=signed_headers(self.webhook_secret, delivery),
+            headers=signed_headers(self.webhook_secret, delivery, delivery_id=delivery_id),
         )
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -285,6 +287,11 @@ def installed(
     release = Release(current(), namespace, values=values, say=say)
     release.install()
     return release
+
+
+def delivery_of(event: str, action: str) -> Delivery:
+    """The first recorded delivery of that event and action."""
+    return next(each for each in deliveries() if (each.event, each.action) == (event, action))
 
 
 def unique_key() -> str:

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.release import Access, Release, eventually
-from tests.recorded import delivery_of
+from tests.e2e.release import Access, Release, delivery_of, eventually, unique_key
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -120,8 +119,8 @@ async def test_webhooks_are_answered_while_the_api_server_is_away(
     release.cluster.stop_api_server()
     try:
         answers = [
-            await access.deliver(delivery_of("repository", action))
-            for action in ("archived", "unarchived")
+            await access.deliver(delivery_of("repository", action), delivery_id=unique_key())
+            for action in ("created", "transferred")
         ]
         assert [answer.status_code for answer in answers] == [202, 202]
         job_id = await access.submit("test/script", {"message": '"later"'})

@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from tests.e2e.release import Access, Release, eventually, unique_key
-from tests.recorded import Delivery, delivery_of
+from tests.e2e.release import Access, Release, delivery_of, eventually, unique_key
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -19,16 +18,12 @@ EXACT = (
 )
 
 
-def _repository_event() -> Delivery:
-    return delivery_of("repository", "created")
-
-
 def _conditions(hybridjob: dict[str, object]) -> dict[str, str]:
     return {each["type"]: each["status"] for each in hybridjob["status"]["conditions"]}  # type: ignore[index]
 
 
 async def test_a_webhook_runs_its_job_to_the_end(release: Release, access: Access) -> None:
-    answer = await access.deliver(_repository_event())
+    answer = await access.deliver(delivery_of("repository", "created"))
     assert answer.status_code == 202, answer.text
     [accepted] = [job for job in answer.json()["jobs"] if job["type"] == "capture/repository.sync"]
 
