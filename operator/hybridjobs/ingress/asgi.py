@@ -4,61 +4,44 @@ Starlette's Request and Response are left aside where they cost: the webhooks' p
 thousands of requests a second.
 """
 
-import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hybridjobs.errors import InvalidInput, PayloadTooLarge
-from hybridjobs.ingress.metrics import Metrics
+from hybridjobs.errors import PayloadTooLarge
+from hybridjobs.ingress import metrics
 from hybridjobs.ingress.problems import ClientGone, Refused, problem_of, send_problem
 
 Header = tuple[bytes, bytes]
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-async def read_body(
-    scope: Scope, receive: Receive, *, limit_bytes: int, timeout_seconds: float
-) -> bytes:
-    """The request's body, whole.
+async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> bytes:
+    """The request's body, whole; the time it may take is BoundedProtocol's to bound.
 
     PayloadTooLarge (413) as soon as Content-Length or the bytes so far exceed `limit_bytes`,
-    InvalidInput (408) when it is not complete in time, ClientGone when it never will be.
+    ClientGone when the rest will never come.
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit_bytes:
             raise _too_large(limit_bytes)
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body"):
-                body: bytes = message.get("body", b"")
-                if len(body) > limit_bytes:
-                    raise _too_large(limit_bytes)
-                return body
-            return await _rest(message, receive, limit_bytes)
-    except TimeoutError:
-        raise InvalidInput(
-            f"the body did not arrive within {timeout_seconds:g} seconds", status=408
-        ) from None
-
-
-async def _rest(message: Message, receive: Receive, limit_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("the client hung up")
-        chunk: bytes = message.get("body", b"")
+        chunk: bytes = message["body"]
         size += len(chunk)
         if size > limit_bytes:
             raise _too_large(limit_bytes)
+        if not message["more_body"]:
+            return b"".join((*chunks, chunk)) if chunks else chunk
         chunks.append(chunk)
-        if not message.get("more_body"):
-            return b"".join(chunks)
-        message = await receive()
 
 
 def _too_large(limit_bytes: int) -> PayloadTooLarge:
@@ -74,12 +57,17 @@ async def respond(
     await send({"type": "http.response.body", "body": body})
 
 
+def traceparent(headers: dict[bytes, bytes]) -> str | None:
+    """The caller's trace context (W3C Trace Context); None where there is none that is valid."""
+    value = headers.get(b"traceparent")
+    return value.decode() if value is not None and _TRACEPARENT.fullmatch(value) else None
+
+
 class Listener:
     """The outermost layer of a listener: counts answers, and turns every error into a problem."""
 
-    def __init__(self, name: str, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, name: str, app: ASGIApp) -> None:
         self._app = app
-        self._metrics = metrics
         self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,13 +85,24 @@ class Listener:
         try:
             await self._app(scope, receive, counting)
         except ClientGone:
-            status = 499  # nginx's number for it; nobody reads it but the metrics
+            return
         except Exception as error:
             if status:
                 raise
             await send_problem(counting, problem_of(error))
         finally:
-            self._metrics.request(self._name, status)
+            metrics.count_request(self._name, status)
+
+
+class Application:
+    """A coroutine function as an ASGI application: Starlette's routes take bare ones for views."""
+
+    def __init__(self, serve: Endpoint) -> None:
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._serve(scope, receive, send)
 
 
 def by_path(endpoints: dict[str, Endpoint]) -> ASGIApp:

@@ -1,7 +1,7 @@
 """GitHub's webhooks: `POST /webhooks/github`.
 
-Signature, events and retries: https://docs.github.com/en/webhooks (validating deliveries; best
-practices: answer within 10 seconds, use X-GitHub-Delivery to tell replays).
+Signature, events and time limit: https://docs.github.com/en/webhooks ("Validating webhook
+deliveries", "Best practices"). The signature covers the body, so everything else waits for it.
 """
 
 import asyncio
@@ -13,11 +13,13 @@ import orjson
 from pydantic import SecretStr
 from starlette.types import Receive, Scope, Send
 
-from hybridjobs.errors import HybridJobsError, InvalidInput
-from hybridjobs.ingress.asgi import read_body, respond
-from hybridjobs.ingress.intake import Intake, Submission
-from hybridjobs.ingress.metrics import Metrics
+from hybridjobs import codec
+from hybridjobs.errors import InvalidInput
+from hybridjobs.ingress import metrics
+from hybridjobs.ingress.asgi import read_body, respond, traceparent
+from hybridjobs.ingress.intake import Answer, Intake
 from hybridjobs.ingress.problems import ClientGone, Refused
+from hybridjobs.ingress.submissions import Submission
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.types import TypeCatalog
 
@@ -27,34 +29,31 @@ BUDGET_SECONDS = 7.0  # GitHub gives up after 10
 _SIGNATURE = b"sha256="
 _EVENT = re.compile(rb"[a-z0-9_]{1,64}")
 _DELIVERY = re.compile(rb"[!-~]{1,255}")
-_MISSING = b""
+_FORM = b"application/x-www-form-urlencoded"
+# How GitHub writes every event that has an action. Anything else is parsed.
+_ACTION_FIRST = re.compile(rb'\{"action":"([a-z0-9_]{1,64})"[,}]')
 
 
 class GitHubWebhooks:
-    """The endpoint: verified, bounded, one enqueue an event."""
+    """The endpoint: bounded, verified, one enqueue an event."""
 
-    def __init__(
-        self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake, metrics: Metrics
-    ) -> None:
+    def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
         self._secrets = _split(settings.github_webhook_secret)
         self._max_body_bytes = settings.max_body_bytes
-        self._body_timeout_seconds = settings.body_timeout_seconds
         self._catalog = catalog
         self._intake = intake
-        self._metrics = metrics
         self._clock = asyncio.get_running_loop().time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accept one delivery."""
-        arrived = self._clock()
         result = "failed"
         try:
-            result = await self._deliver(scope, receive, send, arrived)
+            result = await self._deliver(scope, receive, send, self._clock())
         except (InvalidInput, Refused, ClientGone):
             result = "refused"
             raise
         finally:
-            self._metrics.webhook(SOURCE, result)
+            metrics.count_webhook(SOURCE, result)
 
     async def _deliver(self, scope: Scope, receive: Receive, send: Send, arrived: float) -> str:
         if not self._secrets:
@@ -63,54 +62,50 @@ class GitHubWebhooks:
                 "Not configured",
                 "GitHub's webhooks are closed: set HYBRIDJOBS_GITHUB_WEBHOOK_SECRET",
             )
-        headers = dict(scope["headers"])
-        body = await read_body(
-            scope,
-            receive,
-            limit_bytes=self._max_body_bytes,
-            timeout_seconds=self._body_timeout_seconds,
-        )
-        self._verify(body, headers.get(b"x-hub-signature-256", _MISSING))
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
+        self._verify(body, headers.get(b"x-hub-signature-256", b""))
         event = _header(headers, b"x-github-event", _EVENT)
         delivery = _header(headers, b"x-github-delivery", _DELIVERY)
-        text, document = _payload(body, headers.get(b"content-type", _MISSING))
+        payload = _payload(body, headers.get(b"content-type", b""))
         if event == "ping":
+            _parsed(payload)
             await respond(send, 200, b'{"pong":true}')
             return "ping"
-        action = document.get("action")
-        names = [f"github/{event}"]
-        if isinstance(action, str):
-            names.append(f"github/{event}.{action}")
-        types = await self._catalog.for_event(*names)
+        types = await self._catalog.for_event(*_names(event, payload))
         if not types:
-            self._metrics.unmatched(SOURCE, event)
+            _parsed(payload)
+            metrics.count_unmatched(SOURCE, event)
             await respond(send, 204)
             return "unmatched"
-        answer = await self._intake.accept(
-            types,
-            Submission(
-                payload=text,
-                source=SOURCE,
-                key=delivery,
-                submitted_by=SOURCE,
-                traceparent=headers.get(b"traceparent"),
-                arrived=arrived,
-                budget_seconds=BUDGET_SECONDS,
-            ),
+        submission = Submission(
+            payload=_text(payload),
+            source=SOURCE,
+            key=delivery,
+            submitted_by=SOURCE,
+            traceparent=traceparent(headers),
+            arrived=arrived,
+            budget_seconds=BUDGET_SECONDS,
         )
-        await respond(send, answer.status, answer.body())
+        try:
+            answer = await self._intake.accept(types, submission)
+        except InvalidInput:
+            _parsed(payload)  # says better what is wrong, where it is the JSON
+            raise
+        await respond(send, 200 if answer.finished else 202, _body(answer))
         return "replayed" if answer.replayed else "accepted"
 
     def _verify(self, body: bytes, signature: bytes) -> None:
-        if not signature.startswith(_SIGNATURE):
-            raise _unsigned("the header X-Hub-Signature-256 is missing or not sha256=…")
-        given = signature[len(_SIGNATURE) :].lower()
         valid = False
         for secret in self._secrets:
             expected = hmac.digest(secret, body, "sha256").hex().encode()
-            valid |= hmac.compare_digest(expected, given)
+            valid |= hmac.compare_digest(_SIGNATURE + expected, signature)
         if not valid:
-            raise _unsigned("the signature does not fit the body and the configured secret")
+            raise Refused(
+                401,
+                "Unauthorized",
+                "X-Hub-Signature-256 is missing, or does not fit this body and our secret",
+            )
 
 
 def _split(secret: SecretStr | None) -> tuple[bytes, ...]:
@@ -118,32 +113,75 @@ def _split(secret: SecretStr | None) -> tuple[bytes, ...]:
     return tuple(each.strip().encode() for each in secrets if each.strip())
 
 
-def _unsigned(detail: str) -> Refused:
-    return Refused(401, "Unauthorized", detail)
-
-
 def _header(headers: dict[bytes, bytes], name: bytes, pattern: re.Pattern[bytes]) -> str:
-    value = headers.get(name, _MISSING)
+    value = headers.get(name, b"")
     if not pattern.fullmatch(value):
         raise InvalidInput(f"the header {name.decode().title()} is missing or wrong", status=400)
     return value.decode()
 
 
-def _payload(body: bytes, content_type: bytes) -> tuple[str, dict[str, object]]:
-    """The payload as it was sent, and parsed; InvalidInput (400) unless it is a JSON object."""
+def _payload(body: bytes, content_type: bytes) -> bytes:
+    """The JSON as it was sent, by either content type that GitHub offers."""
     media_type = content_type.partition(b";")[0].strip().lower()
-    if media_type == b"application/x-www-form-urlencoded":
-        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
-        body = fields.get("payload", [""])[0].encode("utf-8", "replace")
-    elif media_type != b"application/json":
+    if media_type == b"application/json":
+        return body
+    if media_type != _FORM:
         raise InvalidInput(
-            "the content type must be application/json or application/x-www-form-urlencoded",
-            status=415,
+            f"the content type must be application/json or {_FORM.decode()}", status=415
         )
     try:
-        document = orjson.loads(body)
+        return parse_qs(body, max_num_fields=8)[b"payload"][0]
+    except (KeyError, ValueError):
+        raise InvalidInput("the form has no field `payload`", status=400) from None
+
+
+def _names(event: str, payload: bytes) -> tuple[str, ...]:
+    """The event's names in a type's `events`: for every action, and with its own.
+
+    To parse a delivery costs more than to verify it, and Postgres parses it anyway; so only what
+    is not written as GitHub writes it is parsed here.
+    """
+    if found := _ACTION_FIRST.match(payload):
+        return f"github/{event}", f"github/{event}.{found[1].decode()}"
+    if b'"action"' in payload:
+        action = _parsed(payload).get("action")
+        if isinstance(action, str):
+            return f"github/{event}", f"github/{event}.{action}"
+    return (f"github/{event}",)
+
+
+def _parsed(payload: bytes) -> dict[str, object]:
+    """InvalidInput (400) unless the payload is a JSON object."""
+    try:
+        document = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the payload is not JSON: {error.msg}", status=400) from None
     if not isinstance(document, dict):
         raise InvalidInput("the payload is not a JSON object", status=400)
-    return body.decode(), document
+    return document
+
+
+def _text(payload: bytes) -> str:
+    """The payload as the text that goes to Postgres, which finds out whether it is JSON."""
+    if not payload.lstrip().startswith(b"{"):
+        raise InvalidInput("the payload is not a JSON object", status=400)
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the payload is not UTF-8 at byte {error.start}", status=400) from None
+
+
+def _body(answer: Answer) -> bytes:
+    text = f'{{"jobs":[{",".join(job.json() for job in answer.jobs)}]'
+    if answer.replayed:
+        text += ',"replayed":true'
+    if answer.refused:
+        refused = [
+            {
+                "type": name,
+                "errors": [{"path": each.path, "message": each.message} for each in error.errors],
+            }
+            for name, error in answer.refused
+        ]
+        text += f',"refused":{codec.dumps(refused)}'
+    return f"{text}}}".encode()

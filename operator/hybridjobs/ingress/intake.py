@@ -1,72 +1,164 @@
-"""The way in that all protocols share: types and a payload become rows, then an answer."""
+"""The way in that all protocols share: job types and a payload become rows, then an answer.
+
+Rows of quick types carry a lease and run here at once; all others wait for the dispatcher.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
+
 from hybridjobs import codec
-from hybridjobs.ids import new_id
-from hybridjobs.ingress.metrics import Metrics
-from hybridjobs.model import Enqueued, JobType, NewJob, Status
+from hybridjobs.errors import DatabaseUnavailable, InvalidInput
+from hybridjobs.ingress import metrics
+from hybridjobs.ingress.payloads import PayloadSchemas
+from hybridjobs.ingress.quick import Ended, QuickJobs
+from hybridjobs.ingress.submissions import Submission, new_row
+from hybridjobs.model import Enqueued, JobType, Status
+from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
+from hybridjobs.store.jobs import get_job
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    payload: str
-    source: str
-    key: str | None
-    submitted_by: str | None
-    arrived: float
-    budget_seconds: float = 8.0
-    traceparent: str | None = None
-    priority: int | None = None
-    deadline_seconds: int | None = None
-    parent_id: UUID | None = None
+class Accepted:
+    """A job that has its row. `result` (JSON text) and `error` are there once it has ended."""
+
+    id: UUID
+    type: str
+    status: Status
+    created: bool
+    result: str | None = None
+    error: str | None = None
+
+    def json(self) -> str:
+        """The job as an answer shows it."""
+        text = (
+            f'{{"id":"{self.id}","type":"{self.type}","status":"{self.status.value}",'
+            f'"url":"/api/jobs/{self.id}"'
+        )
+        if self.result is not None:
+            text += f',"result":{self.result}'
+        if self.error is not None:
+            text += f',"error":{codec.dumps(self.error)}'
+        return text + "}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
-    rows: list[Enqueued]
+    """The jobs of one submission; `finished`: none of them has anything left to do.
+
+    `refused` are the types whose schema the payload does not fit, while others took it.
+    """
+
+    jobs: Sequence[Accepted]
+    finished: bool = False
+    refused: Sequence[tuple[str, InvalidInput]] = ()
 
     @property
-    def replayed(self):
-        return not any(r.created for r in self.rows)
-
-    status = 202
-
-    def body(self) -> bytes:
-        jobs = ",".join(
-            f'{{"id":"{row.id}","type":"{row.type}","status":"{row.status}","url":"/api/jobs/{row.id}"}}'
-            for row in self.rows
-        )
-        return f'{{"jobs":[{jobs}]}}'.encode()
+    def replayed(self) -> bool:
+        """Whether an earlier delivery had made every row."""
+        return not any(job.created for job in self.jobs)
 
 
 class Intake:
-    def __init__(self, enqueuer: Enqueuer, metrics: Metrics, wake: Callable[[], None]) -> None:
-        self._enqueuer = enqueuer
-        self._metrics = metrics
-        self._wake = wake
+    """Validates, enqueues, runs what is quick, wakes the dispatcher for the rest."""
 
-    async def accept(self, types: Sequence[JobType], s: Submission) -> Answer:
+    def __init__(
+        self,
+        database: Database,
+        enqueuer: Enqueuer,
+        schemas: PayloadSchemas,
+        quick: QuickJobs,
+        *,
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._enqueuer = enqueuer
+        self._quick = quick
+        self._wake = wake
+        self._schemas = schemas
+        self._clock = asyncio.get_running_loop().time
+
+    async def accept(self, types: Sequence[JobType], submission: Submission) -> Answer:
+        """One row a type, all in one commit; durable when this returns.
+
+        InvalidInput when the payload fits no type's schema, or Postgres refuses it;
+        DatabaseUnavailable when the rows are not known to be durable.
+        """
+        types, refused = self._fitting(types, submission.payload)
+        budgets = [self._budget(job_type, submission) for job_type in types]
         jobs = [
-            NewJob(
-                id=new_id(),
-                type=t.spec.type,
-                payload=s.payload,
-                source=s.source,
-                key=s.key,
-                priority=t.spec.priority if s.priority is None else s.priority,
-                max_retries=t.spec.retry.limit,
-                deadline_seconds=s.deadline_seconds or t.spec.deadline_seconds,
-                type_generation=t.generation,
-                submitted_by=s.submitted_by,
-            )
-            for t in types
+            new_row(job_type, submission, budget)
+            for job_type, budget in zip(types, budgets, strict=True)
         ]
         rows = await self._enqueuer.enqueue(jobs)
-        self._metrics.enqueued(rows, s.source)
-        self._wake()
-        return Answer(rows)
+        metrics.count_enqueued(rows, submission.source)
+        if all(budget is None for budget in budgets):
+            self._wake()
+            return Answer([_accepted(row) for row in rows], refused=refused)
+        for job, row, job_type, budget in zip(jobs, rows, types, budgets, strict=True):
+            if budget is not None and row.created:
+                self._quick.start(job, job_type, arrived=submission.arrived, budget_seconds=budget)
+        if any(budget is None for budget in budgets):
+            # What is quick runs on behind the answer that the long ones give now.
+            self._wake()
+            return Answer([_accepted(row) for row in rows], refused=refused)
+        latest = submission.arrived + max(budget for budget in budgets if budget is not None)
+        ended = await self._wait(rows, latest)
+        return Answer(ended, finished=all(job.status.is_terminal for job in ended), refused=refused)
+
+    def _fitting(
+        self, types: Sequence[JobType], payload: str
+    ) -> tuple[Sequence[JobType], list[tuple[str, InvalidInput]]]:
+        refused: list[tuple[str, InvalidInput]] = []
+        for job_type in types:
+            try:
+                self._schemas.check(job_type, payload)
+            except InvalidInput as error:
+                refused.append((job_type.spec.type, error))
+        if not refused:
+            return types, refused
+        if len(refused) == len(types):
+            raise refused[0][1]
+        names = {name for name, _ in refused}
+        log.warning("payload does not fit the schema", types=sorted(names))
+        return [each for each in types if each.spec.type not in names], refused
+
+    def _budget(self, job_type: JobType, submission: Submission) -> float | None:
+        """Seconds that the type may take here, from the arrival; None: it runs as a pod."""
+        if submission.budget_seconds is None or not self._quick.takes(job_type):
+            return None
+        return min(submission.budget_seconds, job_type.spec.budget_seconds)
+
+    async def _wait(self, rows: Sequence[Enqueued], latest: float) -> list[Accepted]:
+        """The quick jobs as they are when all have ended, or at `latest`."""
+        tasks = {row.id: task for row in rows if (task := self._quick.running(row.id))}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=max(0.0, latest - self._clock()))
+        return [await self._state(row, tasks.get(row.id)) for row in rows]
+
+    async def _state(self, row: Enqueued, task: asyncio.Task[Ended] | None) -> Accepted:
+        if task is not None:
+            if not task.done():
+                return _accepted(row)
+            ended = task.result()
+            return Accepted(row.id, row.type, ended.status, row.created, ended.result, ended.error)
+        if not row.status.is_terminal:
+            return _accepted(row)
+        try:
+            async with self._database.connection() as connection:
+                job = await get_job(connection, row.id)
+        except DatabaseUnavailable:
+            return _accepted(row)
+        if job is None:
+            return _accepted(row)
+        return Accepted(row.id, row.type, job.status, row.created, job.result, job.error)
+
+
+def _accepted(row: Enqueued) -> Accepted:
+    return Accepted(row.id, row.type, row.status, row.created)

@@ -1,6 +1,6 @@
 """The connection pool, and the translation of a database that is away into our own error.
 
-Connections: a process holds at most `database_pool_size` here, and one more for each GroupCommit.
+Connections: a process holds at most `database_pool_size` here, and each GroupCommit its lanes.
 Nothing depends on session state, so a transaction-mode PgBouncer may stand between.
 """
 

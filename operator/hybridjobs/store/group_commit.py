@@ -1,4 +1,4 @@
-"""Natural group commit: everything asked for while one commit is in flight goes into the next.
+"""Natural group commit: everything asked for while commits are in flight goes into the next.
 
 No timer and no linger: an idle queue commits a lone item at once, a busy one commits hundreds
 together, and the wait is never longer than the commit before.
@@ -20,30 +20,61 @@ Result = TypeVar("Result")
 
 MAX_BATCH = 256
 MAX_WAITING = 10_000
+COMMIT_SECONDS = 6.0
+_PROGRAM_LIMIT_EXCEEDED = "54"  # SQLSTATE class: nested too deep, key too long for an index
+
+
+class _Lane:
+    """One connection, made when it is needed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: AsyncConnection[DictRow] | None = None
+
+    async def connected(self) -> AsyncConnection[DictRow]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await AsyncConnection.connect(
+                self._url, autocommit=True, row_factory=dict_row, connect_timeout=5
+            )
+        return self._connection
+
+    async def disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                await connection.close()
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Feeds single items from many tasks to `flush`, in batches, over one connection of its own.
+    """Feeds single items from many tasks to `flush`, in batches, over `lanes` own connections.
 
-    `flush(connection, items)` runs in a transaction and returns one result an item. It must be
-    safe to repeat, since a connection that dies in COMMIT leaves open whether it happened: then
-    the same batch is sent once more. Data that Postgres refuses fails only its own item
-    (InvalidInput); a database that is away fails them all (DatabaseUnavailable).
+    `flush(connection, items)` writes by one statement, which commits by itself (a BEGIN and a
+    COMMIT would be two more round trips), and returns one result an item. It must be safe to
+    repeat, since a connection that dies in a commit leaves open whether it happened: then the
+    same batch is sent once more. Data that Postgres refuses fails only its own item
+    (InvalidInput); a database that is away, or silent for COMMIT_SECONDS, fails them all
+    (DatabaseUnavailable). `committed` is told the size of each batch that is durable.
     """
 
     def __init__(
         self,
         url: str,
         flush: Callable[[AsyncConnection[DictRow], Sequence[Item]], Awaitable[list[Result]]],
+        *,
+        lanes: int = 1,
+        committed: Callable[[int], None] | None = None,
     ) -> None:
-        self._url = url
+        self._lanes = [_Lane(url) for _ in range(lanes)]
         self._flush = flush
+        self._committed = committed
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._wake = asyncio.Event()
-        self._connection: AsyncConnection[DictRow] | None = None
+        self._ended = False
 
     async def submit(self, item: Item) -> Result:
         """Returns after the commit that holds the item."""
+        if self._ended:
+            raise DatabaseUnavailable("shutting down")
         if len(self._waiting) >= MAX_WAITING:
             raise DatabaseUnavailable("too much waits for the database", retry_after=1)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -54,30 +85,40 @@ class GroupCommit(Generic[Item, Result]):
     async def run(self) -> None:
         """Commit until cancelled; what still waits then is refused, not lost in silence."""
         try:
+            async with asyncio.TaskGroup() as tasks:
+                for lane in self._lanes:
+                    tasks.create_task(self._run(lane))
+        finally:
+            self._ended = True
+            for _, future in self._waiting:
+                if not future.done():
+                    future.set_exception(DatabaseUnavailable("shutting down"))
+
+    async def _run(self, lane: _Lane) -> None:
+        try:
             while True:
                 await self._wake.wait()
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 if not self._waiting:
                     self._wake.clear()
-                await self._commit(batch)
+                if batch:
+                    await self._commit(lane, batch)
         finally:
-            for _, future in self._waiting:
-                if not future.done():
-                    future.set_exception(DatabaseUnavailable("shutting down"))
-            await self._disconnect()
+            await lane.disconnect()
 
-    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _commit(self, lane: _Lane, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         # A caller that is gone still gets its item committed: it may be a webhook whose sender
         # hung up, and the sender's next delivery finds the row.
         items = [item for item, _ in batch]
         try:
-            results = await self._flushed(items)
-        except psycopg.DataError as error:
+            results = await self._flushed(lane, items)
+        except _Refused as error:
             if len(batch) == 1:
-                _fail(batch, InvalidInput(f"the database refuses this: {_first_line(error)}"))
+                _fail(batch, InvalidInput(f"the database refuses this: {error}"))
                 return
-            for single in batch:
-                await self._commit([single])
+            middle = len(batch) // 2
+            await self._commit(lane, batch[:middle])
+            await self._commit(lane, batch[middle:])
         except HybridJobsError as error:
             _fail(batch, error)
         except asyncio.CancelledError:
@@ -86,34 +127,42 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:
             _fail(batch, error)
         else:
+            if self._committed is not None:
+                self._committed(len(batch))
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
 
-    async def _flushed(self, items: Sequence[Item]) -> list[Result]:
-        for last_try in (False, True):
-            try:
-                connection = await self._connected()
-                async with connection.transaction():
-                    return await self._flush(connection, items)
-            except psycopg.OperationalError as error:
-                await self._disconnect()
-                if last_try:
-                    raise DatabaseUnavailable(f"the database does not answer: {error}") from error
-        raise AssertionError("unreachable")
+    async def _flushed(self, lane: _Lane, items: Sequence[Item]) -> list[Result]:
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                try:
+                    return await self._try(lane, items)
+                except psycopg.OperationalError:
+                    return await self._try(lane, items)
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(f"the database does not answer: {error}") from error
+        except TimeoutError as error:
+            raise DatabaseUnavailable("the database does not answer in time") from error
 
-    async def _connected(self) -> AsyncConnection[DictRow]:
-        if self._connection is None or self._connection.closed:
-            self._connection = await AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, connect_timeout=5
-            )
-        return self._connection
+    async def _try(self, lane: _Lane, items: Sequence[Item]) -> list[Result]:
+        try:
+            return await self._flush(await lane.connected(), items)
+        except psycopg.DataError as error:
+            raise _Refused(_first_line(error)) from error
+        except psycopg.OperationalError as error:
+            if (error.sqlstate or "").startswith(_PROGRAM_LIMIT_EXCEEDED):
+                raise _Refused(_first_line(error)) from error
+            await lane.disconnect()
+            raise
+        except asyncio.CancelledError:
+            # Half a conversation: what comes next on this connection would be its rest.
+            await lane.disconnect()
+            raise
 
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(psycopg.Error):
-                await connection.close()
+
+class _Refused(Exception):  # noqa: N818 - never leaves this module
+    """Postgres refuses the data of at least one item in the batch."""
 
 
 def _fail(batch: Sequence[tuple[object, asyncio.Future[Result]]], error: Exception) -> None:

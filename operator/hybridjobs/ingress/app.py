@@ -1,0 +1,285 @@
+"""The ingress process: its parts put together, four listeners in one loop, and how it ends.
+
+A part that ends by itself ends the process, with its error in the log: a replica that serves but
+no longer commits, dispatches or sweeps would be worse than none.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from hybridjobs.errors import ConfigurationError
+from hybridjobs.health import Server, health_app
+from hybridjobs.ingress import metrics
+from hybridjobs.ingress.api import Api, BearerToken
+from hybridjobs.ingress.asgi import Listener, by_path
+from hybridjobs.ingress.github import GitHubWebhooks
+from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.maintenance import maintain
+from hybridjobs.ingress.payloads import PayloadSchemas
+from hybridjobs.ingress.pool import Pool
+from hybridjobs.ingress.protocol import bounded
+from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.submissions import ChildJobs
+from hybridjobs.ingress.tokens import ClusterKeys, KeySource
+from hybridjobs.ingress.workers import WorkerApi
+from hybridjobs.settings import IngressSettings
+from hybridjobs.store.database import Database
+from hybridjobs.store.enqueue import Enqueuer
+from hybridjobs.store.outcome import InlineOutcomes
+from hybridjobs.store.types import TypeCatalog
+
+if TYPE_CHECKING:
+    from hybridjobs.dispatch.dispatcher import Dispatcher
+
+log = structlog.get_logger(__name__)
+
+_KEEP_ALIVE_SECONDS = 75  # longer than the load balancers before us, so that they close first
+_GRACE_SECONDS = 20
+_BACKLOG = 2048
+# Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
+_GC_THRESHOLDS = (20_000, 20, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports bound, also where 0 was asked for."""
+
+    webhooks: int
+    api: int
+    workers: int
+    health: int
+
+
+async def serve(settings: IngressSettings) -> None:
+    """Run until SIGTERM or SIGINT; SchemaError and DatabaseUnavailable at the start say why not."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        keys = None
+        if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
+            port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+            keys = ClusterKeys.in_cluster(host, port)
+            stack.push_async_callback(keys.close)
+        await Ingress(settings, keys=keys).run(stop)
+
+
+class Ingress:
+    """One ingress. `keys` verify workers' tokens; None: the workers' listener is closed."""
+
+    def __init__(self, settings: IngressSettings, *, keys: KeySource | None) -> None:
+        self._settings = settings
+        self._keys = keys
+        self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set: then refuse new work, end what runs, and return."""
+        settings = self._settings
+        url = settings.database_url.get_secret_value()
+        async with AsyncExitStack() as stack:
+            database = await stack.enter_async_context(
+                Database(url, size=settings.database_pool_size)
+            )
+            await database.check_schema()
+            catalog = TypeCatalog(database)
+            await catalog.refresh()
+            enqueuer = Enqueuer(url, committed=metrics.observe_commit)
+            outcomes = InlineOutcomes(url)
+            pool = Pool(
+                settings.inline_children,
+                environment=settings.child_environment,
+                handlers=lambda: _quick_handlers(catalog),
+            )
+            dispatcher = await self._dispatcher(stack, database)
+            wake = dispatcher.wake if dispatcher else _nobody_to_wake
+            parts = await stack.enter_async_context(_Parts())
+            parts.add("enqueuer", enqueuer.run)
+            parts.add("outcomes", outcomes.run)
+            parts.add("types", catalog.run)
+            parts.add("maintenance", lambda: maintain(database))
+            parts.add("children", pool.run)
+            if dispatcher is not None:
+                parts.add("dispatcher", dispatcher.run)
+
+            schemas = PayloadSchemas()
+            limit = settings.max_payload_bytes
+            children = ChildJobs(catalog, enqueuer, schemas, max_payload_bytes=limit, wake=wake)
+            quick = QuickJobs(
+                pool,
+                database,
+                outcomes,
+                children,
+                max_result_bytes=settings.max_result_bytes,
+                wake=wake,
+            )
+            intake = Intake(database, enqueuer, schemas, quick, wake=wake)
+            webhooks = by_path({"/webhooks/github": GitHubWebhooks(settings, catalog, intake)})
+            api = Api(settings, database, catalog, intake)
+            workers = WorkerApi(settings, database, catalog, children, self._keys)
+            ready = asyncio.Event()
+            health = _server(health_app(ready=ready.is_set), settings, settings.health_port)
+            servers = [
+                _server(app, settings, port)
+                for app, port in (
+                    (Listener("webhooks", webhooks), settings.webhook_port),
+                    (
+                        Listener("api", BearerToken(api.routes(), settings.api_token)),
+                        settings.api_port,
+                    ),
+                    (Listener("workers", workers.routes()), settings.worker_port),
+                )
+            ]
+            # What follows ends in this order: new requests, those in flight, the jobs that they
+            # began, the health listener, the parts.
+            async with _listening([health]):
+                try:
+                    async with _listening(servers):
+                        self.ports.set_result(Ports(*(each.port for each in (*servers, health))))
+                        ready.set()
+                        log.info("ingress ready", dispatch=settings.dispatch)
+                        gc.freeze()
+                        gc.set_threshold(*_GC_THRESHOLDS)
+                        await parts.until(stop)
+                        ready.clear()
+                finally:
+                    await _drained(quick)
+        log.info("ingress stopped")
+
+    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> "Dispatcher | None":
+        settings = self._settings
+        if not settings.dispatch:
+            return None
+        # kubernetes.aio takes 2 s to import, which a process without a cluster need not wait.
+        from hybridjobs.dispatch.dispatcher import Dispatcher
+        from hybridjobs.kube.client import Kubernetes, load_configuration
+
+        kubernetes = await stack.enter_async_context(
+            Kubernetes(await load_configuration(), field_manager="hybridjobs-dispatcher")
+        )
+        return Dispatcher(
+            database, kubernetes, namespace=settings.namespace, window=settings.window
+        )
+
+
+class _Parts:
+    """The tasks that must run as long as the process does; cancelled when it ends."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "_Parts":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def add(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Start a part."""
+
+        async def part() -> None:
+            await run()
+
+        self._tasks.append(asyncio.create_task(part(), name=name))
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set, or a part ends, which raises its error."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        for task in self._tasks:
+            if task.done():
+                error = None if task.cancelled() else task.exception()
+                log.error("a part of the ingress ended", part=task.get_name(), exc_info=error)
+                raise RuntimeError(f"{task.get_name()} ended by itself") from error
+
+
+def server(app: ASGIApp, *, host: str, port: int, request_timeout_seconds: float) -> Server:
+    """A listener that accepts from `serve()` on; see BoundedProtocol for what it bears."""
+    return Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            loop="none",
+            http=bounded(request_timeout_seconds),
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+
+
+def _server(app: ASGIApp, settings: IngressSettings, port: int) -> Server:
+    timeout = settings.body_timeout_seconds
+    return server(app, host=settings.bind, port=port, request_timeout_seconds=timeout)
+
+
+@contextlib.asynccontextmanager
+async def _listening(servers: Sequence[Server]) -> AsyncIterator[None]:
+    """The servers accept inside; on leaving they finish the requests in flight."""
+    sockets = [_bound(each.config.host, each.config.port) for each in servers]
+    tasks = [
+        asyncio.create_task(each.serve(sockets=[socket]))
+        for each, socket in zip(servers, sockets, strict=True)
+    ]
+    try:
+        await _started(servers, tasks)
+        yield
+    finally:
+        for each in servers:
+            each.should_exit = True
+        await asyncio.gather(*tasks)
+
+
+async def _started(servers: Sequence[Server], tasks: Sequence[asyncio.Task[None]]) -> None:
+    while not all(each.started for each in servers):  # noqa: ASYNC110 - uvicorn's is a flag
+        if any(task.done() for task in tasks):
+            return
+        await asyncio.sleep(0.01)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host}, port {port}: {error}") from error
+
+
+def _quick_handlers(catalog: TypeCatalog) -> tuple[str, ...]:
+    types = (each for each in catalog.all() if each.spec.mode == "quick")
+    return tuple(sorted({handler_of(each) for each in types}))
+
+
+async def _drained(quick: QuickJobs) -> None:
+    # Bounded, since a part that has died may be the one that they wait for.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE_SECONDS):
+            await quick.drain()
+
+
+def _nobody_to_wake() -> None:
+    """Without a dispatcher, rows wait for another replica's."""

@@ -1,0 +1,98 @@
+"""The warm children of this process: as many as asked for, replaced when they die or grow old."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from hybridjobs.ingress.child import Child, ChildDied
+
+log = structlog.get_logger(__name__)
+
+_WATCH_SECONDS = 1.0
+_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
+
+
+class NoFreeChild(Exception):  # noqa: N818 - a state, named as one
+    """None became free in time, or none can be started."""
+
+
+class Pool:
+    """`size` children for the handlers that `handlers()` names; `run()` must be running.
+
+    `environment` is theirs, beside what a Python process needs.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        environment: Mapping[str, str],
+        handlers: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self.size = size
+        self._environment = environment
+        self._handlers = handlers
+        self._free: asyncio.Queue[Child] = asyncio.Queue()
+        self._coming = 0  # slots that have a child, or are about to
+
+    async def run(self) -> None:
+        """Keep the children until cancelled, then end them."""
+        async with asyncio.TaskGroup() as slots:
+            for _ in range(self.size):
+                slots.create_task(self._keep())
+
+    async def acquire(self, handler: str, *, until: float) -> Child:
+        """A child that knows the handler, free now or by the loop's time `until`; NoFreeChild."""
+        if not self._coming:
+            raise NoFreeChild
+        try:
+            async with asyncio.timeout_at(until):
+                while True:
+                    child = await self._free.get()
+                    if child.alive and handler in child.handlers:
+                        child.busy = True
+                        return child
+                    # One that is stale; its slot replaces it.
+                    child.kill()
+        except TimeoutError:
+            raise NoFreeChild from None
+
+    def release(self, child: Child) -> None:
+        """The child has answered, or is dead."""
+        child.busy = False
+        if child.alive:
+            self._free.put_nowait(child)
+
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            handlers = self._handlers()
+            if not handlers:
+                await asyncio.sleep(_WATCH_SECONDS)
+                continue
+            self._coming += 1
+            try:
+                child = await Child.start(handlers, self._environment)
+                failures = 0
+                await self._watch(child)
+            except (ChildDied, OSError) as error:
+                wait = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
+                failures += 1
+                log.error("no inline child", error=str(error), handlers=handlers, seconds=wait)
+            else:
+                continue
+            finally:
+                self._coming -= 1
+            await asyncio.sleep(wait)
+
+    async def _watch(self, child: Child) -> None:
+        """Until the child is dead, or idle and started for another set of handlers."""
+        self._free.put_nowait(child)
+        try:
+            while child.alive:
+                await asyncio.wait([child.exited], timeout=_WATCH_SECONDS)
+                if not child.busy and child.handlers != self._handlers():
+                    return
+        finally:
+            await child.end()
