@@ -212,6 +212,14 @@ def test_the_embedded_server_keeps_its_data_within_the_volume(release: list[Obje
     assert data.startswith(mounts[claim["metadata"]["name"]] + "/")
 
 
+def test_the_embedded_server_is_told_to_end_the_sessions_of_its_clients(
+    pods: dict[str, Object],
+) -> None:
+    (container,) = pods[POSTGRES]["spec"]["containers"]
+    # A server that gets SIGTERM first waits for its clients, all of the grace period.
+    assert "SIGINT" in container["lifecycle"]["preStop"]["exec"]["command"][-1]
+
+
 def test_a_database_of_one_s_own_replaces_the_embedded_one() -> None:
     release = render(EXTERNAL)
     assert of_kind(release, "StatefulSet") == []
