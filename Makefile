@@ -64,6 +64,9 @@ lock: setup ## Write requirements*.txt anew from pyproject.toml
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.txt
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
+manifests: setup ## Make manifests/ anew from the chart
+	@$(PY) -m tests.unit.chart.render
+
 .PHONY: bench-ingest bench-latency
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest

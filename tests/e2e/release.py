@@ -83,7 +83,8 @@ class Release:
         }
         path = Path(os.environ.get("TMPDIR", "/tmp"), f"values-{self.namespace}.json")
         path.write_text(json.dumps(values))
-        return ["--values", str(path), "--wait", "--timeout", "5m"]
+        # CRDs outlive a release (crds.keep), and another namespace's release may have made them.
+        return ["--values", str(path), "--take-ownership", "--wait", "--timeout", "5m"]
 
     # Commands --------------------------------------------------------------------------------
 

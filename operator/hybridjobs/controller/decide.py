@@ -233,7 +233,6 @@ def _closed(view: View, now: datetime) -> list[Action]:
         ours = names.is_dispatched(view.hybridjob)
         if row.attempt and ours and row.run_at - now > LONG_BACKOFF:
             return [*actions, ReleaseHybridJob()]
-        return [*actions, PatchStatus()] if row.attempt else actions
     return [*actions, PatchStatus()]
 
 

@@ -385,6 +385,7 @@ class Reconciler:
                 submitted_by="kubernetes",
             )
         log.info("HybridJob adopted", hybridjob=metadata["name"], job_id=str(_job_id(hybridjob)))
+        self._queue.add(metadata["name"])
 
     def _status(self, view: View) -> Object:
         return hybridjob_status(

@@ -121,10 +121,19 @@ async def apply_shipped_types(
     CRDs of the same release are there.
     """
     shipped = set()
+    ours = await kubernetes.list(HYBRIDJOB_TYPES, namespace, labels=selector)
+    owned = {body["metadata"]["name"] for body in ours}
+    there = {
+        body["metadata"]["name"] for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace)
+    }
     for body in await asyncio.to_thread(_read_types, folder):
+        name = body["metadata"]["name"]
+        shipped.add(name)
+        if name in there - owned:
+            log.warning("an administrator's job type is left as it is", name=name)
+            continue
         await kubernetes.apply(HYBRIDJOB_TYPES, namespace, body, force=True)
-        shipped.add(body["metadata"]["name"])
-    for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace, labels=selector):
+    for body in ours:
         metadata = body["metadata"]
         if metadata["name"] not in shipped:
             log.info("job type no longer shipped", name=metadata["name"])

@@ -69,6 +69,9 @@ class EmbeddedPostgres:
                 for path in (self.data, Path(scratch), password_file):
                     os.chown(path, owner.pw_uid, owner.pw_gid)
             self._run("initdb", "--pgdata", str(new), "--pwfile", str(password_file), *_INITDB)
+            # initdb lets in this host alone; a pod's clients come from others, by password.
+            with (new / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all all scram-sha-256\n")
             # PG_VERSION goes last: its presence says that everything else is in place.
             entries = sorted(new.iterdir(), key=lambda path: path.name == "PG_VERSION")
             for entry in entries:
