@@ -15,6 +15,7 @@ from tests.cluster import ClusterError
 from tests.e2e.release import Access, CommandFailedError, Release, delivery_of, installed
 
 NAMESPACE = "hybridjobs-demo"
+PULL_REQUESTS = 1500
 _BEGUN = time.monotonic()
 
 
@@ -53,7 +54,10 @@ def _down() -> None:
 
 async def _demo(release: Release) -> None:
     delivery, delivery_id = delivery_of("repository", "created"), str(uuid.uuid4())
+    repository = delivery.document["repository"]["full_name"]
     async with release.access() as access:
+        await access.fill(repository, PULL_REQUESTS)
+        say(f"{repository} at the recorded GitHub has {PULL_REQUESTS} pull requests")
         say(f"POST /webhooks/github: {delivery.event}, {len(delivery.payload)} bytes, signed")
         answer = await access.deliver(delivery, delivery_id=delivery_id)
         say(f"answered {answer.status_code}: {answer.text.strip()}")
@@ -92,6 +96,8 @@ async def _captured(access: Access) -> list[dict[str, Any]]:
 
 
 def _show(release: Release, job: dict[str, Any], captured: list[dict[str, Any]]) -> None:
+    name = f"hybridjob/{job['resourceName']}"
+    release.kubectl("wait", name, "--for=condition=Finished", "--timeout=30s")
     print("\n$ kubectl get hybridjobs")
     print(release.kubectl("get", "hybridjobs"))
     print("the row in background_jobs:")

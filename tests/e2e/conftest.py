@@ -63,7 +63,9 @@ VALUES = {
             "test/script": _type(SCRIPT),
             "test/echo": _type(ECHO),
             "test/late": _type(LATE, gracePeriodSeconds=30),
-            "test/missing-image": _type(SCRIPT, image="hybridjobs:none", startDeadlineSeconds=8),
+            "test/missing-image": _type(
+                SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
+            ),
         }
     },
 }

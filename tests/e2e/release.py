@@ -156,15 +156,21 @@ class Release:
         async with contextlib.AsyncExitStack() as stack:
             ends = [
                 await stack.enter_async_context(self._service(service, port))
-                for service, port in (("webhooks", 8080), ("api", 8081), ("postgres", 5432))
+                for service, port in (
+                    (f"{self.name}-webhooks", 8080),
+                    (f"{self.name}-api", 8081),
+                    (f"{self.name}-postgres", 5432),
+                    ("recorded-github", 80),
+                )
             ]
-            webhooks, api, database = ends
+            webhooks, api, database, github = ends
             client = await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
             url = self.secret("database", "migrateUrl")
             yield Access(
                 client=client,
                 webhooks=f"http://{webhooks}",
                 api=f"http://{api}",
+                github=f"http://{github}",
                 token=self.secret("api", "token"),
                 webhook_secret=self.secret("github-webhook", "secret"),
                 database_url=make_conninfo(
@@ -176,13 +182,13 @@ class Release:
     async def _service(self, service: str, port: int) -> AsyncIterator[str]:
         """host:port of a Service: its ClusterIP where this machine has a route, else a forward."""
         if self.cluster.kind == "native":
-            address = self.object("service", f"{self.name}-{service}")["spec"]["clusterIP"]
+            address = self.object("service", service)["spec"]["clusterIP"]
             yield f"{address}:{port}"
             return
         forward = await asyncio.create_subprocess_exec(
             self.cluster.kubectl,
             *("--namespace", self.namespace, "port-forward"),
-            *(f"service/{self.name}-{service}", f":{port}"),
+            *(f"service/{service}", f":{port}"),
             env=self._environment(),
             stdout=subprocess.PIPE,
         )
@@ -205,6 +211,7 @@ class Access:
     client: httpx.AsyncClient
     webhooks: str
     api: str
+    github: str
     token: str = field(repr=False)
     webhook_secret: str = field(repr=False)
     database_url: str = field(repr=False)
@@ -218,6 +225,14 @@ class Access:
             content=delivery.payload,
             headers=signed_headers(self.webhook_secret, delivery, delivery_id=delivery_id),
         )
+
+    async def fill(self, full_name: str, pull_requests: int) -> None:
+        """Give a recorded repository so many pull requests, made of the recorded ones."""
+        response = await self.client.post(
+            f"{self.github}/_test/large",
+            json={"fullName": full_name, "pullRequests": pull_requests},
+        )
+        response.raise_for_status()
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request to the API, with the token."""
