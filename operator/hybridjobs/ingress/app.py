@@ -110,7 +110,8 @@ class Ingress:
             parts.add("outcomes", outcomes.run)
             parts.add("types", catalog.run)
             parts.add("maintenance", lambda: maintain(database))
-            parts.add("children", pool.run)
+            if pool.size:
+                parts.add("children", pool.run)
             if dispatcher is not None:
                 parts.add("dispatcher", dispatcher.run)
 
@@ -255,7 +256,7 @@ async def _listening(servers: Sequence[Server]) -> AsyncIterator[None]:
 
 
 async def _started(servers: Sequence[Server], tasks: Sequence[asyncio.Task[None]]) -> None:
-    while not all(each.started for each in servers):  # noqa: ASYNC110 - uvicorn's is a flag
+    while not all(each.started for each in servers):
         if any(task.done() for task in tasks):
             return
         await asyncio.sleep(0.01)

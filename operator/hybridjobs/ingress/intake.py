@@ -23,6 +23,8 @@ from hybridjobs.store.jobs import get_job
 
 log = structlog.get_logger(__name__)
 
+_RECORDING_SECONDS = 1.0  # past the budget, for the outcome of a job that used it up
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -136,10 +138,11 @@ class Intake:
         return min(submission.budget_seconds, job_type.spec.budget_seconds)
 
     async def _wait(self, rows: Sequence[Enqueued], latest: float) -> list[Accepted]:
-        """The quick jobs as they are when all have ended, or at `latest`."""
+        """The quick jobs as they are when all are recorded, or some time after `latest`."""
         tasks = {row.id: task for row in rows if (task := self._quick.running(row.id))}
         if tasks:
-            await asyncio.wait(tasks.values(), timeout=max(0.0, latest - self._clock()))
+            timeout = max(0.0, latest - self._clock()) + _RECORDING_SECONDS
+            await asyncio.wait(tasks.values(), timeout=timeout)
         return [await self._state(row, tasks.get(row.id)) for row in rows]
 
     async def _state(self, row: Enqueued, task: asyncio.Task[Ended] | None) -> Accepted:
