@@ -2,10 +2,11 @@
 
     python server.py --data github.json.gz [--host HOST] [--port PORT]
 
-    GET /repos/{owner}/{repo}                  and /repositories/{id}
+    GET /repos/{owner}/{repo}
     GET /repos/{owner}/{repo}/pulls            state, sort, direction, per_page, page; Link
     GET /repos/{owner}/{repo}/pulls/{number}
-with ETags and rate limit headers, and errors in GitHub's form. What tests may ask for:
+or /repositories/{id} for /repos/{owner}/{repo}; with ETags, rate limit headers, and errors in
+GitHub's form. What tests may ask for:
 
     POST /_test/faults      {"status"?, "times"? (1), "path"? (regular expression), "headers"?,
                              "body"?, "delaySeconds"?, "after"? (requests to let pass)}
@@ -42,8 +43,7 @@ from starlette.routing import Route
 
 Object = dict[str, Any]
 DOCUMENTATION = "https://docs.github.com/rest"
-LIMIT = 5000
-HOUR_SECONDS = 3600
+LIMIT, HOUR_SECONDS = 5000, 3600
 _SORTS = {"created": "created_at", "updated": "updated_at"}
 
 
@@ -84,12 +84,12 @@ class GitHub:
     """The recorded objects, and what tests changed about them."""
 
     def __init__(self, data: Object) -> None:
-        self._data = data
+        self.data = data
         self.reset()
 
     def reset(self) -> None:
         """As recorded, with a full rate limit."""
-        data = copy.deepcopy(self._data)
+        data = copy.deepcopy(self.data)
         self.faults: list[Fault] = []
         self.requests: list[Object] = []
         self.remaining = LIMIT
@@ -103,14 +103,22 @@ class GitHub:
         for each in sorted(self.samples, key=lambda each: each["updated_at"]):
             self.pull_requests[each["base"]["repo"]["id"]][each["number"]] = each
 
-    def repository(self, owner: str, name: str) -> Object:
-        """By its name, or by an old one: then the error is a redirect."""
-        id_ = self.names.get(f"{owner}/{name}".lower())
+    def repository(self, request: Request) -> Object:
+        """The one that the path names. By an old name the error is a redirect to its id."""
+        path = request.path_params
+        if "id" in path:
+            if path["id"] not in self.repositories:
+                raise GitHubError(404, "Not Found")
+            return self.repositories[path["id"]]
+        full_name = f"{path['owner']}/{path['name']}"
+        id_ = self.names.get(full_name.lower())
         if id_ is None:
             raise GitHubError(404, "Not Found")
         found = self.repositories[id_]
-        if found["full_name"].lower() != f"{owner}/{name}".lower():
-            raise GitHubError(301, "Moved Permanently", {"location": f"/repositories/{id_}"})
+        if found["full_name"].lower() != full_name.lower():
+            rest = request.url.path.removeprefix(f"/repos/{full_name}")
+            target = request.url.replace(path=f"/repositories/{id_}{rest}")
+            raise GitHubError(301, "Moved Permanently", {"location": str(target)})
         return found
 
     def large(self, full_name: str, count: int, step_seconds: float) -> Object:
@@ -234,17 +242,11 @@ def application(data: Object) -> Starlette:
     github = GitHub(data)
 
     async def repository(request: Request) -> Response:
-        return _answer(request, github.repository(**request.path_params))
-
-    async def repository_by_id(request: Request) -> Response:
-        found = github.repositories.get(request.path_params["id"])
-        if found is None:
-            raise GitHubError(404, "Not Found")
-        return _answer(request, found)
+        return _answer(request, github.repository(request))
 
     async def pull_requests(request: Request) -> Response:
         query = request.query_params
-        id_ = github.repository(**request.path_params)["id"]
+        id_ = github.repository(request)["id"]
         state, sort = query.get("state", "open"), query.get("sort", "created")
         if state not in ("open", "closed", "all") or sort not in _SORTS:
             raise GitHubError(422, "Validation Failed")
@@ -259,8 +261,8 @@ def application(data: Object) -> Starlette:
         return _answer(request, items, headers)
 
     async def pull_request(request: Request) -> Response:
-        number = request.path_params.pop("number")
-        id_ = github.repository(**request.path_params)["id"]
+        number = request.path_params["number"]
+        id_ = github.repository(request)["id"]
         if number not in github.pull_requests[id_]:
             raise GitHubError(404, "Not Found")
         return _answer(request, github.pull_requests[id_][number])
@@ -268,24 +270,24 @@ def application(data: Object) -> Starlette:
     def route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
         async def guarded(request: Request) -> Response:
             answer = await _guarded(github, request, endpoint)
-            github.requests.append(
-                {
-                    "method": request.method,
-                    "path": request.url.path,
-                    "query": request.url.query,
-                    "status": answer.status_code,
-                }
-            )
+            url, status = request.url, answer.status_code
+            seen = {"method": request.method, "path": url.path, "query": url.query}
+            github.requests.append(seen | {"status": status})
             return answer
 
         return Route(path, guarded)
 
     app = Starlette(
         routes=[
-            route("/repos/{owner}/{name}", repository),
-            route("/repos/{owner}/{name}/pulls", pull_requests),
-            route("/repos/{owner}/{name}/pulls/{number:int}", pull_request),
-            route("/repositories/{id:int}", repository_by_id),
+            *(
+                route(f"{repositories}{path}", endpoint)
+                for repositories in ("/repos/{owner}/{name}", "/repositories/{id:int}")
+                for path, endpoint in {
+                    "": repository,
+                    "/pulls": pull_requests,
+                    "/pulls/{number:int}": pull_request,
+                }.items()
+            ),
             *_switches(github),
             route("/{path:path}", _not_found),
         ]
@@ -309,11 +311,8 @@ async def _guarded(
         body = fault.body if fault.body is not None else {"message": "planned by a test"}
         return JSONResponse(body, fault.status or 500, github.limit_headers() | fault.headers)
     except GitHubError as error:
-        body = {
-            "message": error.message,
-            "documentation_url": DOCUMENTATION,
-            "status": str(error.status),
-        }
+        body = {"message": error.message, "documentation_url": DOCUMENTATION}
+        body["status"] = str(error.status)
         return JSONResponse(body, error.status, github.limit_headers() | error.headers)
     answer.headers.update(headers)
     return answer

@@ -47,7 +47,7 @@ def test_the_schemas_refuse_what_is_wrong() -> None:
 async def test_every_repository_is_as_githubs_description_says(
     github: httpx.AsyncClient, recorded: RecordedApi
 ) -> None:
-    for full_name in recorded.github._data["names"]:
+    for full_name in recorded.github.data["names"]:
         answer = await github.get(f"/repos/{full_name}")
         assert answer.status_code == 200
         assert answer.json()["full_name"] == full_name
@@ -60,7 +60,7 @@ async def test_every_pull_request_is_as_githubs_description_says(
     github: httpx.AsyncClient, recorded: RecordedApi
 ) -> None:
     seen = 0
-    for full_name in recorded.github._data["names"]:
+    for full_name in recorded.github.data["names"]:
         listed = await pages(github, f"/repos/{full_name}/pulls?state=all")
         assert faults("pull_requests", listed) == []
         for each in listed:
@@ -167,7 +167,9 @@ async def test_a_renamed_repository_redirects(github: httpx.AsyncClient) -> None
     after = (await github.get(answer.headers["location"])).json()
     assert (after["id"], after["full_name"]) == (before["id"], "Codertocat/Hallo-Welt")
     assert faults("repository", after) == []
-    detail = (await github.get("/repos/Codertocat/Hallo-Welt/pulls/2")).json()
+    detail = (
+        await github.get("/repos/Codertocat/Hello-World/pulls/2", follow_redirects=True)
+    ).json()
     assert detail["base"]["repo"]["full_name"] == "Codertocat/Hallo-Welt"
 
 

@@ -1,0 +1,25 @@
+"""`capture/pr.details`: one pull request, with all that GitHub knows of it."""
+
+from hybridjobs.handlers.github.client import github_client
+from hybridjobs.handlers.github.payloads import PullRequestRef
+from hybridjobs.handlers.github.rows import page
+from hybridjobs.handlers.github.tables import github_tables
+from hybridjobs.sdk import Context, handler
+
+
+@handler("capture/pr.details")
+async def pull_request_details(payload: PullRequestRef, _context: Context) -> dict[str, object]:
+    """Store a pull request, its people and its repository; returns their ids and its state."""
+    async with github_client() as github:
+        found = await github.pull_request(payload.owner, payload.repo, payload.number)
+    rows = page(found["base"]["repo"], [found])
+    async with github_tables() as tables:
+        new = await tables.write(rows)
+        return {
+            "pullRequestId": str(await tables.pull_request_id(found["id"])),
+            "repositoryId": str(await tables.repository_id(found["base"]["repo"]["id"])),
+            "githubId": found["id"],
+            "number": found["number"],
+            "state": rows.pull_requests[0]["state"],
+            "new": new == 1,
+        }

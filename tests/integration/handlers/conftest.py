@@ -1,0 +1,45 @@
+"""GitHub as recorded, and a database as the handlers' role sees it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from tests.conftest import DatabaseUrls
+from tests.recorded.running import RecordedApi, recorded_api
+from tests.recorded.server import GitHub
+
+Query = Callable[..., Awaitable[list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+async def recorded() -> AsyncIterator[RecordedApi]:
+    async with recorded_api() as api:
+        yield api
+
+
+@pytest.fixture
+def github(
+    recorded: RecordedApi, database_urls: DatabaseUrls, monkeypatch: pytest.MonkeyPatch
+) -> GitHub:
+    """What the handlers of this test talk to."""
+    recorded.github.reset()
+    monkeypatch.setenv("GITHUB_API_URL", recorded.url)
+    monkeypatch.setenv("GITHUB_TOKEN", "token")
+    monkeypatch.setenv("DATABASE_URL", database_urls.handlers)
+    return recorded.github
+
+
+@pytest.fixture
+async def query(database_urls: DatabaseUrls) -> AsyncIterator[Query]:
+    """Rows of a query, by the owner."""
+    async with await psycopg.AsyncConnection.connect(
+        database_urls.owner, autocommit=True, row_factory=dict_row
+    ) as connection:
+
+        async def query(statement: str, *parameters: object) -> list[dict[str, Any]]:
+            return await (await connection.execute(statement.encode(), parameters)).fetchall()
+
+        yield query
