@@ -12,7 +12,7 @@ _SERVER_SIDE_APPLY = "application/apply-patch+yaml"
 
 
 class Api:
-    """A connection as cluster administrator; kept open between requests."""
+    """A connection as cluster administrator; kept open between requests, until `close`."""
 
     def __init__(self) -> None:
         context = ssl.create_default_context(cafile=str(PKI / "ca.crt"))
@@ -33,6 +33,10 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             return 0, str(error)
+
+    def close(self) -> None:
+        """End the connection; a later request would open it again."""
+        self._connection.close()
 
     def get(self, path: str) -> Any:
         """Return the object at this path, None when it cannot be had."""

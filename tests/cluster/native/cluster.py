@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import time
+from contextlib import closing
 from pathlib import Path
 
 from tests.cluster import tools
@@ -62,8 +63,12 @@ def up() -> None:
 
 
 def _start_all() -> None:
+    with closing(Api()) as api:
+        _start_with(api)
+
+
+def _start_with(api: Api) -> None:
     components = all_components()
-    api = Api()
     ensure(components["etcd"])
     ensure(components["containerd"])
     fresh = ensure(components["api-server"])
@@ -195,7 +200,8 @@ def stop_api_server(*, pause: bool = False) -> None:
 def start_api_server() -> None:
     """Start or wake the API server, and return when it answers."""
     ensure(all_components()["api-server"])
-    wait_until("API server ready", Api().is_ready, 90)
+    with closing(Api()) as api:
+        wait_until("API server ready", api.is_ready, 90)
 
 
 def status() -> str:
