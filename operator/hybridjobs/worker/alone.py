@@ -39,6 +39,7 @@ async def run_alone(type_: str, text: str, *, deadline_seconds: float) -> int:
     error. The codes are those of a pod, and 2 for a wrong type or payload text.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         handler = registry.load(type_)
         payload = codec.loads(text)
