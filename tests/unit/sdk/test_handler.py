@@ -86,6 +86,7 @@ def test_a_function_of_one_parameter_is_refused() -> None:
 def test_retry_later_takes_seconds_or_a_moment() -> None:
     assert RetryLater(90).after_seconds == 90
     assert RetryLater(-5).after_seconds == 0
+    assert RetryLater(float("inf")).after_seconds == 7 * 86_400
     soon = datetime.now(UTC) + timedelta(minutes=2)
     assert 110 < RetryLater(soon).after_seconds <= 120
     with pytest.raises(ValueError, match="time zone"):
