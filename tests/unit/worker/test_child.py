@@ -264,8 +264,8 @@ async def test_a_handler_that_cannot_be_imported_leaves_the_others_served(start:
 async def test_output_between_runs_goes_to_the_childs_standard_error(start: Any) -> None:
     parent = await start("probe/broken")
     await parent.receive()
+    assert b"cannot warm up probe/broken" in await parent.errors.readline()
     await parent.hang_up()
-    assert b"cannot warm up probe/broken" in await parent.errors.read()
 
 
 async def test_a_dying_handler_is_seen_as_the_end_of_the_child(start: Any) -> None:
