@@ -62,7 +62,7 @@ async def serve(settings: OperatorSettings) -> None:
         # kopf has just taken these signals for its own tasks alone.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        sweep = Sweep(database, kubernetes, cache, queue, settings)
+        sweep = Sweep(database, kubernetes, cache, queue, mirror, settings)
         parts = [
             *watching,
             health_task,

@@ -17,10 +17,11 @@ class Cache:
 
     def __init__(self) -> None:
         self.hybridjobs: dict[str, Object] = {}
-        self.deleted: dict[str, Object] = {}  # HybridJobs whose deletion is not yet acted on
+        self.deleted: dict[str, list[Object]] = {}  # whose deletion is not yet acted on
         self.types: dict[str, JobType] = {}  # by type
         self._jobs: dict[str, Object] = {}  # by the Job's name
         self._pods: dict[str, Object] = {}  # by the Job's name; a Job of ours has one pod
+        self._logs: dict[str, tuple[str, str]] = {}  # by the Job's name: pod uid, log tail
 
     def job(self, name: str) -> Object | None:
         """The Kubernetes Job of that name."""
@@ -30,24 +31,40 @@ class Cache:
         """The last known state of the Job's pod, also after the pod is gone."""
         return self._pods.get(job_name)
 
+    def jobs(self) -> dict[str, Object]:
+        """Every Kubernetes Job known now, by name."""
+        return dict(self._jobs)
+
     def put_hybridjob(self, body: Object) -> None:
         """A HybridJob as it is now."""
         self.hybridjobs[body["metadata"]["name"]] = body
 
+    def replace_hybridjob(self, known: Object, body: Object) -> None:
+        """A HybridJob as a write of ours returned it, unless a watch has told more since."""
+        name = body["metadata"]["name"]
+        if self.hybridjobs.get(name) is known and _uid(known) == _uid(body):
+            self.hybridjobs[name] = body
+
     def remove_hybridjob(self, body: Object) -> None:
         """A HybridJob is gone; its last state is kept until `deleted` is acted on."""
         name = body["metadata"]["name"]
-        self.hybridjobs.pop(name, None)
-        self.deleted[name] = body
+        self.deleted.setdefault(name, []).append(body)
+        _remove(self.hybridjobs, name, body)
 
     def put_job(self, body: Object) -> None:
         """A Kubernetes Job as it is now."""
         self._jobs[body["metadata"]["name"]] = body
 
+    def add_job(self, body: Object) -> None:
+        """A Kubernetes Job as a request of ours returned it; what a watch has told stands."""
+        self._jobs.setdefault(body["metadata"]["name"], body)
+
     def remove_job(self, body: Object) -> None:
         """A Kubernetes Job is gone, and what is known of its pod with it."""
-        self._jobs.pop(body["metadata"]["name"], None)
-        self._pods.pop(body["metadata"]["name"], None)
+        name = body["metadata"]["name"]
+        if _remove(self._jobs, name, body):
+            self._pods.pop(name, None)
+            self._logs.pop(name, None)
 
     def put_pod(self, body: Object) -> None:
         """A pod as it is now, or as it was when it was deleted."""
@@ -62,8 +79,37 @@ class Cache:
             return
         if name in self._jobs:
             self._pods[name] = body
-        else:
-            self._pods.pop(name, None)
+        elif _remove(self._pods, name, body):
+            self._logs.pop(name, None)
+
+    def keep_log(self, pod: Object, text: str) -> None:
+        """Keep the tail of an ended pod's log until it is recorded, or its Job is gone."""
+        name = _job_of(pod)
+        if name in self._jobs:
+            self._logs[name] = _uid(pod), text
+
+    def has_log(self, pod: Object) -> bool:
+        """Whether that pod's log is kept."""
+        return self._logs.get(_job_of(pod) or "", ("", ""))[0] == _uid(pod)
+
+    def take_log(self, pod: Object) -> str | None:
+        """That pod's log, kept no longer; None where there is none."""
+        if not self.has_log(pod):
+            return None
+        return self._logs.pop(_job_of(pod) or "")[1]
+
+
+def _uid(body: Object) -> str:
+    uid: str = body["metadata"]["uid"]
+    return uid
+
+
+def _remove(known: dict[str, Object], name: str, body: Object) -> bool:
+    # By uid: the deletion of an object may be told after the creation of its successor.
+    if name not in known or _uid(known[name]) != _uid(body):
+        return False
+    del known[name]
+    return True
 
 
 def hybridjob_of(body: Object) -> str | None:

@@ -4,7 +4,7 @@ The row is the truth. Level-triggered: nothing here depends on which event led t
 calling it again with the same view is harmless, since every action is guarded where it lands.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from hybridjobs.controller.observe import (
     why_not_started,
 )
 from hybridjobs.kube import names
-from hybridjobs.model import AttemptEnd, JobTypeSpec, Outcome, Status
+from hybridjobs.model import AttemptEnd, JobTypeSpec, Outcome, Retry, Status
 from hybridjobs.store.attempts import JobState
 
 Object = dict[str, Any]
@@ -32,7 +32,8 @@ class View:
     """All that a decision rests on.
 
     `job` and `pod` belong to the row's last attempt. A missing `job` is known to be missing (it was
-    asked for by name) when the row says that there was one.
+    asked for by name) when the row says that there was one. `previous` is the Job of the attempt
+    before.
     """
 
     row: JobState
@@ -40,6 +41,7 @@ class View:
     spec: JobTypeSpec | None
     job: Object | None
     pod: Object | None
+    previous: Object | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,18 @@ class RequestCancel:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawCancel:
+    """Take back the `spec.cancel` that cancelled an earlier run of a job since run anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveJob:
+    """Delete the Job of an attempt that is closed: it has not begun, or another one has."""
+
+    job: Object
+
+
+@dataclass(frozen=True, slots=True)
 class EndPod:
     """Lower the pod's deadline to 1 s: it ends in place, and its log stays."""
 
@@ -110,6 +124,8 @@ Action = (
     | RecordEnd
     | AddEvidence
     | RequestCancel
+    | WithdrawCancel
+    | RemoveJob
     | EndPod
     | ReleaseHybridJob
     | PatchStatus
@@ -123,6 +139,8 @@ def decide(view: View, now: datetime) -> list[Action]:
     uid, wanted = hybridjob["metadata"]["uid"], hybridjob["spec"].get("attempt", 0)
     actions: list[Action] = []
     if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
+        if (hybridjob.get("status") or {}).get("state") == Status.CANCELLED:
+            return [WithdrawCancel()]
         actions.append(RequestCancel())
     if row.open_attempt is None:
         return actions + _closed(view, now)
@@ -130,6 +148,10 @@ def decide(view: View, now: datetime) -> list[Action]:
         return actions  # the dispatcher is about to apply the new attempt
     if row.hybridjob_uid not in (None, uid):
         return [*actions, _lost("Superseded", "another HybridJob took this attempt's place")]
+    old = view.previous
+    if old is not None and not (is_finished(old) or "deletionTimestamp" in old["metadata"]):
+        # Closed as never started or as lost, but a crash came before its removal.
+        actions.append(RemoveJob(old))
     return actions + _open(view, now)
 
 
@@ -154,14 +176,19 @@ def _open(view: View, now: datetime) -> list[Action]:
     if row.job_uid is None:
         actions.append(BindJob(job["metadata"]["uid"]))
     if is_finished(job):
-        exit_codes = set(view.spec.retry.permanent_exit_codes) if view.spec else set()
+        retry = view.spec.retry if view.spec else Retry()
+        exit_codes = set(retry.permanent_exit_codes)
         end = classify(job, pod, reported=row.reported, permanent_exit_codes=exit_codes)
+        if cancel and end.outcome is Outcome.DEADLINE:
+            # That is how a cancel ends a pod.
+            end = replace(end, outcome=Outcome.CANCELLED, reason="Cancelled", message=None)
         return [*actions, RecordEnd(end)]
     started_at = container_started_at(pod)
     if started_at is None:
         return actions + _not_started(view, now, cancel=cancel)
     if row.attempt_started_at is None:
-        actions.append(RecordStart(started_at))
+        # What follows rests on the row as it is then.
+        return [*actions, RecordStart(started_at)]
     if cancel and pod is not None and pod["spec"].get("activeDeadlineSeconds") != 1:
         actions.append(EndPod())
     return actions + _running(view, now)
@@ -220,15 +247,13 @@ def _closed(view: View, now: datetime) -> list[Action]:
         actions.append(
             AddEvidence(classify(job, view.pod, reported=row.reported, permanent_exit_codes=set()))
         )
-    elif (
-        job is not None
-        and not is_finished(job)
-        and row.status is not Status.COMPLETED
-        and container_started_at(view.pod) is not None
-        and view.pod is not None
-        and view.pod["spec"].get("activeDeadlineSeconds") != 1
-    ):
-        actions.append(EndPod())  # closed over its head: by hand, or as its worker failed
+    elif job is not None and not is_finished(job) and row.status is not Status.COMPLETED:
+        # Closed over its head: by hand, as its worker failed, or just before a crash of ours.
+        if container_started_at(view.pod) is not None:
+            if view.pod is not None and view.pod["spec"].get("activeDeadlineSeconds") != 1:
+                actions.append(EndPod())
+        elif row.attempt_started_at is None:
+            actions.append(RemoveJob(job))
     if row.status is Status.QUEUED:
         ours = names.is_dispatched(view.hybridjob)
         if row.attempt and ours and row.run_at - now > LONG_BACKOFF:
@@ -244,9 +269,14 @@ def is_cancelled_by_deletion(row: JobState, hybridjob: Object) -> bool:
     uid, attempt = hybridjob["metadata"]["uid"], hybridjob["spec"].get("attempt")
     if row.status.is_terminal:
         return False
-    if row.open_attempt is not None:
-        return bool(row.open_attempt == attempt and row.hybridjob_uid in (None, uid))
-    return bool(row.resource_uid == uid)
+    if row.resource_uid == uid:
+        return True
+    # Bound by the operator, or not yet by anybody.
+    return bool(
+        row.open_attempt is not None
+        and row.open_attempt == attempt
+        and row.hybridjob_uid in (None, uid)
+    )
 
 
 def _lost(reason: str, message: str) -> RecordEnd:

@@ -3,13 +3,17 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from hybridjobs import codec
+from hybridjobs.ids import derived_id
 from hybridjobs.kube import names
 from hybridjobs.model import AttemptEnd, Outcome
 
 Object = dict[str, Any]
 
+_LONG_SECONDS = 1e9
+_KILLED = {128 + 9, 128 + 15}  # by SIGKILL, SIGTERM
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: ended on request, work left to do
 
 # Reasons of a waiting container that never heal by waiting alone, in Kubernetes' words.
@@ -22,6 +26,14 @@ _HOPELESS = {
     "CreateContainerError",
     "RunContainerError",
 }
+
+
+def job_id(hybridjob: Object) -> UUID:
+    """The row's id: as dispatched, or, of one made by hand, derived from its uid."""
+    if "jobId" in hybridjob["spec"]:
+        return UUID(hybridjob["spec"]["jobId"])
+    metadata = hybridjob["metadata"]
+    return derived_id(metadata["uid"], datetime.fromisoformat(metadata["creationTimestamp"]))
 
 
 def condition(item: Object | None, type_: str) -> Object | None:
@@ -55,12 +67,13 @@ def container_state(pod: Object | None) -> Object:
 def container_started_at(pod: Object | None) -> datetime | None:
     """When the main container started; None while it has not."""
     state = container_state(pod)
-    running, terminated = state.get("running"), state.get("terminated")
-    return time(((running or terminated) or {}).get("startedAt"))
+    began = time((state.get("running") or state.get("terminated") or {}).get("startedAt"))
+    # One that the runtime could not start is shown as terminated, begun in 1970.
+    return began if began is not None and began.timestamp() > 0 else None
 
 
 def is_ended(pod: Object | None) -> bool:
-    """Whether the main container has run and ended, so that its log is whole."""
+    """Whether the main container has ended, so that its log is whole."""
     return "terminated" in container_state(pod)
 
 
@@ -96,14 +109,17 @@ def _account(text: str | None, reported: Object | None) -> _Message:
     if parsed is None and text:
         try:
             parsed = codec.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
     if not isinstance(parsed, dict) or not isinstance(parsed.get("error"), str):
         # Not JSON: the end of the log, whose last line is the most telling one.
         lines = (text or "").split("\n")
         return _Message(error=next((line for line in reversed(lines) if line.strip()), None))
     after = parsed.get("retryAfter")
-    seconds = float(after) if isinstance(after, int | float) else None
+    seconds = None
+    if isinstance(after, int | float) and not isinstance(after, bool):
+        # An integer of a thousand digits is JSON too, and no float.
+        seconds = float(min(after, _LONG_SECONDS))
     return _Message(parsed["error"], parsed.get("permanent") is True, seconds)
 
 
@@ -139,7 +155,8 @@ def classify(
         return _with_result(end(Outcome.SUCCEEDED, "Completed", None), terminated.get("message"))
     if condition(pod, "DisruptionTarget") or "DisruptionTarget" in failed.get("message", ""):
         disruption = condition(pod, "DisruptionTarget") or failed
-        return end(Outcome.DISRUPTED, disruption.get("reason", "Disrupted"), disruption["message"])
+        reason = disruption.get("reason") or "Disrupted"
+        return end(Outcome.DISRUPTED, reason, disruption.get("message"))
     if status.get("reason") == "DeadlineExceeded" or failed.get("reason") == "DeadlineExceeded":
         if pod is not None and container_started_at(pod) is None:
             return end(Outcome.NEVER_STARTED, *why_not_started(job, pod))
@@ -150,8 +167,14 @@ def classify(
     if pod is None:
         return end(Outcome.LOST, "PodLost", failed.get("message") or "the pod is gone")
     if not terminated:
+        if status.get("phase") in ("Pending", "Running"):
+            return end(Outcome.DISRUPTED, "PodDeleted", "its pod was deleted")
         # The kubelet refused the pod (OutOfcpu, NodeAffinity …): no fault of the job's.
         return end(Outcome.DISRUPTED, status.get("reason", "Rejected"), status.get("message"))
+    if terminated.get("reason") == "ContainerStatusUnknown":
+        return end(Outcome.DISRUPTED, "ContainerStatusUnknown", terminated.get("message"))
+    if exit_code in _KILLED and "deletionTimestamp" in pod["metadata"]:
+        return end(Outcome.DISRUPTED, "PodDeleted", "its pod was deleted")
     if exit_code == EXIT_INTERRUPTED:
         return end(Outcome.DISRUPTED, "Interrupted", account.error)
     message = account.error or f"exit code {exit_code}"
@@ -168,6 +191,6 @@ def _with_result(end: AttemptEnd, message: str | None) -> AttemptEnd:
         return end
     try:
         codec.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = codec.dumps(message)
     return replace(end, result=message)

@@ -8,7 +8,6 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
-from uuid import UUID
 
 import psycopg
 import structlog
@@ -17,11 +16,10 @@ from hybridjobs import codec
 from hybridjobs.controller import decide
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion
-from hybridjobs.controller.observe import is_ended, is_finished
+from hybridjobs.controller.observe import is_ended, is_finished, job_id
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.ids import derived_id
 from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     CRDS,
@@ -71,7 +69,6 @@ class Reconciler:
         self._queue = queue
         self._namespace = namespace
         self._worker = worker
-        self._logs: dict[str, str] = {}  # by pod uid: read as soon as the container has ended
 
     async def run(self, workers: int) -> None:
         """Work until cancelled."""
@@ -85,7 +82,7 @@ class Reconciler:
             try:
                 await self.reconcile(name)
             except AttemptClosed:
-                self._queue.add(name)  # somebody else moved the job on; look at it afresh
+                self._queue.retry(name)  # somebody else moved the job on; look at it afresh
             except (ClusterUnavailable, DatabaseUnavailable) as error:
                 seconds = self._queue.retry(name)
                 log.warning("waits", hybridjob=name, error=error.detail, seconds=seconds)
@@ -99,11 +96,17 @@ class Reconciler:
 
     async def reconcile(self, name: str) -> None:
         """Bring one HybridJob, its Job and its row together."""
-        if (gone := self._cache.deleted.get(name)) is not None:
-            await self._deleted(gone)
-            self._cache.deleted.pop(name, None)
+        while gone := self._cache.deleted.get(name):
+            await self._deleted(gone[0])
+            del gone[0]
+            if not gone:
+                del self._cache.deleted[name]
         hybridjob = self._cache.hybridjobs.get(name)
         if hybridjob is None:
+            return
+        if "deletionTimestamp" in hybridjob["metadata"]:
+            # Asked for, and held up by a finalizer, as foreground deletion is by the Job.
+            await self._deleted(hybridjob)
             return
         row = await self._row_of(hybridjob)
         if row is None:
@@ -120,12 +123,13 @@ class Reconciler:
 
     async def _row_of(self, hybridjob: Object) -> JobState | None:
         async with self._database.connection() as connection:
-            return await attempts.read_job(connection, _job_id(hybridjob))
+            return await attempts.read_job(connection, job_id(hybridjob))
 
     async def _view(self, hybridjob: Object, row: JobState) -> View:
         job_type = self._cache.types.get(row.type)
-        job = pod = None
+        job = pod = previous = None
         if row.attempt:
+            previous = self._cache.job(names.job_name(row.job_id, row.attempt - 1))
             name = names.job_name(row.job_id, row.attempt)
             job = self._cache.job(name)
             if job is None and row.job_uid is not None and row.open_attempt is not None:
@@ -134,7 +138,7 @@ class Reconciler:
             pod = self._cache.pod_of(name)
             if job is not None and is_finished(job) and not is_ended(pod):
                 pod = await self._get_pod(name) or pod
-        return View(row, hybridjob, job_type.spec if job_type else None, job, pod)
+        return View(row, hybridjob, job_type.spec if job_type else None, job, pod, previous)
 
     async def _get_job(self, name: str) -> Object | None:
         try:
@@ -157,6 +161,7 @@ class Reconciler:
                     await attempts.bind_kubernetes_job(connection, row.job_id, row.attempt, uid)
             case decide.RecordStart(started_at):
                 await self._record_start(view, started_at)
+                self._queue.add(name)
             case decide.RecordEnd(end, remove_job):
                 await self._record_end(view, end)
                 if remove_job and view.job is not None:
@@ -166,6 +171,10 @@ class Reconciler:
                 end = await self._with_log(view, end)
                 async with self._database.connection() as connection:
                     await add_evidence(connection, row.job_id, row.attempt, end)
+            case decide.WithdrawCancel():
+                await self._withdraw_cancel(view.hybridjob)
+            case decide.RemoveJob(job):
+                await self._delete(JOBS, job)
             case decide.RequestCancel():
                 async with self._database.connection() as connection:
                     await request_cancel(connection, row.job_id)
@@ -184,11 +193,18 @@ class Reconciler:
     async def _create_job(self, view: View) -> None:
         row, hybridjob = view.row, view.hybridjob
         assert view.spec is not None
-        uid = hybridjob["metadata"]["uid"]
+        uid, name = hybridjob["metadata"]["uid"], hybridjob["metadata"]["name"]
         async with self._database.connection() as connection:
-            bound = await attempts.bind_hybridjob(connection, row.job_id, row.attempt, uid)
+            bound = await attempts.bind_hybridjob(
+                connection,
+                row.job_id,
+                row.attempt,
+                namespace=self._namespace,
+                name=name,
+                uid=uid,
+            )
         if bound != uid:
-            self._queue.add(hybridjob["metadata"]["name"])
+            self._queue.add(name)
             return
         body = kubernetes_job(
             owner=hybridjob,
@@ -205,18 +221,18 @@ class Reconciler:
         except AlreadyExists:
             # Ours, made before a crash, or foreign: the next look tells by its owner.
             job = await self._kubernetes.get(JOBS, self._namespace, body["metadata"]["name"])
-            self._cache.put_job(job)
-            self._queue.add(hybridjob["metadata"]["name"])
+            self._cache.add_job(job)
+            self._queue.add(name)
             return
         except Invalid as error:
             end = AttemptEnd(Outcome.PERMANENT, "InvalidJob", error.message)
             await self._record_end(view, end)
-            self._queue.add(hybridjob["metadata"]["name"])
+            self._queue.add(name)
             return
         except Forbidden as error:
             await self._forbidden(view, error)
             return
-        self._cache.put_job(job)
+        self._cache.add_job(job)
         async with self._database.connection() as connection:
             await attempts.bind_kubernetes_job(
                 connection, row.job_id, row.attempt, job["metadata"]["uid"]
@@ -284,14 +300,15 @@ class Reconciler:
         """Read the log while it lasts: a drained pod vanishes before its Job is terminal."""
         if view.pod is None or view.row.has_log or not is_ended(view.pod):
             return
-        uid = view.pod["metadata"]["uid"]
-        if uid not in self._logs:
-            self._logs[uid] = await self._log_of(view.pod) or ""
+        if not self._cache.has_log(view.pod):
+            text = await self._log_of(view.pod)
+            if text is not None:
+                self._cache.keep_log(view.pod, text)
 
     async def _with_log(self, view: View, end: AttemptEnd) -> AttemptEnd:
         if view.pod is None:
             return end
-        text = self._logs.pop(view.pod["metadata"]["uid"], None)
+        text = self._cache.take_log(view.pod)
         if text is None:
             text = await self._log_of(view.pod)
         return replace(end, log_tail=text)
@@ -321,20 +338,40 @@ class Reconciler:
         except NotFound:
             return
 
-    async def _release(self, view: View) -> None:
-        hybridjob = view.hybridjob
-        async with self._database.connection() as connection:
-            await forget_uid(connection, view.row.job_id, hybridjob["metadata"]["uid"])
-        await self._delete(HYBRIDJOBS, hybridjob)
+    async def _withdraw_cancel(self, hybridjob: Object) -> None:
+        metadata = hybridjob["metadata"]
+        known = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        try:
+            await self._kubernetes.patch(
+                HYBRIDJOBS,
+                self._namespace,
+                metadata["name"],
+                {"metadata": known, "spec": {"cancel": None}},
+            )
+        except (Conflict, NotFound):
+            return  # its change is an event
 
-    async def _delete(self, resource: Resource, body: Object) -> None:
+    async def _release(self, view: View) -> None:
+        metadata = view.hybridjob["metadata"]
+        async with self._database.connection() as connection:
+            await forget_uid(connection, view.row.job_id, metadata["uid"])
+        # Not one that the dispatcher has said the next attempt to meanwhile.
+        await self._delete(HYBRIDJOBS, view.hybridjob, metadata["resourceVersion"])
+
+    async def _delete(
+        self, resource: Resource, body: Object, resource_version: str | None = None
+    ) -> None:
         metadata = body["metadata"]
         try:
             await self._kubernetes.delete(
-                resource, self._namespace, metadata["name"], uid=metadata["uid"]
+                resource,
+                self._namespace,
+                metadata["name"],
+                uid=metadata["uid"],
+                resource_version=resource_version,
             )
         except Conflict:
-            return  # another object has the name now
+            return  # another object has the name now, or it has changed, which is an event
 
     async def _deleted(self, hybridjob: Object) -> None:
         """A HybridJob is gone: by a user, who means cancel, or with its namespace or CRD."""
@@ -349,6 +386,8 @@ class Reconciler:
         if row.open_attempt is not None:
             end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
             await self._record_end(view, end)
+            if view.job is not None:
+                await self._delete(JOBS, view.job)  # left alone by a deletion that orphans
 
     async def _cluster_still_wants_jobs(self) -> bool:
         try:
@@ -371,20 +410,25 @@ class Reconciler:
             await self._patch(hybridjob, self._refused(hybridjob, "UnknownType", text))
             self._queue.add_after(metadata["name"], 10)
             return
-        async with self._database.connection() as connection:
-            await adopt_job(
-                connection,
-                _job_id(hybridjob),
-                job_type,
-                payload=codec.dumps(spec.get("payload", {})),
-                namespace=metadata["namespace"],
-                name=metadata["name"],
-                uid=metadata["uid"],
-                priority=spec.get("priority"),
-                deadline_seconds=spec.get("deadlineSeconds"),
-                submitted_by="kubernetes",
-            )
-        log.info("HybridJob adopted", hybridjob=metadata["name"], job_id=str(_job_id(hybridjob)))
+        try:
+            async with self._database.connection() as connection:
+                await adopt_job(
+                    connection,
+                    job_id(hybridjob),
+                    job_type,
+                    payload=codec.dumps(spec.get("payload", {})),
+                    namespace=metadata["namespace"],
+                    name=metadata["name"],
+                    uid=metadata["uid"],
+                    priority=spec.get("priority"),
+                    deadline_seconds=spec.get("deadlineSeconds"),
+                    submitted_by="kubernetes",
+                )
+        except psycopg.DataError as error:
+            text = f"the payload cannot be stored: {error.diag.message_primary}"
+            await self._patch(hybridjob, self._refused(hybridjob, "InvalidPayload", text))
+            return
+        log.info("HybridJob adopted", hybridjob=metadata["name"], job_id=str(job_id(hybridjob)))
         self._queue.add(metadata["name"])
 
     def _status(self, view: View) -> Object:
@@ -400,20 +444,12 @@ class Reconciler:
         present = {key: value for key, value in status.items() if value is not None}
         if (hybridjob.get("status") or {}) == present:
             return
-        name = hybridjob["metadata"]["name"]
+        name, uid = hybridjob["metadata"]["name"], hybridjob["metadata"]["uid"]
+        body = {"metadata": {"uid": uid}, "status": status}
         try:
             patched = await self._kubernetes.patch(
-                HYBRIDJOBS, self._namespace, name, {"status": status}, subresource="status"
+                HYBRIDJOBS, self._namespace, name, body, subresource="status"
             )
-        except NotFound:
-            return
-        if patched["metadata"]["uid"] == hybridjob["metadata"]["uid"]:
-            self._cache.put_hybridjob(patched)
-
-
-def _job_id(hybridjob: Object) -> UUID:
-    """The row's id: as dispatched, or, of one made by hand, derived from its uid."""
-    if "jobId" in hybridjob["spec"]:
-        return UUID(hybridjob["spec"]["jobId"])
-    metadata = hybridjob["metadata"]
-    return derived_id(metadata["uid"], datetime.fromisoformat(metadata["creationTimestamp"]))
+        except (NotFound, Conflict):
+            return  # gone, or another one has the name now
+        self._cache.replace_hybridjob(hybridjob, patched)

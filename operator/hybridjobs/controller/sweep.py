@@ -5,15 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from hybridjobs.controller.cache import Cache, Object
-from hybridjobs.controller.observe import time
+from hybridjobs.controller.cache import Cache, Object, hybridjob_of
+from hybridjobs.controller.observe import job_id, time
+from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube import names
-from hybridjobs.kube.client import HYBRIDJOBS, Conflict, Kubernetes
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, ApiError, Conflict, Kubernetes
 from hybridjobs.model import AttemptEnd, Outcome, Status
 from hybridjobs.settings import OperatorSettings
-from hybridjobs.store.attempts import OpenDispatch, open_dispatches
+from hybridjobs.store.attempts import OpenDispatch, open_dispatches, statuses
+from hybridjobs.store.claim import forget_spent
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
 
@@ -32,12 +34,14 @@ class Sweep:
         kubernetes: Kubernetes,
         cache: Cache,
         queue: WorkQueue,
+        mirror: TypeMirror,
         settings: OperatorSettings,
     ) -> None:
         self._database = database
         self._kubernetes = kubernetes
         self._cache = cache
         self._queue = queue
+        self._mirror = mirror
         self._settings = settings
         self._missing: set[str] = set()  # uids that the sweep before missed too
 
@@ -46,27 +50,55 @@ class Sweep:
         while True:
             try:
                 await self.once()
-            except (ClusterUnavailable, DatabaseUnavailable) as error:
-                log.warning("sweep put off", error=error.detail)
+            except (ClusterUnavailable, DatabaseUnavailable, ApiError) as error:
+                log.warning("sweep put off", error=str(error))
             await asyncio.sleep(self._settings.sweep_seconds)
 
     async def once(self) -> None:
         """One comparison, both ways."""
+        await self._mirror.read_all()
         # The rows first: whatever is dispatched after this is in the list that follows, or newer.
         async with self._database.connection() as connection:
-            dispatched = await open_dispatches(connection, older_than=_SETTLED)
+            dispatched = await open_dispatches(connection, settled=_SETTLED)
         hybridjobs = await self._kubernetes.list(HYBRIDJOBS, self._settings.namespace)
+        await self._forget_jobs_gone()
         live = {body["metadata"]["uid"] for body in hybridjobs}
         missing = set()
         for attempt in dispatched:
-            if attempt.hybridjob_uid is not None and attempt.hybridjob_uid not in live:
-                missing.add(attempt.hybridjob_uid)
-                if attempt.hybridjob_uid in self._missing:
+            uid = attempt.hybridjob_uid
+            if attempt.settled and uid is not None and uid not in live:
+                missing.add(uid)
+                if uid in self._missing:
                     await self._lost(attempt)
-            elif attempt.cancel_requested and attempt.resource_name is not None:
+            elif attempt.resource_name is not None:
+                # For what no event tells, such as a cancel by the API.
                 self._queue.add(attempt.resource_name)
         self._missing = missing
+        await self._look_at_changed(hybridjobs)
         await self._delete_spent(hybridjobs)
+
+    async def _forget_jobs_gone(self) -> None:
+        """A watch that was interrupted never tells of what was deleted meanwhile."""
+        known = self._cache.jobs()
+        listed = await self._kubernetes.list(
+            JOBS, self._settings.namespace, labels=names.SELECTOR, metadata_only=True
+        )
+        live = {body["metadata"]["uid"] for body in listed}
+        for body in known.values():
+            if body["metadata"]["uid"] not in live:
+                self._cache.remove_job(body)
+                if (name := hybridjob_of(body)) is not None:
+                    self._queue.add(name)
+
+    async def _look_at_changed(self, hybridjobs: list[Object]) -> None:
+        """Those whose row was changed by others: cancelled while queued, or run anew by hand."""
+        by_id = {job_id(body): body for body in hybridjobs}
+        async with self._database.connection() as connection:
+            found = await statuses(connection, by_id)
+        for id_, status in found.items():
+            body = by_id[id_]
+            if (body.get("status") or {}).get("state") != status:
+                self._queue.add(body["metadata"]["name"])
 
     async def _lost(self, attempt: OpenDispatch) -> None:
         # Missed twice, so that a deletion by a user, which means cancel, is acted on before.
@@ -87,8 +119,19 @@ class Sweep:
             if (finished_at := _recorded_at(body)) is not None
         ]
         finished.sort(key=lambda pair: pair[0], reverse=True)
-        for place, (finished_at, body) in enumerate(finished):
-            if now - finished_at > self._life(body, place):
+        spent = [
+            body
+            for place, (finished_at, body) in enumerate(finished)
+            if now - finished_at > self._life(body, place)
+        ]
+        if not spent:
+            return
+        async with self._database.connection() as connection:
+            deletable = await forget_spent(
+                connection, {body["metadata"]["uid"]: job_id(body) for body in spent}
+            )
+        for body in spent:
+            if body["metadata"]["uid"] in deletable:
                 await self._delete(body)
 
     def _life(self, body: Object, place: int) -> timedelta:

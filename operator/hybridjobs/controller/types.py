@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.workqueue import WorkQueue
-from hybridjobs.errors import ConfigurationError
+from hybridjobs.errors import ClusterUnavailable, ConfigurationError, DatabaseUnavailable
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, Kubernetes, NotFound
 from hybridjobs.model import JobType
 from hybridjobs.store.database import Database
@@ -36,23 +36,39 @@ class TypeMirror:
         self._cache = cache
         self._queue = queue
         self._namespace = namespace
+        self._complete = False
 
     async def read_all(self) -> None:
-        """Mirror the full list; a type that is not in it is marked as deleted."""
+        """Mirror the full list: what events have not told, or the database could not take."""
+        before = list(self._cache.types.values())
         bodies = await self._kubernetes.list(HYBRIDJOB_TYPES, self._namespace)
         for body in bodies:
             await self._put(body)
-        async with self._database.connection() as connection:
-            await delete_other_types(connection, [body["spec"]["type"] for body in bodies])
+        listed = {body["metadata"]["uid"] for body in bodies}
+        if not self._complete:
+            async with self._database.connection() as connection:
+                await delete_other_types(connection, [body["spec"]["type"] for body in bodies])
+        for job_type in before:
+            if job_type.uid not in listed:
+                await self._delete(job_type.spec.type, job_type.uid)
+        self._complete = True
 
     async def on_event(self, kind: str | None, body: Object) -> None:
-        """One watch event."""
-        if kind == "DELETED":
-            self._cache.types.pop(body["spec"]["type"], None)
-            async with self._database.connection() as connection:
-                await delete_type(connection, body["metadata"]["uid"])
-        else:
-            await self._put(body)
+        """One watch event. What the database cannot take now, the next `read_all` brings."""
+        try:
+            if kind == "DELETED":
+                await self._delete(body["spec"]["type"], body["metadata"]["uid"])
+            else:
+                await self._put(body)
+        except (DatabaseUnavailable, ClusterUnavailable) as error:
+            log.warning("job type put off", name=body["metadata"]["name"], error=error.detail)
+
+    async def _delete(self, type_: str, uid: str) -> None:
+        async with self._database.connection() as connection:
+            await delete_type(connection, uid)
+        known = self._cache.types.get(type_)
+        if known is not None and known.uid == uid:
+            del self._cache.types[type_]
 
     async def _put(self, body: Object) -> None:
         metadata = body["metadata"]
@@ -66,9 +82,11 @@ class TypeMirror:
         except ValidationError as error:
             await self._say(body, "False", "Invalid", str(error)[:1024])
             return
+        known = self._cache.types.get(job_type.spec.type)
+        if known and known.uid == job_type.uid and known.generation > job_type.generation:
+            return  # from a list that an event has overtaken
         async with self._database.connection() as connection:
             await upsert_type(connection, job_type)
-        known = self._cache.types.get(job_type.spec.type)
         self._cache.types[job_type.spec.type] = job_type
         if known is None:
             # HybridJobs that waited for this type.
@@ -123,9 +141,7 @@ async def apply_shipped_types(
     shipped = set()
     ours = await kubernetes.list(HYBRIDJOB_TYPES, namespace, labels=selector)
     owned = {body["metadata"]["name"] for body in ours}
-    there = {
-        body["metadata"]["name"] for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace)
-    }
+    there = {body["metadata"]["name"] for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace)}
     for body in await asyncio.to_thread(_read_types, folder):
         name = body["metadata"]["name"]
         shipped.add(name)

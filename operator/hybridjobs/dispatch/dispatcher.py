@@ -7,6 +7,7 @@ created twice is one, since its name follows from the job's id.
 
 import asyncio
 from collections.abc import Iterable
+from datetime import timedelta
 
 import structlog
 
@@ -22,14 +23,17 @@ from hybridjobs.kube.client import (
     TooManyRequests,
 )
 from hybridjobs.kube.manifests import Object, hybridjob
-from hybridjobs.model import Claim
-from hybridjobs.store.claim import claim, forget_uid, mark_dispatched
+from hybridjobs.model import AttemptEnd, Claim, Outcome
+from hybridjobs.store.claim import claim, forget_uid, mark_dispatched, waited_since_claim
 from hybridjobs.store.database import Database
+from hybridjobs.store.outcome import record_outcome
 
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 1.0
 _PARALLEL = 16
+_NOT_THE_JOBS = {401, 403, 404}  # rights, a quota, CRDs not yet there: waited for
+_REFUSED_FOR = timedelta(minutes=5)
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -91,10 +95,22 @@ class Dispatcher:
             except TooManyRequests as error:
                 raise ClusterUnavailable(error.message, retry_after=error.retry_after) from error
             except ApiError as error:
-                # Stays open and unconfirmed, so it is tried again; nothing else waits for it.
-                log.error("HybridJob refused", job_id=str(claimed.job_id), error=str(error))
+                await self._refused(claimed, error)
                 return False
             return True
+
+    async def _refused(self, claimed: Claim, error: ApiError) -> None:
+        """The attempt stays open and unconfirmed, so it is tried again; but not for ever."""
+        log.error("HybridJob refused", job_id=str(claimed.job_id), error=str(error))
+        if error.status in _NOT_THE_JOBS:
+            return
+        async with self._database.connection() as connection:
+            waited = await waited_since_claim(connection, claimed)
+        if waited is None or waited < _REFUSED_FOR:
+            return
+        end = AttemptEnd(Outcome.NEVER_STARTED, error.reason or "Refused", error.message)
+        async with self._database.transaction() as connection:
+            await record_outcome(connection, claimed.job_id, claimed.attempt, end)
 
     async def _say(self, claimed: Claim) -> None:
         namespace = claimed.namespace or self._namespace
@@ -127,7 +143,10 @@ class Dispatcher:
             found = await self._kubernetes.get(HYBRIDJOBS, namespace, name)
         if found["spec"].get("jobId") != str(claimed.job_id):
             raise Conflict(409, "NameConflict", f"{name} belongs to another job")
-        if found["spec"].get("attempt") == claimed.attempt:
+        if "deletionTimestamp" in found["metadata"]:
+            raise Conflict(409, "BeingDeleted", f"{name} is being deleted")
+        # A higher one: the database was restored from before it, and counts up to it again.
+        if found["spec"].get("attempt", 0) >= claimed.attempt:
             return found
         # One of an earlier attempt, whose uid the row no longer knows.
         body["metadata"]["uid"] = found["metadata"]["uid"]

@@ -29,6 +29,8 @@ from hybridjobs.model import GROUP, VERSION
 Object = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+_JSON = "application/json, */*"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY = "application/apply-patch+yaml"
 _REQUEST_SECONDS = 30.0
 _PAGE = 500
@@ -150,14 +152,26 @@ class Kubernetes:
         return await self._object("GET", resource.path(namespace, name))
 
     async def list(
-        self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
     ) -> list[Object]:
-        """Every object that matches the selectors, read page by page."""
+        """Every object that matches the selectors, or its metadata, read page by page."""
         items: list[Object] = []
         query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
         while True:
-            page = await self._object("GET", resource.path(namespace), query=query)
-            items += page["items"]
+            data = await self._request(
+                "GET",
+                resource.path(namespace),
+                query=query,
+                accept=_METADATA if metadata_only else _JSON,
+            )
+            page: Object = json.loads(data)
+            items += page["items"] or []  # null in an empty list of metadata
             token = page["metadata"].get("continue")
             if not token:
                 return items
@@ -221,8 +235,9 @@ class Kubernetes:
         """The log's last `max_bytes`, decoded; bytes that are no UTF-8 are replaced."""
         # limitBytes keeps the beginning, so the tail is asked for by lines and cut here.
         query = {"container": container, "tailLines": str(max_bytes // 32)}
-        data = await self._request("GET", PODS.path(namespace, pod, "log"), query=query)
-        return data[-max_bytes:].decode(errors="replace")
+        path = PODS.path(namespace, pod, "log")
+        data = await self._request("GET", path, query=query, last_bytes=max_bytes)
+        return data.decode(errors="replace")
 
     async def _object(
         self,
@@ -249,10 +264,12 @@ class Kubernetes:
         *,
         query: dict[str, str],
         content_type: str = "application/json",
+        accept: str = _JSON,
+        last_bytes: int | None = None,
     ) -> bytes:
         if self._client is None:
             raise RuntimeError("Kubernetes is used outside its context")
-        headers = {"Content-Type": content_type, "Accept": "application/json, */*"}
+        headers = {"Content-Type": content_type, "Accept": accept}
         queries: list[tuple[str, str]] = [(name, value) for name, value in query.items() if value]
         await self._client.update_params_for_auth(
             headers, queries, ["BearerToken"], path, method, body
@@ -262,12 +279,23 @@ class Kubernetes:
             response = await self._client.call_api(
                 method, url, headers, body, _request_timeout=_REQUEST_SECONDS
             )
+            if last_bytes is not None and response.status < 400:
+                return await _tail(response.response.content, last_bytes)
             data: bytes = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ClusterUnavailable(f"the Kubernetes API does not answer: {error!r}") from error
         if response.status >= 400:
             raise _error(response.status, data, response.headers.get("Retry-After"))
         return data
+
+
+async def _tail(content: aiohttp.StreamReader, size: int) -> bytes:
+    """The last `size` bytes of a body that may be much longer than fits in memory."""
+    tail = bytearray()
+    async for chunk in content.iter_chunked(size):
+        tail += chunk
+        del tail[:-size]
+    return bytes(tail)
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

@@ -1,5 +1,6 @@
 """What happens while an attempt is open. Every write names (job, attempt) and requires it open."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,12 +28,25 @@ FROM hybridjobs.background_jobs job
 LEFT JOIN hybridjobs.job_attempts last ON last.job_id = job.id AND last.attempt = job.attempt
 WHERE job.id = %s
 """
+# Like every statement that writes both, it takes the job's row before the attempt's. What stands
+# for the row is noted here too: a dispatcher killed after its create never comes to say so.
 _BIND_HYBRIDJOB = """
-UPDATE hybridjobs.job_attempts
-SET hybridjob_uid = coalesce(hybridjob_uid, %(uid)s),
-    dispatched_at = coalesce(dispatched_at, now())
-WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
-RETURNING hybridjob_uid
+WITH job AS (
+    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
+), bound AS (
+    UPDATE hybridjobs.job_attempts attempt
+    SET hybridjob_uid = coalesce(attempt.hybridjob_uid, %(uid)s),
+        dispatched_at = coalesce(attempt.dispatched_at, now())
+    FROM job
+    WHERE attempt.job_id = job.id AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
+    RETURNING attempt.job_id, attempt.hybridjob_uid
+), noted AS (
+    UPDATE hybridjobs.background_jobs job
+    SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
+    FROM bound
+    WHERE job.id = bound.job_id AND bound.hybridjob_uid = %(uid)s AND job.resource_uid IS NULL
+)
+SELECT hybridjob_uid FROM bound
 """
 _BIND_JOB = """
 UPDATE hybridjobs.job_attempts SET job_uid = coalesce(job_uid, %(uid)s)
@@ -40,13 +54,16 @@ WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
 RETURNING job_uid
 """
 _START = """
-WITH started AS (
-    UPDATE hybridjobs.job_attempts
-    SET started_at = coalesce(started_at, %(started_at)s), pod_name = %(pod_name)s,
-        pod_uid = coalesce(pod_uid, %(pod_uid)s)
-    WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
-      AND coalesce(pod_uid, %(pod_uid)s) = %(pod_uid)s
-    RETURNING job_id, started_at
+WITH job AS (
+    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
+), started AS (
+    UPDATE hybridjobs.job_attempts attempt
+    SET started_at = coalesce(attempt.started_at, %(started_at)s), pod_name = %(pod_name)s,
+        pod_uid = coalesce(attempt.pod_uid, %(pod_uid)s)
+    FROM job
+    WHERE attempt.job_id = job.id AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
+      AND coalesce(attempt.pod_uid, %(pod_uid)s) = %(pod_uid)s
+    RETURNING attempt.job_id, attempt.started_at
 )
 UPDATE hybridjobs.background_jobs job
 SET status = 'processing', started_at = started.started_at
@@ -92,12 +109,14 @@ ORDER BY lease_until LIMIT 100
 """
 _OPEN_DISPATCHED = """
 SELECT attempt.job_id, attempt.attempt, attempt.hybridjob_uid, job.resource_name,
-       job.cancel_requested_at IS NOT NULL AS cancel_requested
+       attempt.dispatched_at < now() - %(settled)s AS settled
 FROM hybridjobs.job_attempts attempt
 JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
-WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod'
-  AND attempt.dispatched_at < now() - %(older_than)s
+WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod' AND attempt.dispatched_at IS NOT NULL
 ORDER BY attempt.job_id
+"""
+_STATUSES = """
+SELECT id, status FROM hybridjobs.background_jobs WHERE id = ANY(%s)
 """
 
 
@@ -138,13 +157,13 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class OpenDispatch:
-    """An open attempt that should have a HybridJob in the cluster."""
+    """An open attempt that should have a HybridJob; `settled`: a list made now must show it."""
 
     job_id: UUID
     attempt: int
     hybridjob_uid: str | None
     resource_name: str | None
-    cancel_requested: bool
+    settled: bool
 
 
 async def read_job(connection: AsyncConnection[DictRow], job_id: UUID) -> JobState | None:
@@ -154,10 +173,18 @@ async def read_job(connection: AsyncConnection[DictRow], job_id: UUID) -> JobSta
 
 
 async def bind_hybridjob(
-    connection: AsyncConnection[DictRow], job_id: UUID, attempt: int, uid: str
+    connection: AsyncConnection[DictRow],
+    job_id: UUID,
+    attempt: int,
+    *,
+    namespace: str,
+    name: str,
+    uid: str,
 ) -> str:
-    """Record which HybridJob stands for the attempt; the first one wins and is returned."""
-    row = await _guarded(connection, _BIND_HYBRIDJOB, job_id, attempt, uid=uid)
+    """Record which HybridJob stands for the attempt; the uid of the first one wins, and returns."""
+    row = await _guarded(
+        connection, _BIND_HYBRIDJOB, job_id, attempt, namespace=namespace, name=name, uid=uid
+    )
     return str(row["hybridjob_uid"])
 
 
@@ -244,11 +271,19 @@ async def expired_leases(connection: AsyncConnection[DictRow]) -> list[tuple[UUI
 
 
 async def open_dispatches(
-    connection: AsyncConnection[DictRow], *, older_than: timedelta
+    connection: AsyncConnection[DictRow], *, settled: timedelta
 ) -> list[OpenDispatch]:
-    """Every open attempt whose HybridJob was confirmed at least `older_than` ago."""
-    cursor = await connection.execute(_OPEN_DISPATCHED, {"older_than": older_than})
+    """Every open attempt with a confirmed HybridJob; `settled` is how long ago makes it so."""
+    cursor = await connection.execute(_OPEN_DISPATCHED, {"settled": settled})
     return [OpenDispatch(**row) for row in await cursor.fetchall()]
+
+
+async def statuses(
+    connection: AsyncConnection[DictRow], job_ids: Iterable[UUID]
+) -> dict[UUID, Status]:
+    """The status of each of these jobs that has a row."""
+    cursor = await connection.execute(_STATUSES, [list(job_ids)])
+    return {row["id"]: Status(row["status"]) for row in await cursor.fetchall()}
 
 
 async def _guarded(

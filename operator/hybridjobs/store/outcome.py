@@ -1,8 +1,9 @@
 """How attempts end: once each, in one transaction with what follows for the job."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from math import isfinite
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -12,6 +13,8 @@ from hybridjobs import codec, policy
 from hybridjobs.ids import new_id
 from hybridjobs.model import AttemptEnd, Outcome, Retry, Status
 from hybridjobs.store.group_commit import GroupCommit
+
+_MAX_RETRY_AFTER_SECONDS = 7 * 86_400.0
 
 # The job first, then the attempt: one lock order everywhere.
 _LOCK = """
@@ -132,6 +135,7 @@ async def record_outcome(
     evidence that was missing (log tail, exit code). Data that Postgres refuses in a result
     (psycopg.DataError) is the caller's to turn into a failure.
     """
+    end = _storable_end(end)
     names = {"job_id": job_id, "attempt": attempt}
     job = await (await connection.execute(_LOCK, names)).fetchone()
     if job is None:
@@ -159,7 +163,7 @@ async def record_outcome(
                 "category": category,
                 "exit_code": end.exit_code,
                 "message": end.message,
-                "log_tail": _storable(end.log_tail),
+                "log_tail": end.log_tail,
                 "started_at": end.started_at,
                 "pod_name": end.pod_name,
                 "spent_retry": isinstance(decision, policy.Again) and decision.spends_retry,
@@ -229,9 +233,22 @@ async def request_cancel(
     return None
 
 
-def _storable(log: str | None) -> str | None:
+def _storable(text: str | None) -> str | None:
     # Postgres text holds every character but NUL, and a container may write NUL.
-    return None if log is None else log.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return None if text is None else text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _storable_end(end: AttemptEnd) -> AttemptEnd:
+    """What a worker said of its failure, within what can be stored and added to a time."""
+    after = end.retry_after_seconds
+    if after is not None:
+        after = min(max(after, 0.0), _MAX_RETRY_AFTER_SECONDS) if isfinite(after) else None
+    return replace(
+        end,
+        message=_storable(end.message),
+        log_tail=_storable(end.log_tail),
+        retry_after_seconds=after,
+    )
 
 
 @dataclass(frozen=True, slots=True)

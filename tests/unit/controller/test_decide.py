@@ -91,7 +91,9 @@ def test_a_job_made_before_a_crash_is_bound() -> None:
 
 def test_a_started_container_makes_it_processing() -> None:
     actions = _decide(BOUND, the_job=job(), the_pod=pod(state=RUNNING))
-    assert [type(each) for each in actions] == [RecordStart, PatchStatus, Wait]
+    assert [type(each) for each in actions] == [RecordStart]
+    again = _decide(STARTED, the_job=job(), the_pod=pod(state=RUNNING))
+    assert [type(each) for each in again] == [PatchStatus, Wait]
 
 
 def test_the_status_of_a_job_that_may_end_at_once_waits() -> None:
@@ -212,8 +214,10 @@ def test_a_type_that_is_missing_is_waited_for_and_then_named() -> None:
     [
         (OPEN, True),
         (BOUND, True),
-        (replace(BOUND, hybridjob_uid="hj-2"), False),
-        (replace(BOUND, attempt=2, open_attempt=2), False),
+        (replace(OPEN, resource_uid=None), True),
+        (replace(BOUND, resource_uid="hj-2", hybridjob_uid="hj-2"), False),
+        (replace(OPEN, attempt=2, open_attempt=2), True),  # just claimed, not yet said
+        (replace(OPEN, attempt=2, open_attempt=2, resource_uid=None), False),
         (BACKOFF, True),
         (replace(BACKOFF, resource_uid=None), False),  # released by us
         (COMPLETED, False),
