@@ -4,11 +4,12 @@ The row is the truth. Level-triggered: nothing here depends on which event led t
 calling it again with the same view is harmless, since every action is guarded where it lands.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from hybridjobs.controller.observe import (
+    after_cancel,
     classify,
     condition,
     container_started_at,
@@ -84,11 +85,6 @@ class RequestCancel:
 
 
 @dataclass(frozen=True, slots=True)
-class WithdrawCancel:
-    """Take back the `spec.cancel` that cancelled an earlier run of a job since run anew."""
-
-
-@dataclass(frozen=True, slots=True)
 class RemoveJob:
     """Delete the Job of an attempt that is closed: it has not begun, or another one has."""
 
@@ -124,7 +120,6 @@ Action = (
     | RecordEnd
     | AddEvidence
     | RequestCancel
-    | WithdrawCancel
     | RemoveJob
     | EndPod
     | ReleaseHybridJob
@@ -140,7 +135,7 @@ def decide(view: View, now: datetime) -> list[Action]:
     actions: list[Action] = []
     if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
         if (hybridjob.get("status") or {}).get("state") == Status.CANCELLED:
-            return [WithdrawCancel()]
+            return []  # of an earlier run: the dispatcher replaces it for the one to come
         actions.append(RequestCancel())
     if row.open_attempt is None:
         return actions + _closed(view, now)
@@ -179,10 +174,7 @@ def _open(view: View, now: datetime) -> list[Action]:
         retry = view.spec.retry if view.spec else Retry()
         exit_codes = set(retry.permanent_exit_codes)
         end = classify(job, pod, reported=row.reported, permanent_exit_codes=exit_codes)
-        if cancel and end.outcome is Outcome.DEADLINE:
-            # That is how a cancel ends a pod.
-            end = replace(end, outcome=Outcome.CANCELLED, reason="Cancelled", message=None)
-        return [*actions, RecordEnd(end)]
+        return [*actions, RecordEnd(after_cancel(end, pod) if cancel else end)]
     started_at = container_started_at(pod)
     if started_at is None:
         return actions + _not_started(view, now, cancel=cancel)

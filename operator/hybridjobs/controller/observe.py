@@ -185,6 +185,17 @@ def classify(
     return end(Outcome.FAILED, terminated.get("reason", "Error"), message)
 
 
+def after_cancel(end: AttemptEnd, pod: Object | None) -> AttemptEnd:
+    """The same end where a cancel was asked for, which lowers the pod's deadline to end it."""
+    if end.outcome is not Outcome.DEADLINE:
+        return end
+    if end.exit_code == 0:
+        # Done in the grace period: its result counts.
+        done = replace(end, outcome=Outcome.SUCCEEDED, reason="Completed", message=None)
+        return _with_result(done, container_state(pod)["terminated"].get("message"))
+    return replace(end, outcome=Outcome.CANCELLED, reason="Cancelled", message=None)
+
+
 def _with_result(end: AttemptEnd, message: str | None) -> AttemptEnd:
     """A container that exits 0 may leave its result, as JSON, in the termination message."""
     if not message:

@@ -171,8 +171,6 @@ class Reconciler:
                 end = await self._with_log(view, end)
                 async with self._database.connection() as connection:
                     await add_evidence(connection, row.job_id, row.attempt, end)
-            case decide.WithdrawCancel():
-                await self._withdraw_cancel(view.hybridjob)
             case decide.RemoveJob(job):
                 await self._delete(JOBS, job)
             case decide.RequestCancel():
@@ -337,19 +335,6 @@ class Reconciler:
             await self._kubernetes.patch(PODS, self._namespace, view.pod["metadata"]["name"], body)
         except NotFound:
             return
-
-    async def _withdraw_cancel(self, hybridjob: Object) -> None:
-        metadata = hybridjob["metadata"]
-        known = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
-        try:
-            await self._kubernetes.patch(
-                HYBRIDJOBS,
-                self._namespace,
-                metadata["name"],
-                {"metadata": known, "spec": {"cancel": None}},
-            )
-        except (Conflict, NotFound):
-            return  # its change is an event
 
     async def _release(self, view: View) -> None:
         metadata = view.hybridjob["metadata"]

@@ -23,7 +23,7 @@ from hybridjobs.kube.client import (
     TooManyRequests,
 )
 from hybridjobs.kube.manifests import Object, hybridjob
-from hybridjobs.model import AttemptEnd, Claim, Outcome
+from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
 from hybridjobs.store.claim import claim, forget_uid, mark_dispatched, waited_since_claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
@@ -120,12 +120,15 @@ class Dispatcher:
             resource = await self._create(body, claimed, name, namespace)
         else:
             try:
+                found = await self._kubernetes.get(HYBRIDJOBS, namespace, name)
+                if _says_cancelled(found):
+                    await self._forget(claimed)
+                    await self._delete(found)
+                    return
                 resource = await self._kubernetes.apply(HYBRIDJOBS, namespace, body, force=True)
             except (Conflict, NotFound):
                 # Deleted meanwhile; the next round, which finds no uid, creates a new one.
-                async with self._database.connection() as connection:
-                    await forget_uid(connection, claimed.job_id, claimed.resource_uid)
-                log.info("HybridJob gone, to be made again", job_id=str(claimed.job_id))
+                await self._forget(claimed)
                 return
         async with self._database.connection() as connection:
             await mark_dispatched(
@@ -136,6 +139,22 @@ class Dispatcher:
                 uid=resource["metadata"]["uid"],
             )
 
+    async def _forget(self, claimed: Claim) -> None:
+        assert claimed.resource_uid is not None
+        async with self._database.connection() as connection:
+            await forget_uid(connection, claimed.job_id, claimed.resource_uid)
+        log.info("HybridJob to be made again", job_id=str(claimed.job_id))
+
+    async def _delete(self, body: Object) -> None:
+        metadata = body["metadata"]
+        await self._kubernetes.delete(
+            HYBRIDJOBS,
+            metadata["namespace"],
+            metadata["name"],
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+        )
+
     async def _create(self, body: Object, claimed: Claim, name: str, namespace: str) -> Object:
         try:
             return await self._kubernetes.create(HYBRIDJOBS, namespace, body)
@@ -145,12 +164,21 @@ class Dispatcher:
             raise Conflict(409, "NameConflict", f"{name} belongs to another job")
         if "deletionTimestamp" in found["metadata"]:
             raise Conflict(409, "BeingDeleted", f"{name} is being deleted")
+        if _says_cancelled(found):
+            await self._delete(found)
+            return await self._kubernetes.create(HYBRIDJOBS, namespace, body)
         # A higher one: the database was restored from before it, and counts up to it again.
         if found["spec"].get("attempt", 0) >= claimed.attempt:
             return found
         # One of an earlier attempt, whose uid the row no longer knows.
         body["metadata"]["uid"] = found["metadata"]["uid"]
         return await self._kubernetes.apply(HYBRIDJOBS, namespace, body, force=True)
+
+
+def _says_cancelled(hybridjob: Object) -> bool:
+    """Whether its cancel is done, and its job since run anew: a cancel cannot be taken back."""
+    status = hybridjob.get("status") or {}
+    return bool(hybridjob["spec"].get("cancel")) and status.get("state") == Status.CANCELLED
 
 
 def _raise_first(results: Iterable[object]) -> None:

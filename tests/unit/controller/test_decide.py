@@ -14,6 +14,7 @@ from hybridjobs.controller.decide import (
     RecordEnd,
     RecordStart,
     ReleaseHybridJob,
+    RemoveJob,
     RequestCancel,
     View,
     Wait,
@@ -187,6 +188,26 @@ def test_a_completed_job_may_finish_its_pod_in_peace_and_a_failed_one_may_not() 
     assert _decide(COMPLETED, **running) == [PatchStatus()]
     failed = replace(COMPLETED, status=Status.FAILED)
     assert _decide(failed, **running) == [EndPod(), PatchStatus()]
+
+
+def test_the_job_of_an_earlier_attempt_is_removed_before_the_next_begins() -> None:
+    second = replace(OPEN, attempt=2, open_attempt=2)
+    again: Any = hybridjob(attempt=2)
+    view = View(second, again, SPEC, None, None, previous=job())
+    assert decide(view, NOW) == [RemoveJob(job()), CreateJob()]
+    over = replace(view, previous=job(FAILED))
+    assert decide(over, NOW) == [CreateJob()]
+
+
+def test_the_job_of_an_attempt_closed_before_its_start_is_removed() -> None:
+    failed = replace(BOUND, open_attempt=None, status=Status.FAILED)
+    assert _decide(failed, the_job=job()) == [RemoveJob(job()), PatchStatus()]
+
+
+def test_a_cancel_of_an_earlier_run_is_left_to_the_dispatcher() -> None:
+    cancelled = {**hybridjob(cancel=True), "status": {"state": "cancelled"}}
+    anew = replace(CLOSED, status=Status.QUEUED)
+    assert _decide(anew, the_hybridjob=cancelled) == []
 
 
 def test_only_a_dispatched_hybridjob_is_released_for_a_long_backoff() -> None:

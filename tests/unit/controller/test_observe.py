@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from hybridjobs.controller.observe import classify, why_not_started
+from hybridjobs.controller.observe import after_cancel, classify, why_not_started
 from hybridjobs.model import Outcome
 from tests.unit.controller.objects import (
     COMPLETE,
@@ -13,6 +13,12 @@ from tests.unit.controller.objects import (
     pod,
     terminated,
 )
+
+
+def deleted(the_pod: dict[str, Any]) -> dict[str, Any]:
+    the_pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:12Z"
+    return the_pod
+
 
 DISRUPTION = condition("DisruptionTarget", "EvictionByEvictionAPI", "evicted")
 POLICY = condition(
@@ -94,6 +100,42 @@ POLICY = condition(
             None,
             (Outcome.DISRUPTED, "OutOfcpu", "no room"),
         ),
+        (
+            job(FAILED),
+            deleted(pod(state=terminated(143))),
+            None,
+            (Outcome.DISRUPTED, "PodDeleted", "its pod was deleted"),
+        ),
+        (
+            job(FAILED),
+            pod(state=RUNNING, phase="Running"),
+            None,
+            (Outcome.DISRUPTED, "PodDeleted", "its pod was deleted"),
+        ),
+        (
+            job(FAILED),
+            deleted(pod(state=terminated(65))),
+            None,
+            (Outcome.PERMANENT, "PermanentError", "exit code 65"),
+        ),
+        (
+            job(FAILED),
+            pod(state=terminated(137, "ContainerStatusUnknown", "not located")),
+            None,
+            (Outcome.DISRUPTED, "ContainerStatusUnknown", "not located"),
+        ),
+        (
+            job(FAILED),
+            pod(state=terminated(1, message="[" * 4000)),
+            None,
+            (Outcome.FAILED, "Error", "[" * 4000),
+        ),
+        (
+            job(FAILED),
+            pod(state=terminated(1, message='{"error": "e", "retryAfter": 1' + "0" * 400 + "}")),
+            None,
+            (Outcome.RETRY_LATER, "RetryLater", "e"),
+        ),
     ],
 )
 def test_how_it_ended(
@@ -122,7 +164,12 @@ def test_times_and_exit_code_are_the_containers() -> None:
 
 @pytest.mark.parametrize(
     ("message", "result"),
-    [('{"n": 1.0}', '{"n": 1.0}'), ("plain words", '"plain words"'), (None, None)],
+    [
+        ('{"n": 1.0}', '{"n": 1.0}'),
+        ("plain words", '"plain words"'),
+        ("[" * 4000, '"' + "[" * 4000 + '"'),
+        (None, None),
+    ],
 )
 def test_a_result_in_the_termination_message(message: str | None, result: str | None) -> None:
     ended = pod(state=terminated(0, "Completed", message))
@@ -163,3 +210,22 @@ def test_why_it_has_not_started(
 
 def test_a_running_container_is_no_reason() -> None:
     assert why_not_started(job(), pod(state=RUNNING))[0] == "NotStarted"
+
+
+def test_a_container_that_the_runtime_could_not_start_has_no_start() -> None:
+    state = terminated(128, "StartError", "no such file")
+    state["terminated"]["startedAt"] = "1970-01-01T00:00:00Z"
+    end = classify(job(FAILED), pod(state=state), reported=None, permanent_exit_codes=set())
+    assert (end.outcome, end.reason, end.started_at) == (Outcome.FAILED, "StartError", None)
+
+
+def test_a_cancelled_pod_may_still_have_done_its_work() -> None:
+    def ended(exit_code: int) -> tuple[Outcome, str | None]:
+        the_pod = pod(state=terminated(exit_code, message="1"), reason="DeadlineExceeded")
+        end = classify(job(FAILED), the_pod, reported=None, permanent_exit_codes=set())
+        assert end.outcome is Outcome.DEADLINE
+        done = after_cancel(end, the_pod)
+        return done.outcome, done.result
+
+    assert ended(143) == (Outcome.CANCELLED, None)
+    assert ended(0) == (Outcome.SUCCEEDED, "1")

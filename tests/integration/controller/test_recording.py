@@ -1,0 +1,110 @@
+"""Statements that the operator shares with others, on a real Postgres."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from hybridjobs.ids import new_id
+from hybridjobs.model import AttemptEnd, Outcome, Status
+from hybridjobs.store import attempts
+from hybridjobs.store.claim import claim, mark_dispatched
+from hybridjobs.store.database import Database
+from hybridjobs.store.jobs import get_job
+from hybridjobs.store.outcome import record_outcome
+from tests.builders import job_type, register
+from tests.conftest import DatabaseUrls
+
+_INSERT = "INSERT INTO hybridjobs.background_jobs (id, type) VALUES (%s, 'test/long')"
+
+
+async def _somebody_waits(connection: AsyncConnection[DictRow]) -> bool:
+    cursor = await connection.execute(
+        "SELECT FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return await cursor.fetchone() is not None
+
+
+@pytest.mark.parametrize("write", ["start", "bind", "mark"])
+async def test_the_jobs_row_is_locked_before_the_attempts(
+    write: str, database_urls: DatabaseUrls
+) -> None:
+    async with Database(database_urls.service, size=4) as database:
+        async with database.connection() as connection:
+            await register(connection, job_type())
+            await connection.execute(_INSERT, [new_id()])
+        async with database.transaction() as connection:
+            [claimed] = await claim(connection, window=10)
+        names = (claimed.job_id, claimed.attempt)
+
+        async def other() -> None:
+            async with database.connection() as connection:
+                if write == "start":
+                    now = datetime.now(UTC)
+                    await attempts.start(
+                        connection, *names, pod_name="p", pod_uid="u", started_at=now
+                    )
+                elif write == "bind":
+                    await attempts.bind_hybridjob(
+                        connection, *names, namespace="n", name="a", uid="u"
+                    )
+                else:
+                    await mark_dispatched(connection, claimed, namespace="n", name="a", uid="u")
+
+        async with database.transaction() as connection:
+            await connection.execute(
+                "SELECT FROM hybridjobs.background_jobs WHERE id = %s FOR UPDATE", [claimed.job_id]
+            )
+            writing = asyncio.create_task(other())
+            async with database.connection() as watching:
+                while not await _somebody_waits(watching):  # noqa: ASYNC110 - on Postgres
+                    await asyncio.sleep(0.01)
+            # Whoever waits for the job must not hold the attempt.
+            await connection.execute(
+                "SELECT FROM hybridjobs.job_attempts WHERE job_id = %s FOR UPDATE NOWAIT",
+                [claimed.job_id],
+            )
+        await writing
+
+
+async def test_binding_notes_what_a_dead_dispatcher_could_not(database_urls: DatabaseUrls) -> None:
+    async with Database(database_urls.service, size=2) as database:
+        async with database.connection() as connection:
+            await register(connection, job_type())
+            await connection.execute(_INSERT, [new_id()])
+        async with database.transaction() as connection:
+            [claimed] = await claim(connection, window=10)
+        async with database.connection() as connection:
+            for uid in ("u", "v"):
+                bound = await attempts.bind_hybridjob(
+                    connection, claimed.job_id, 1, namespace="n", name="a", uid=uid
+                )
+                assert bound == "u"
+            row = await attempts.read_job(connection, claimed.job_id)
+            job = await get_job(connection, claimed.job_id)
+    assert row is not None
+    assert job is not None
+    assert (row.resource_uid, job.namespace, job.resource_name) == ("u", "n", "a")
+
+
+@pytest.mark.parametrize("after", [float("inf"), 1e300, -1.0])
+async def test_a_failure_is_recorded_whatever_its_account_says(
+    after: float, database_urls: DatabaseUrls
+) -> None:
+    async with Database(database_urls.service, size=2) as database:
+        async with database.connection() as connection:
+            await register(connection, job_type())
+            await connection.execute(_INSERT, [new_id()])
+        async with database.transaction() as connection:
+            [claimed] = await claim(connection, window=10)
+        end = AttemptEnd(Outcome.FAILED, "Error", "cut\0off", retry_after_seconds=after)
+        async with database.transaction() as connection:
+            recorded = await record_outcome(connection, claimed.job_id, 1, end)
+        async with database.connection() as connection:
+            job = await get_job(connection, claimed.job_id)
+    assert recorded is not None
+    assert job is not None
+    assert (recorded.status, job.error) == (Status.QUEUED, "cut\N{REPLACEMENT CHARACTER}off")

@@ -1,0 +1,140 @@
+"""What no event tells, on the real API server and a real Postgres."""
+
+import pytest
+
+from hybridjobs.controller.types import TypeMirror
+from hybridjobs.kube.client import HYBRIDJOB_TYPES, HYBRIDJOBS, JOBS, NotFound
+from hybridjobs.kube.names import job_name
+from hybridjobs.model import AttemptEnd, Outcome, Status
+from hybridjobs.store.attempts import statuses
+from hybridjobs.store.database import Database
+from hybridjobs.store.outcome import request_cancel
+from hybridjobs.store.types import list_types
+from tests.conftest import free_port
+from tests.integration.controller.scene import Scene
+
+FAILED = AttemptEnd(Outcome.PERMANENT, "PermanentError", "no")
+
+
+def _body(name: str, namespace: str) -> dict[str, object]:
+    return {
+        "apiVersion": "hybridjobs.dev/v1alpha1",
+        "kind": "HybridJobType",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"type": name},
+    }
+
+
+async def test_a_spent_hybridjob_goes_without_cancelling_anything(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.end(job_id, FAILED)
+    spent = await scene.reconciled(name)
+    await scene.sweep.once()
+    with pytest.raises(NotFound):
+        await scene.see(name)
+
+    await scene.sql("SELECT hybridjobs.retry_failed_job(%s)", job_id)
+    scene.cache.remove_hybridjob(spent)  # its event comes late
+    await scene.reconciler.reconcile(name)
+    assert (await scene.job(job_id)).status is Status.QUEUED
+
+
+async def test_the_hybridjob_of_a_job_run_anew_stays(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.end(job_id, FAILED)
+    await scene.reconciled(name)
+    await scene.sql("SELECT hybridjobs.retry_failed_job(%s)", job_id)
+    await scene.sweep.once()
+    assert (await scene.see(name))["spec"]["attempt"] == 1
+    await scene.dispatcher.dispatch_once()
+    assert (await scene.see(name))["spec"]["attempt"] == 2
+
+
+async def test_a_cancel_during_a_backoff_reaches_the_hybridjob(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.end(job_id, AttemptEnd(Outcome.FAILED, "Error", "boom"))
+    assert (await scene.reconciled(name))["status"]["state"] == "queued"
+    async with scene.database.connection() as connection:
+        await request_cancel(connection, job_id)
+        assert await statuses(connection, [job_id]) == {job_id: Status.CANCELLED}
+    await scene.due()
+    await scene.sweep.once()
+    assert name in await scene.due()
+    assert (await scene.reconciled(name))["status"]["state"] == "cancelled"
+
+
+async def test_a_job_that_vanished_unseen_is_lost_and_run_again(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.reconciled(name)
+    body = await scene.kubernetes.get(JOBS, scene.namespace, job_name(job_id, 1))
+    scene.cache.put_job(body)
+    await scene.kubernetes.delete(
+        JOBS, scene.namespace, body["metadata"]["name"], uid=body["metadata"]["uid"]
+    )
+    await scene.due()
+    await scene.sweep.once()
+    assert name in await scene.due()
+    await scene.reconciler.reconcile(name)
+    job = await scene.job(job_id)
+    assert (job.status, job.retry_count) == (Status.QUEUED, 0)
+    assert job.attempts[0].reason == "JobDeleted"
+
+
+async def test_the_job_of_an_attempt_that_never_started_goes_after_a_crash(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.reconciled(name)
+    await scene.end(job_id, AttemptEnd(Outcome.LOST, "ByTest"))
+    await scene.dispatcher.dispatch_once()
+    await scene.reconciled(name)
+    with pytest.raises(NotFound):
+        await scene.kubernetes.get(JOBS, scene.namespace, job_name(job_id, 1))
+    await scene.kubernetes.get(JOBS, scene.namespace, job_name(job_id, 2))
+
+
+async def test_a_type_that_went_or_came_unseen(scene: Scene) -> None:
+    async def known() -> set[str]:
+        async with scene.database.connection() as connection:
+            return {each.spec.type for each in await list_types(connection)}
+
+    body = _body("came-unseen", scene.namespace)
+    made = await scene.kubernetes.create(HYBRIDJOB_TYPES, scene.namespace, body)
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    async with Database(url, size=1, wait_seconds=0.2) as away:
+        mirror = TypeMirror(
+            away, scene.kubernetes, scene.cache, scene.queue, namespace=scene.namespace
+        )
+        await mirror.on_event("ADDED", made)
+    assert "came-unseen" not in await known()
+    await scene.mirror.read_all()
+    assert "came-unseen" in await known()
+
+    uid = made["metadata"]["uid"]
+    await scene.kubernetes.delete(HYBRIDJOB_TYPES, scene.namespace, "came-unseen", uid=uid)
+    await scene.mirror.read_all()
+    assert "came-unseen" not in await known()
+    assert "came-unseen" not in scene.cache.types
+
+
+async def test_a_payload_that_postgres_cannot_hold_is_refused(scene: Scene) -> None:
+    await scene.made_by_hand("holds-nul", type="test/long", payload={"a": "\0"})
+    status = (await scene.reconciled("holds-nul"))["status"]
+    assert (status["reason"], status["conditions"][0]["status"]) == ("InvalidPayload", "False")
+
+
+async def test_a_deletion_held_up_by_a_finalizer_cancels_at_once(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    body = await scene.see(name)
+    held = {"metadata": {"finalizers": ["test.example/hold"]}}
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, held)
+    await scene.kubernetes.delete(HYBRIDJOBS, scene.namespace, name, uid=body["metadata"]["uid"])
+    await scene.reconciled(name)
+    job = await scene.job(job_id)
+    assert (job.status, job.outcome_reason) == (Status.CANCELLED, "HybridJobDeleted")
+    free = {"metadata": {"finalizers": None}}
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, free)

@@ -1,0 +1,98 @@
+"""Claims become HybridJobs, on the real API server and a real Postgres."""
+
+from hybridjobs.ids import new_id
+from hybridjobs.kube.client import HYBRIDJOBS
+from hybridjobs.kube.names import hybridjob_name
+from hybridjobs.model import Status
+from hybridjobs.store.outcome import request_cancel
+from tests.integration.controller.scene import Scene
+
+_RELEASE = (
+    "UPDATE hybridjobs.job_attempts SET claimed_at = claimed_at - interval '6 s' WHERE job_id = %s"
+)
+
+
+async def test_a_claim_whose_dispatcher_died_is_said_again(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    await scene.sql(
+        "UPDATE hybridjobs.background_jobs SET resource_uid = NULL, resource_name = NULL "
+        "WHERE id = %s",
+        job_id,
+    )
+    await scene.sql(
+        "UPDATE hybridjobs.job_attempts SET dispatched_at = NULL, hybridjob_uid = NULL, "
+        "claimed_at = claimed_at - interval '6 s' WHERE job_id = %s",
+        job_id,
+    )
+    assert await scene.dispatcher.dispatch_once() == 1
+    assert [each.attempt for each in (await scene.job(job_id)).attempts] == [1]
+    assert (await scene.see(await scene.name_of(job_id)))["spec"]["jobId"] == str(job_id)
+
+
+async def test_a_job_cancelled_by_its_spec_can_be_run_anew(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    cancel = {"spec": {"cancel": True}}
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, cancel)
+    for _ in range(3):
+        before = await scene.reconciled(name)
+    assert before["status"]["state"] == "cancelled"
+    await scene.sql("SELECT hybridjobs.retry_failed_job(%s)", job_id)
+    await scene.reconciled(name)
+    assert (await scene.job(job_id)).status is Status.QUEUED
+
+    await scene.dispatcher.dispatch_once()
+    await scene.sql(_RELEASE, job_id)
+    await scene.dispatcher.dispatch_once()
+    after = await scene.see(name)
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["spec"].get("cancel") is None
+    scene.cache.remove_hybridjob(before)  # its event comes late
+    await scene.see(name)
+    await scene.reconciler.reconcile(name)
+    job = await scene.job(job_id)
+    assert (job.status, job.cancel_requested_at) == (Status.QUEUED, None)
+
+
+async def test_a_database_from_a_backup_counts_up_to_the_hybridjob(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    later = {"spec": {"attempt": 3}}
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, later)
+    await scene.sql(
+        "UPDATE hybridjobs.job_attempts SET dispatched_at = NULL, hybridjob_uid = NULL, "
+        "claimed_at = claimed_at - interval '6 s' WHERE job_id = %s",
+        job_id,
+    )
+    await scene.sql(
+        "UPDATE hybridjobs.background_jobs SET resource_uid = NULL WHERE id = %s", job_id
+    )
+    assert await scene.dispatcher.dispatch_once() == 1
+    assert (await scene.see(name))["spec"]["attempt"] == 3
+    assert (await scene.job(job_id)).attempts[0].dispatched_at is not None
+
+
+async def test_a_name_that_is_taken_ends_the_attempt_in_time(scene: Scene) -> None:
+    job_id = new_id()
+    await scene.made_by_hand(hybridjob_name("test/long", job_id), type="test/long")
+    await scene.sql(
+        "INSERT INTO hybridjobs.background_jobs (id, type) VALUES (%s, 'test/long')", job_id
+    )
+    assert await scene.dispatcher.dispatch_once() == 0
+    assert (await scene.job(job_id)).attempts[0].ended_at is None
+    await scene.sql(
+        "UPDATE hybridjobs.job_attempts SET claimed_at = claimed_at - interval '6 min' "
+        "WHERE job_id = %s",
+        job_id,
+    )
+    assert await scene.dispatcher.dispatch_once() == 0
+    [attempt] = (await scene.job(job_id)).attempts
+    assert (attempt.outcome, attempt.reason) == ("never_started", "NameConflict")
+
+
+async def test_a_cancel_asked_for_before_the_hybridjob_exists(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    async with scene.database.connection() as connection:
+        await request_cancel(connection, job_id)
+    await scene.reconciled(await scene.name_of(job_id))
+    assert (await scene.job(job_id)).status is Status.CANCELLED

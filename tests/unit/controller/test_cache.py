@@ -1,0 +1,60 @@
+from typing import Any
+
+from hybridjobs.controller.cache import Cache
+from tests.unit.controller.objects import JOB_ID, hybridjob, job, pod
+
+NAME = "test-long-b302099a8057"
+
+
+def _hybridjob(uid: str = "hj-1", **spec: Any) -> dict[str, Any]:
+    body = hybridjob(**spec)
+    body["metadata"]["uid"] = uid
+    return body
+
+
+def _pod() -> dict[str, Any]:
+    body = pod()
+    body["metadata"]["labels"] = {"batch.kubernetes.io/job-name": f"hj-{JOB_ID}-1"}
+    return body
+
+
+def test_the_answer_to_a_write_does_not_hide_what_a_watch_told_since() -> None:
+    cache = Cache()
+    known, newer = _hybridjob(attempt=1), _hybridjob(attempt=2)
+    cache.put_hybridjob(known)
+    cache.put_hybridjob(newer)
+    cache.replace_hybridjob(known, _hybridjob(attempt=1))
+    assert cache.hybridjobs[NAME] is newer
+    answer = _hybridjob(attempt=2)
+    cache.replace_hybridjob(newer, answer)
+    assert cache.hybridjobs[NAME] is answer
+
+
+def test_a_late_deletion_leaves_the_successor_and_is_acted_on() -> None:
+    cache = Cache()
+    successor = _hybridjob("hj-2")
+    cache.put_hybridjob(successor)
+    cache.remove_hybridjob(_hybridjob("hj-1"))
+    cache.remove_hybridjob(_hybridjob("hj-0"))
+    assert cache.hybridjobs[NAME] is successor
+    assert [body["metadata"]["uid"] for body in cache.deleted[NAME]] == ["hj-1", "hj-0"]
+
+
+def test_a_job_told_by_the_watch_stands_against_the_answer_to_its_create() -> None:
+    cache = Cache()
+    told = job()
+    cache.put_job(told)
+    cache.add_job(job())
+    assert cache.job(told["metadata"]["name"]) is told
+
+
+def test_a_log_is_kept_until_it_is_taken_or_its_job_goes() -> None:
+    cache = Cache()
+    cache.keep_log(_pod(), "of no known Job")
+    assert not cache.has_log(_pod())
+    cache.put_job(job())
+    cache.keep_log(_pod(), "tail")
+    assert (cache.take_log(_pod()), cache.take_log(_pod())) == ("tail", None)
+    cache.keep_log(_pod(), "tail")
+    cache.remove_job(job())
+    assert cache.take_log(_pod()) is None
