@@ -16,6 +16,7 @@ from hybridjobs import codec
 from hybridjobs.controller import decide
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion
+from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import is_ended, is_finished, job_id
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
 from hybridjobs.controller.workqueue import WorkQueue
@@ -28,7 +29,6 @@ from hybridjobs.kube.client import (
     NAMESPACES,
     PODS,
     AlreadyExists,
-    ApiError,
     Conflict,
     Forbidden,
     Invalid,
@@ -37,7 +37,7 @@ from hybridjobs.kube.client import (
     Resource,
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job
-from hybridjobs.model import GROUP, MAX_LOG_TAIL_BYTES, AttemptEnd, Outcome
+from hybridjobs.model import GROUP, AttemptEnd, Outcome
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.claim import forget_uid
@@ -69,6 +69,7 @@ class Reconciler:
         self._queue = queue
         self._namespace = namespace
         self._worker = worker
+        self._logs = PodLogs(kubernetes, cache, namespace=namespace)
 
     async def run(self, workers: int) -> None:
         """Work until cancelled."""
@@ -117,7 +118,7 @@ class Reconciler:
             await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
             return
         view = await self._view(hybridjob, row)
-        await self._read_log_early(view)
+        await self._logs.read_early(view)
         for action in decide.decide(view, datetime.now(UTC)):
             await self._do(action, view)
 
@@ -168,7 +169,7 @@ class Reconciler:
                     await self._delete(JOBS, view.job)
                 self._queue.add(name)
             case decide.AddEvidence(end):
-                end = await self._with_log(view, end)
+                end = await self._logs.added(view, end)
                 async with self._database.connection() as connection:
                     await add_evidence(connection, row.job_id, row.attempt, end)
             case decide.RemoveJob(job):
@@ -268,7 +269,7 @@ class Reconciler:
 
     async def _record_end(self, view: View, end: AttemptEnd) -> None:
         row = view.row
-        end = await self._with_log(view, end)
+        end = await self._logs.added(view, end)
         try:
             async with self._database.transaction() as connection:
                 recorded = await record_outcome(connection, row.job_id, row.attempt, end)
@@ -293,40 +294,6 @@ class Reconciler:
                 reason=end.reason,
                 status=recorded.status.value,
             )
-
-    async def _read_log_early(self, view: View) -> None:
-        """Read the log while it lasts: a drained pod vanishes before its Job is terminal."""
-        if view.pod is None or view.row.has_log or not is_ended(view.pod):
-            return
-        if not self._cache.has_log(view.pod):
-            text = await self._log_of(view.pod)
-            if text is not None:
-                self._cache.keep_log(view.pod, text)
-
-    async def _with_log(self, view: View, end: AttemptEnd) -> AttemptEnd:
-        if view.pod is None:
-            return end
-        text = self._cache.take_log(view.pod)
-        if text is None:
-            text = await self._log_of(view.pod)
-        return replace(end, log_tail=text)
-
-    async def _log_of(self, pod: Object) -> str | None:
-        """The tail of the pod's log; None where the kubelet no longer has it, or never had."""
-        try:
-            return await self._kubernetes.pod_log(
-                self._namespace,
-                pod["metadata"]["name"],
-                container=names.CONTAINER,
-                max_bytes=MAX_LOG_TAIL_BYTES,
-            )
-        except ApiError:
-            return None
-        except ClusterUnavailable as error:
-            # The API server passes on a kubelet that does not answer as a 5xx: a lost node must
-            # not keep the outcome from being recorded.
-            log.warning("log not read", pod=pod["metadata"]["name"], error=error.detail)
-            return None
 
     async def _end_pod(self, view: View) -> None:
         assert view.pod is not None
