@@ -17,6 +17,9 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from hybridjobs.errors import DatabaseUnavailable
 from hybridjobs.store.migrate import check
 
+# Read-only: after a failover this connection leads to what has become the standby.
+_AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+
 
 class Database:
     """A pool of connections whose rows are dicts and whose statements commit one by one."""
@@ -50,7 +53,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield connection
-        except (PoolTimeout, PoolClosed, psycopg.OperationalError) as error:
+        except (*_AWAY, PoolTimeout, PoolClosed) as error:
             raise DatabaseUnavailable(f"the database does not answer: {error}") from error
 
     @asynccontextmanager
