@@ -49,7 +49,7 @@ _KEEP_ALIVE_SECONDS = 75  # longer than the load balancers before us, so that th
 _GRACE_SECONDS = 20
 _BACKLOG = 2048
 # Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
-_GC_THRESHOLDS = (20_000, 20, 20)
+GC_THRESHOLDS = (20_000, 20, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Ingress:
                         ready.set()
                         log.info("ingress ready", dispatch=settings.dispatch)
                         gc.freeze()
-                        gc.set_threshold(*_GC_THRESHOLDS)
+                        gc.set_threshold(*GC_THRESHOLDS)
                         await parts.until(stop)
                         ready.clear()
                 finally:

@@ -92,8 +92,9 @@ class GitHubWebhooks:
         except InvalidInput:
             _parsed(payload)  # says better what is wrong, where it is the JSON
             raise
-        await respond(send, 200 if answer.finished else 202, _body(answer))
-        return "replayed" if answer.replayed else "accepted"
+        replayed = answer.replayed
+        await respond(send, 200 if answer.finished else 202, _body(answer, replayed=replayed))
+        return "replayed" if replayed else "accepted"
 
     def _verify(self, body: bytes, signature: bytes) -> None:
         valid = False
@@ -171,9 +172,9 @@ def _text(payload: bytes) -> str:
         raise InvalidInput(f"the payload is not UTF-8 at byte {error.start}", status=400) from None
 
 
-def _body(answer: Answer) -> bytes:
+def _body(answer: Answer, *, replayed: bool) -> bytes:
     text = f'{{"jobs":[{",".join(job.json() for job in answer.jobs)}]'
-    if answer.replayed:
+    if replayed:
         text += ',"replayed":true'
     if answer.refused:
         refused = [

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from hybridjobs.model import Enqueued
 
-_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 7, 8, 10)
 
 

@@ -110,8 +110,8 @@ def _new(job: NewJob) -> Enqueued:
     return Enqueued(job.id, job.type, status, created=True)
 
 
-# While one batch waits for the disk, the next is parsed and inserted.
-_LANES = 2
+# While one batch waits for the disk, others are parsed and inserted.
+_LANES = 3
 
 
 class Enqueuer:

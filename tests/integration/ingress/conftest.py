@@ -96,12 +96,13 @@ async def running(
     ingress = Ingress(settings(database_url, **changes), keys=keys)
     stop = asyncio.Event()
     task = asyncio.create_task(ingress.run(stop))
-    await asyncio.wait([task, ingress.ports], return_when=asyncio.FIRST_COMPLETED)
+    futures: list[asyncio.Future[Any]] = [task, ingress.ports]
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     ports = ingress.ports.result()
     async with AsyncExitStack() as stack:
-        clients = [
+        webhooks, api, workers, health = [
             await stack.enter_async_context(
                 httpx.AsyncClient(
                     base_url=f"http://127.0.0.1:{port}",
@@ -113,7 +114,7 @@ async def running(
         ]
         database = await stack.enter_async_context(Database(database_url, size=4))
         try:
-            yield Running(ports, *clients, database, stop, task)
+            yield Running(ports, webhooks, api, workers, health, database, stop, task)
         finally:
             stop.set()
             await task
@@ -162,9 +163,11 @@ async def quick_ingress(
     async with AsyncExitStack() as stack:
 
         async def start(*types: JobType, **changes: Any) -> Running:
-            async with Database(database_urls.service, size=1) as database:
-                async with database.connection() as connection:
-                    await register(connection, *types)
+            async with (
+                Database(database_urls.service, size=1) as database,
+                database.connection() as connection,
+            ):
+                await register(connection, *types)
             return await stack.enter_async_context(running(database_urls.service, **changes))
 
         yield start

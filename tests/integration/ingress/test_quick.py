@@ -20,9 +20,11 @@ Start = Callable[..., Any]
 
 
 async def eventually(running: Running, job_id: str, status: Status) -> None:
-    async with asyncio.timeout(20):
-        while (await running.job(job_id)).status is not status:
-            await asyncio.sleep(0.05)
+    for _ in range(400):
+        if (await running.job(job_id)).status is status:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"job {job_id} is not {status}")
 
 
 async def test_a_quick_job_is_answered_with_its_result(quick_ingress: Start) -> None:

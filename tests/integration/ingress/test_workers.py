@@ -201,7 +201,7 @@ async def test_tokens_by_other_algorithms_are_refused(worker: Worker) -> None:
 
     for token in (
         jwt.encode({"iss": "x"}, "secret" * 8, algorithm="HS256", headers={"kid": "rsa"}),
-        jwt.encode({"iss": "x"}, None, algorithm="none", headers={"kid": "rsa"}),
+        jwt.encode({"iss": "x"}, "", algorithm="none", headers={"kid": "rsa"}),
     ):
         assert (await worker.ask("GET", "payload", token=token)).status_code == 401
     answer = await worker.ingress.workers.get(f"/worker/v1/attempts/{worker.job_id}/1/payload")

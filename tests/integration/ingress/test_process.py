@@ -1,0 +1,241 @@
+"""The ingress as the process that it is in production: its start, its end, its log."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from hybridjobs.ingress.app import Ingress
+from hybridjobs.store.embedded import EmbeddedPostgres
+from tests.builders import job_type, register
+from tests.conftest import DatabaseUrls, free_port
+from tests.integration.ingress.conftest import SECRET, TOKEN, running, settings
+from tests.recorded import deliveries, signed_headers
+
+OPENED = next(d for d in deliveries() if d.event == "pull_request" and d.action == "opened")
+COMMAND = "from hybridjobs.cli import main; main()"
+
+
+class Process:
+    """`hybridjobs ingress`, without a cluster."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ports: dict[str, int]) -> None:
+        self.process = process
+        self.ports = ports
+        assert process.stderr is not None
+        self._log = asyncio.create_task(process.stderr.read())
+
+    def url(self, listener: str) -> str:
+        return f"http://127.0.0.1:{self.ports[listener]}"
+
+    async def ready(self) -> None:
+        async with httpx.AsyncClient() as client:
+            for _ in range(400):
+                try:
+                    if (await client.get(f"{self.url('health')}/readyz")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                if self.process.returncode is not None:
+                    break
+                await asyncio.sleep(0.05)
+        pytest.fail(f"not ready: {await self.end(signal.SIGKILL)}")
+
+    async def deliver(self, client: httpx.AsyncClient, delivery_id: str) -> int:
+        answer = await client.post(
+            f"{self.url('webhook')}/webhooks/github",
+            content=OPENED.payload,
+            headers=signed_headers(SECRET, OPENED, delivery_id=delivery_id),
+        )
+        return answer.status_code
+
+    async def end(self, how: signal.Signals) -> tuple[int, str]:
+        """Send the signal; the exit code and all of the log."""
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+        code = await self.process.wait()
+        return code, (await self._log).decode()
+
+
+@asynccontextmanager
+async def started(database_url: str, **environment: str) -> AsyncIterator[Process]:
+    ports = {name: free_port() for name in ("webhook", "api", "worker", "health")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        COMMAND,
+        "ingress",
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            **os.environ,
+            **{f"HYBRIDJOBS_{name.upper()}_PORT": str(port) for name, port in ports.items()},
+            "HYBRIDJOBS_DATABASE_URL": database_url,
+            "HYBRIDJOBS_BIND": "127.0.0.1",
+            "HYBRIDJOBS_DISPATCH": "false",
+            "HYBRIDJOBS_GITHUB_WEBHOOK_SECRET": SECRET,
+            "HYBRIDJOBS_API_TOKEN": TOKEN,
+            **environment,
+        },
+    )
+    running = Process(process, ports)
+    try:
+        yield running
+    finally:
+        await running.end(signal.SIGKILL)
+
+
+@pytest.fixture
+async def types(database_urls: DatabaseUrls) -> None:
+    async with await psycopg.AsyncConnection.connect(
+        database_urls.service, autocommit=True, row_factory=dict_row
+    ) as connection:
+        await register(connection, job_type(events=["github/pull_request.opened"]))
+
+
+async def _keys(url: str) -> set[str]:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        cursor = await connection.execute("SELECT key FROM hybridjobs.background_jobs")
+        return {row[0] for row in await cursor.fetchall()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_with_0(
+    database_urls: DatabaseUrls, types: None, number: signal.Signals
+) -> None:
+    async with started(database_urls.service) as process, httpx.AsyncClient() as client:
+        await process.ready()
+        assert await process.deliver(client, "one") == 202
+        code, log = await process.end(number)
+    assert code == 0, log
+    assert "ingress stopped" in log
+    assert await _keys(database_urls.service) == {"one"}
+
+
+async def test_killed_under_load_every_2xx_has_its_row(
+    database_urls: DatabaseUrls, types: None
+) -> None:
+    accepted: set[str] = set()
+    async with started(database_urls.service) as process, httpx.AsyncClient() as client:
+        await process.ready()
+
+        async def deliver(number: int) -> None:
+            for sent in range(10_000):
+                delivery_id = f"{number}-{sent}"
+                try:
+                    if await process.deliver(client, delivery_id) == 202:
+                        accepted.add(delivery_id)
+                except httpx.TransportError:
+                    return
+
+        load = asyncio.gather(*(deliver(number) for number in range(8)))
+        for _ in range(400):
+            if len(accepted) > 100:
+                break
+            await asyncio.sleep(0.05)
+        code, _ = await process.end(signal.SIGKILL)
+        await load
+    assert code == -signal.SIGKILL
+    assert len(accepted) > 100
+    assert accepted <= await _keys(database_urls.service)
+
+
+async def test_its_log_holds_no_secret_and_no_payload(
+    database_urls: DatabaseUrls, database_url: str, types: None
+) -> None:
+    async with (
+        started(database_urls.service, HYBRIDJOBS_LOG_LEVEL="debug") as process,
+        httpx.AsyncClient() as client,
+    ):
+        await process.ready()
+        api = f"{process.url('api')}/api/jobs"
+        assert await process.deliver(client, "one") == 202
+        await client.post(api, headers={"Authorization": f"Bearer {TOKEN}x"}, content="{")
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as owner:
+            await owner.execute("ALTER TABLE hybridjobs.background_jobs RENAME COLUMN key TO gone")
+        assert await process.deliver(client, "two") == 500
+        await client.post(
+            api,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            content='{"type":"test/long","payload":{"note":"a-private-note"}}',
+        )
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as owner:
+            await owner.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
+            )
+            await owner.execute("ALTER ROLE service CONNECTION LIMIT 0")
+            try:
+                assert await process.deliver(client, "three") == 503
+            finally:
+                await owner.execute("ALTER ROLE service CONNECTION LIMIT -1")
+        _, log = await process.end(signal.SIGTERM)
+    assert "request failed" in log
+    for secret in (SECRET, TOKEN, "a-private-note", "password=service", OPENED.id, "head_branch"):
+        assert secret not in log
+
+
+async def test_a_database_without_the_schema_is_named_at_the_start(
+    postgres: EmbeddedPostgres,
+) -> None:
+    async with started(make_conninfo(postgres.url, dbname="postgres")) as process:
+        code = await process.process.wait()
+        _, log = await process.end(signal.SIGKILL)
+    assert code != 0
+    assert "run `hybridjobs migrate`" in log
+    assert "Traceback" not in log
+
+
+async def test_a_port_that_is_taken_is_named_at_the_start(database_urls: DatabaseUrls) -> None:
+    async with running(database_urls.service, inline_children=0) as other:
+        taken = str(other.ports.api)
+        async with started(database_urls.service, HYBRIDJOBS_API_PORT=taken) as process:
+            code = await process.process.wait()
+            _, log = await process.end(signal.SIGKILL)
+    assert code != 0
+    assert f"cannot listen on 127.0.0.1, port {taken}" in log
+    assert "Traceback" not in log
+
+
+async def test_a_part_that_ends_takes_the_process_with_it(database_urls: DatabaseUrls) -> None:
+    ingress = Ingress(settings(database_urls.service, inline_children=0), keys=None)
+    task = asyncio.create_task(ingress.run(asyncio.Event()))
+    ports = await ingress.ports
+    (part,) = [each for each in asyncio.all_tasks() if each.get_name() == "types"]
+    part.cancel()
+    with pytest.raises(RuntimeError, match="types ended by itself"):
+        await task
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", ports.webhooks)
+
+
+async def test_metrics_of_the_whole_way(database_urls: DatabaseUrls, types: None) -> None:
+    async with running(database_urls.service, inline_children=0) as ingress:
+        for delivery_id in ("a", "a"):
+            await ingress.webhooks.post(
+                "/webhooks/github",
+                content=OPENED.payload,
+                headers=signed_headers(SECRET, OPENED, delivery_id=delivery_id),
+            )
+        await ingress.webhooks.post("/webhooks/github", content=b"{}")
+        text = (await ingress.health.get("/metrics")).text
+    values: dict[str, Any] = dict(
+        line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")
+    )
+    for name in (
+        'hybridjobs_webhook_requests_total{result="accepted",source="github"}',
+        'hybridjobs_webhook_requests_total{result="replayed",source="github"}',
+        'hybridjobs_webhook_requests_total{result="refused",source="github"}',
+        'hybridjobs_jobs_enqueued_total{source="github",type="test/long"}',
+        'hybridjobs_http_requests_total{code="202",listener="webhooks"}',
+        'hybridjobs_http_requests_total{code="401",listener="webhooks"}',
+        "hybridjobs_group_commit_events_count",
+    ):
+        assert float(values[name]) >= 1, name

@@ -1,0 +1,156 @@
+"""Requests that are slow, endless or broken, on raw sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from hybridjobs.ingress.protocol import MAX_HEAD_BYTES
+from tests.builders import job_type
+from tests.conftest import DatabaseUrls
+from tests.integration.ingress.conftest import SECRET, Running, running
+from tests.recorded import Delivery, signed_headers
+
+HEAD = b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture
+async def bounded(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
+    async with running(
+        database_urls.service, inline_children=0, max_body_bytes=10_000, body_timeout_seconds=0.5
+    ) as ingress:
+        yield ingress
+
+
+@asynccontextmanager
+async def connected(
+    port: int,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def status_of(reader: asyncio.StreamReader) -> int:
+    async with asyncio.timeout(10):
+        line = await reader.readline()
+    return int(line.split()[1])
+
+
+def signed(body: bytes) -> bytes:
+    headers = signed_headers(SECRET, Delivery("pull_request", body, 0))
+    return b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", b'{"action":'])
+async def test_a_body_that_stops_is_answered_408_and_closed(bounded: Running, sent: bytes) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 100\r\n\r\n" + sent)
+        assert await status_of(reader) == 408
+        rest = await reader.read()
+        assert b"application/problem+json" in rest
+
+
+async def test_a_body_that_drips_is_bounded_as_a_whole(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
+        answer = asyncio.create_task(status_of(reader))
+        for _ in range(50):
+            if answer.done():
+                break
+            writer.write(b" ")
+            await asyncio.sleep(0.1)
+        assert await answer == 408
+
+
+async def test_a_head_that_drips_is_bounded_too(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(HEAD)
+        answer = asyncio.create_task(status_of(reader))
+        for number in range(50):
+            if answer.done():
+                break
+            writer.write(b"X-%d: x\r\n" % number)
+            await asyncio.sleep(0.1)
+        assert await answer == 408
+
+
+async def test_silence_is_hung_up_on(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, _), asyncio.timeout(10):
+        assert await reader.read() == b""
+
+
+async def test_a_second_request_on_the_connection_has_its_own_time(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        for _ in range(3):
+            writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
+            assert await status_of(reader) == 401
+            await reader.readuntil(b"}")
+            await asyncio.sleep(0.4)
+        writer.write(HEAD + b"Content-Length: 2\r\n\r\n{")
+        assert await status_of(reader) == 408
+
+
+async def test_an_endless_head_is_refused(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(HEAD + b"X-Long: " + b"x" * (MAX_HEAD_BYTES + 1))
+        assert await status_of(reader) == 431
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_comes(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 10001\r\n\r\n")
+        assert await status_of(reader) == 413
+
+
+async def test_a_chunked_body_over_the_limit_is_refused_in_its_middle(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(3):
+            writer.write(b"1000\r\n" + b" " * 4096 + b"\r\n")
+        assert await status_of(reader) == 413
+
+
+async def test_a_body_in_pieces_is_accepted(bounded: Running) -> None:
+    await bounded.register(job_type(events=["github/pull_request.opened"]))
+    body = b'{"action":"opened"}'
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\n" + signed(body))
+        writer.write(b"Content-Length: %d\r\n\r\n" % len(body))
+        for position in range(len(body)):
+            writer.write(body[position : position + 1])
+            await asyncio.sleep(0.01)
+        assert await status_of(reader) == 202
+
+
+async def test_a_client_that_hangs_up_in_its_body_harms_nobody(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (_, writer):
+        writer.write(HEAD + b"Content-Length: 100\r\n\r\n{")
+        await writer.drain()
+    assert (await bounded.webhooks.get("/")).status_code == 404
+
+
+async def test_what_is_no_http_is_refused(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(b"\x16\x03\x01 what is this\r\n\r\n")
+        assert await status_of(reader) == 400
+
+
+async def test_a_stop_finishes_the_request_in_flight(bounded: Running) -> None:
+    await bounded.register(job_type(events=["github/pull_request.opened"]))
+    body = b'{"action":"opened"}'
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\n" + signed(body))
+        writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        bounded.stop.set()
+        await asyncio.sleep(0.2)
+        writer.write(body[5:])
+        assert await status_of(reader) == 202
+    await bounded.task
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", bounded.ports.webhooks)

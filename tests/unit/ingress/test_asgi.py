@@ -1,0 +1,98 @@
+"""Bodies within bounds, answers in full, errors as problems."""
+
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from hybridjobs.errors import PayloadTooLarge
+from hybridjobs.ingress.asgi import Listener, read_body, respond, traceparent
+from hybridjobs.ingress.problems import ClientGone
+
+
+def _receive(*messages: Message) -> Receive:
+    rest = iter(messages)
+
+    async def receive() -> Message:
+        return next(rest)
+
+    return receive
+
+
+def _part(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def _scope(**headers: str) -> Scope:
+    pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+    return {"type": "http", "method": "POST", "path": "/", "headers": pairs}
+
+
+async def test_pieces_are_put_together() -> None:
+    receive = _receive(_part(b"ab"), _part(b""), _part(b"c", more=False))
+    assert await read_body(_scope(), receive, limit_bytes=3) == b"abc"
+
+
+async def test_a_declared_length_over_the_limit_reads_nothing() -> None:
+    with pytest.raises(PayloadTooLarge):
+        await read_body(_scope(content_length="4"), _receive(), limit_bytes=3)
+
+
+async def test_an_undeclared_length_is_stopped_at_the_limit() -> None:
+    with pytest.raises(PayloadTooLarge):
+        await read_body(_scope(), _receive(_part(b"ab"), _part(b"cd")), limit_bytes=3)
+
+
+async def test_a_client_that_hangs_up() -> None:
+    with pytest.raises(ClientGone):
+        await read_body(
+            _scope(), _receive(_part(b"ab"), {"type": "http.disconnect"}), limit_bytes=3
+        )
+
+
+async def _answers(app: Any) -> list[Message]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Listener("test", app)(_scope(), _receive(), send)
+    return sent
+
+
+async def test_an_error_becomes_a_problem() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise PayloadTooLarge("too much")
+
+    start, body = await _answers(app)
+    assert start["status"] == 413
+    assert b"too much" in body["body"]
+
+
+async def test_a_client_that_is_gone_gets_nothing() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ClientGone("gone")
+
+    assert await _answers(app) == []
+
+
+async def test_an_error_after_the_answer_began_is_no_second_answer() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, b"{}")
+        raise RuntimeError("late")
+
+    with pytest.raises(RuntimeError, match="late"):
+        await _answers(app)
+
+
+@pytest.mark.parametrize(
+    ("value", "valid"),
+    [
+        (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
+        (b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", False),
+        (b"\x00", False),
+    ],
+)
+def test_only_a_valid_trace_context_is_passed_on(value: bytes, valid: bool) -> None:
+    assert traceparent({b"traceparent": value}) == (value.decode() if valid else None)
+    assert traceparent({}) is None

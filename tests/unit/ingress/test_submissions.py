@@ -1,0 +1,101 @@
+"""What a job request says, and what a type's schema makes of its payload."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridjobs import codec
+from hybridjobs.errors import InvalidInput, PayloadTooLarge
+from hybridjobs.ingress.payloads import PayloadSchemas, pointer
+from hybridjobs.ingress.submissions import JobRequest, Submission, new_row
+from tests.builders import job_type
+
+LIMIT = 1024
+
+
+def _parse(text: str) -> JobRequest:
+    return JobRequest.parse(codec.members(text), max_payload_bytes=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "payload", ["1.0", "12345678901234567890", '{ "b" : 1, "a" : [ ] }', '"\\u0041"', "null"]
+)
+def test_the_payload_is_the_text_as_written(payload: str) -> None:
+    assert _parse(f'{{"type":"t","payload": {payload} }}').payload == payload
+
+
+def test_null_leaves_the_choice_to_the_type() -> None:
+    asked = _parse('{"type":"t","payload":{},"key":null,"priority":null,"deadlineSeconds":null}')
+    assert (asked.key, asked.priority, asked.deadline_seconds) == (None, None, None)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        _parse('{"type":null,"priority":"high","deadlineSeconds":86401,"key":3,"x/~":0}')
+    assert {error.path for error in caught.value.errors} == {
+        "/x~1~0",
+        "/payload",
+        "/type",
+        "/priority",
+        "/deadlineSeconds",
+        "/key",
+    }
+
+
+def test_the_limit_counts_bytes() -> None:
+    assert _parse(json.dumps({"type": "t", "payload": "x" * (LIMIT - 2)}))
+    with pytest.raises(PayloadTooLarge):
+        _parse(json.dumps({"type": "t", "payload": "é" * (LIMIT // 2)}, ensure_ascii=False))
+
+
+@given(st.integers())
+def test_priorities_are_bounded(priority: int) -> None:
+    text = f'{{"type":"t","payload":0,"priority":{priority}}}'
+    if -100 <= priority <= 100:
+        assert _parse(text).priority == priority
+    else:
+        with pytest.raises(InvalidInput):
+            _parse(text)
+
+
+def test_the_type_decides_what_the_request_leaves_open() -> None:
+    spec: dict[str, Any] = {"priority": 7, "deadlineSeconds": 60, "retry": {"limit": 1}}
+    known = job_type(generation=4, **spec)
+    submission = Submission(
+        payload="{}",
+        source="api",
+        key=None,
+        submitted_by=None,
+        arrived=0.0,
+        budget_seconds=None,
+    )
+    row = new_row(known, submission, None)
+    assert (row.priority, row.deadline_seconds, row.max_retries) == (7, 60, 1)
+    assert (row.type_generation, row.lease_seconds) == (4, None)
+    assert (new_row(known, submission, 8.0).lease_seconds or 0) > 8
+
+
+def test_schemas_follow_the_generation() -> None:
+    schemas = PayloadSchemas()
+    strict = job_type(generation=1, payloadSchema={"type": "integer"})
+    with pytest.raises(InvalidInput) as caught:
+        schemas.check(strict, '"text"')
+    assert [error.path for error in caught.value.errors] == ["/payload"]
+    schemas.check(job_type(generation=2, payloadSchema={"type": "string"}), '"text"')
+    schemas.check(job_type(generation=3), '"text"')
+
+
+def test_faults_are_named_by_their_path_and_bounded_in_number() -> None:
+    schema = {"type": "array", "items": {"type": "object", "required": ["a/b"]}}
+    with pytest.raises(InvalidInput) as caught:
+        PayloadSchemas().check(job_type(payloadSchema=schema), "[" + "{}," * 99 + "{}]")
+    paths = [error.path for error in caught.value.errors]
+    assert paths[:2] == ["/payload/0", "/payload/1"]
+    assert len(paths) == 20
+
+
+def test_pointers_escape() -> None:
+    assert pointer("a/b", 0, "~") == "/a~1b/0/~0"
