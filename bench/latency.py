@@ -16,7 +16,6 @@ import uuid
 from typing import Any
 
 from bench.report import Report
-
 from hybridjobs.kube.client import JOBS, Kubernetes, load_configuration
 from tests.e2e.release import IMAGE, Access, Release, eventually, installed
 
