@@ -14,6 +14,7 @@ Generated models are left aside: they drop fields they do not know and cost more
 """
 
 import json
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -111,7 +112,10 @@ async def load_configuration() -> Configuration:
         config.load_incluster_config(configuration)
     except config.ConfigException:
         try:
-            await config.load_kube_config(client_configuration=configuration)
+            # Named here, since the library reads the variable once, when it is imported.
+            await config.load_kube_config(
+                config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
+            )
         except (config.ConfigException, OSError, TypeError) as error:
             raise ConfigurationError(
                 f"no cluster: not in a pod, and no usable kubeconfig ({error})"
