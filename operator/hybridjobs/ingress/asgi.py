@@ -9,12 +9,16 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hybridjobs.errors import PayloadTooLarge
+from hybridjobs.errors import PayloadTooLarge, Unavailable
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.problems import ClientGone, Refused, problem_of, send_problem
 
 Header = tuple[bytes, bytes]
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# What unauthenticated clients may make us hold while they send.
+MAX_INCOMPLETE_BYTES = 256 * 1024 * 1024
+_incomplete_bytes = 0
 
 JSON = (b"content-type", b"application/json")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -24,24 +28,33 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
     """The request's body, whole; the time it may take is BoundedProtocol's to bound.
 
     PayloadTooLarge (413) as soon as Content-Length or the bytes so far exceed `limit_bytes`,
-    ClientGone when the rest will never come.
+    Unavailable (503) when incomplete bodies hold too much memory together, ClientGone when the
+    rest will never come.
     """
+    global _incomplete_bytes  # noqa: PLW0603 - one process, one memory
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit_bytes:
             raise _too_large(limit_bytes)
     chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("the client hung up")
-        chunk: bytes = message["body"]
-        size += len(chunk)
-        if size > limit_bytes:
-            raise _too_large(limit_bytes)
-        if not message["more_body"]:
-            return b"".join((*chunks, chunk)) if chunks else chunk
-        chunks.append(chunk)
+    size = held = 0
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client hung up")
+            chunk: bytes = message["body"]
+            size += len(chunk)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+            if not message["more_body"]:
+                return b"".join((*chunks, chunk)) if chunks else chunk
+            chunks.append(chunk)
+            _incomplete_bytes += size - held
+            held = size
+            if _incomplete_bytes > MAX_INCOMPLETE_BYTES:
+                raise Unavailable("too many large requests at once", retry_after=2)
+    finally:
+        _incomplete_bytes -= held
 
 
 def _too_large(limit_bytes: int) -> PayloadTooLarge:

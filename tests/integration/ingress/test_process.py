@@ -18,7 +18,7 @@ from hybridjobs.ingress.app import Ingress
 from hybridjobs.store.embedded import EmbeddedPostgres
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls, free_port
-from tests.integration.ingress.conftest import SECRET, TOKEN, running, settings
+from tests.integration.ingress.conftest import SECRET, TOKEN, quick_type, running, settings
 from tests.recorded import deliveries, signed_headers
 
 OPENED = next(d for d in deliveries() if d.event == "pull_request" and d.action == "opened")
@@ -146,6 +146,32 @@ async def test_killed_under_load_every_2xx_has_its_row(
     assert code == -signal.SIGKILL
     assert len(accepted) > 100
     assert accepted <= await _keys(database_urls.service)
+
+
+async def test_quick_jobs_run_and_their_children_end_with_it(
+    database_urls: DatabaseUrls, installed_handlers: None
+) -> None:
+    async with await psycopg.AsyncConnection.connect(
+        database_urls.service, autocommit=True, row_factory=dict_row
+    ) as connection:
+        await register(connection, quick_type("quick/pid"), quick_type("quick/blocks"))
+    authorization = {"Authorization": f"Bearer {TOKEN}"}
+    async with started(database_urls.service) as process, httpx.AsyncClient(timeout=30) as client:
+        await process.ready()
+
+        async def submit(type_: str) -> httpx.Response:
+            return await client.post(
+                f"{process.url('api')}/api/jobs",
+                content=f'{{"type":"{type_}","payload":{{}}}}',
+                headers=authorization,
+            )
+
+        blocked, child = await asyncio.gather(submit("quick/blocks"), submit("quick/pid"))
+        assert (blocked.status_code, child.status_code) == (202, 200)
+        code, log = await process.end(signal.SIGTERM)
+    assert code == 0, log
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.json()["result"]["pid"], 0)
 
 
 async def test_its_log_holds_no_secret_and_no_payload(

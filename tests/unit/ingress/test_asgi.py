@@ -1,11 +1,13 @@
 """Bodies within bounds, answers in full, errors as problems."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from hybridjobs.errors import PayloadTooLarge
+from hybridjobs.errors import PayloadTooLarge, Unavailable
+from hybridjobs.ingress import asgi
 from hybridjobs.ingress.asgi import Listener, read_body, respond, traceparent
 from hybridjobs.ingress.problems import ClientGone
 
@@ -41,6 +43,28 @@ async def test_a_declared_length_over_the_limit_reads_nothing() -> None:
 async def test_an_undeclared_length_is_stopped_at_the_limit() -> None:
     with pytest.raises(PayloadTooLarge):
         await read_body(_scope(), _receive(_part(b"ab"), _part(b"cd")), limit_bytes=3)
+
+
+async def test_incomplete_bodies_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "MAX_INCOMPLETE_BYTES", 10)
+    resume = asyncio.Event()
+    first_part, last_part = _part(b"123456"), _part(b"7", more=False)
+
+    async def slow() -> Message:
+        nonlocal first_part
+        message, first_part = first_part, last_part
+        if message is last_part:
+            await resume.wait()
+        return message
+
+    waiting = asyncio.create_task(read_body(_scope(), slow, limit_bytes=100))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await read_body(_scope(), _receive(_part(b"12345")), limit_bytes=100)
+    resume.set()
+    assert await waiting == b"1234567"
+    receive = _receive(_part(b"1234567890"), _part(b"", more=False))
+    assert await read_body(_scope(), receive, limit_bytes=100) == b"1234567890"
 
 
 async def test_a_client_that_hangs_up() -> None:
