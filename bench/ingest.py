@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=128)
+    parser.add_argument("--postgres", type=Path, help="another server's folder of programs")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("bench.ingest needs wrk: apt-get install wrk")
@@ -58,7 +59,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hybridjobs-bench-")))
         folder.chmod(0o755)
         write_requests(folder / "requests", recorded)
-        postgres = stack.enter_context(database(folder / "postgres"))
+        postgres = stack.enter_context(database(folder / "postgres", options.postgres))
         asyncio.run(prepare(postgres.url, recorded))
         ours_port, health_port, baseline_port = free_port(), free_port(), free_port()
         stack.enter_context(process(*ours(postgres.url, ours_port, health_port)))
@@ -117,9 +118,13 @@ def write_requests(folder: Path, recorded: list[Delivery]) -> None:
 
 
 @contextmanager
-def database(folder: Path) -> Iterator[EmbeddedPostgres]:
+def database(folder: Path, binaries: Path | None) -> Iterator[EmbeddedPostgres]:
     server = EmbeddedPostgres(
-        folder, password=secrets.token_hex(8), port=free_port(), options=POSTGRES
+        folder,
+        password=secrets.token_hex(8),
+        port=free_port(),
+        binaries=binaries,
+        options=POSTGRES,
     )
     server.start()
     try:

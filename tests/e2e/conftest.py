@@ -73,7 +73,7 @@ VALUES = {
 
 @pytest.fixture(scope="session")
 def release() -> Iterator[Release]:
-    """The installed chart; removed afterwards, unless a test has failed and may be looked into."""
+    """The installed chart; removed afterwards."""
     release = installed(NAMESPACE, values=VALUES, say=print)
     yield release
     release.uninstall()

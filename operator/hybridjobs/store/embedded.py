@@ -28,8 +28,8 @@ _INITDB = ("--username", SUPERUSER, "--auth", "scram-sha-256", "--encoding", "UT
 class EmbeddedPostgres:
     """One data directory and the server on it.
 
-    `password` is the superuser's; `version` the major version (18 or 16). `socket_directory` and
-    `data` must be writable for the user that runs the server.
+    `password` is the superuser's; `version` the major version (18 or 16), unless `binaries` names
+    the programs of another installation. `data` must be writable for the user that runs the server.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class EmbeddedPostgres:
         port: int = 5432,
         host: str = "127.0.0.1",
         version: int = DEFAULT_VERSION,
+        binaries: Path | None = None,
         options: dict[str, str] | None = None,
     ) -> None:
         self.data = data
@@ -48,7 +49,7 @@ class EmbeddedPostgres:
         self.host = host
         self.options = options or {}
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._binaries = _reachable(_installed(version), self._user)
+        self._binaries = _reachable(binaries or _installed(version), self._user)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

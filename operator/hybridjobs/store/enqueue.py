@@ -101,8 +101,13 @@ async def insert_jobs(
     ]
 
 
-def _arrays(jobs: Sequence[NewJob], names: Sequence[str]) -> dict[str, list[object]]:
-    return {name: [getattr(job, name) for job in jobs] for name in names}
+def _arrays(jobs: Sequence[NewJob], names: Sequence[str]) -> dict[str, list[object] | None]:
+    """The jobs' columns; one of nothing but nulls as null, which unnest fills up for less."""
+    columns = {name: [getattr(job, name) for job in jobs] for name in names}
+    return {
+        name: None if values.count(None) == len(values) else values
+        for name, values in columns.items()
+    }
 
 
 def _new(job: NewJob) -> Enqueued:
