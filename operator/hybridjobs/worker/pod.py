@@ -83,8 +83,10 @@ class _Pod:
 
     async def run(self) -> int:
         self._work = asyncio.create_task(self._attempt(), name="handler")
-        # Not add_signal_handler, which waits for the loop: a handler may hold it.
-        before = signal.signal(signal.SIGTERM, lambda *_: self._stop("SIGTERM"))
+        # Not by add_signal_handler alone, which waits for the loop: a handler may hold it. But it
+        # wakes a loop that was just about to sleep, which a signal by itself does not.
+        self._loop.add_signal_handler(signal.SIGTERM, lambda: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._stop("SIGTERM"))
         Thread(target=self._watch, name="hybridjobs-stop", daemon=True).start()
         self._reporter.start()
         try:
@@ -95,7 +97,7 @@ class _Pod:
             end = CANCELLED if self._work.cancelled() else self._work.result()
             return await asyncio.to_thread(self._report, end)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            self._loop.remove_signal_handler(signal.SIGTERM)
 
     async def _attempt(self) -> End:
         try:
