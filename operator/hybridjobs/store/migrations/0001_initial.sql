@@ -77,8 +77,6 @@ CREATE TABLE background_jobs (
 CREATE UNIQUE INDEX background_jobs_key ON background_jobs (source, key, type) WHERE key IS NOT NULL;
 CREATE INDEX background_jobs_ready ON background_jobs (order_key, id)
     WHERE status = 'queued' AND dispatched_at IS NULL;
-CREATE INDEX background_jobs_open ON background_jobs (id)
-    WHERE status = 'queued' OR status = 'processing';
 CREATE INDEX background_jobs_created ON background_jobs (created_at);
 CREATE INDEX background_jobs_parent ON background_jobs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX background_jobs_batch ON background_jobs (batch_id) WHERE batch_id IS NOT NULL;
