@@ -7,7 +7,7 @@ Nothing depends on session state, so a transaction-mode PgBouncer may stand betw
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import psycopg
 from psycopg import AsyncConnection
@@ -66,7 +66,3 @@ class Database:
         """SchemaError unless the schema is new enough; DatabaseUnavailable if none answers."""
         async with self.connection() as connection:
             await check(connection)
-
-    def statistics(self) -> dict[str, Any]:
-        """The pool's own counters, for metrics."""
-        return dict(self._pool.get_stats())
