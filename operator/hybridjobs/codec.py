@@ -6,6 +6,7 @@ where only validity or strings matter and speed counts.
 
 import json
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from math import isfinite
 from typing import Any
 
 
@@ -13,7 +14,14 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse)
+def _finite(number: str) -> float:
+    value = float(number)
+    if not isfinite(value):
+        raise ValueError(f"{number[:40]} is beyond every finite number")
+    return value
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 _SPACE = " \t\n\r"
 
 
@@ -23,8 +31,8 @@ def dumps(value: object) -> str:
 
 
 def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any
-    """The value of a JSON text; ValueError with the place of the fault."""
-    return json.loads(text, parse_constant=_refuse)
+    """The value of a JSON text; ValueError with the place of the fault, or for 1e999."""
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 
 def members(text: str) -> dict[str, str]:

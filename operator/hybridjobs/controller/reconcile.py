@@ -20,7 +20,7 @@ from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import is_ended, is_finished, job_id
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
 from hybridjobs.controller.workqueue import WorkQueue
-from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable, InvalidInput
 from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     CRDS,
@@ -38,6 +38,7 @@ from hybridjobs.kube.client import (
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job
 from hybridjobs.model import GROUP, AttemptEnd, Outcome
+from hybridjobs.payload import check_payload
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.claim import forget_uid
@@ -362,13 +363,15 @@ class Reconciler:
             await self._patch(hybridjob, self._refused(hybridjob, "UnknownType", text))
             self._queue.add_after(metadata["name"], 10)
             return
+        payload = codec.dumps(spec.get("payload", {}))
         try:
+            check_payload(payload)
             async with self._database.connection() as connection:
                 await adopt_job(
                     connection,
                     job_id(hybridjob),
                     job_type,
-                    payload=codec.dumps(spec.get("payload", {})),
+                    payload=payload,
                     namespace=metadata["namespace"],
                     name=metadata["name"],
                     uid=metadata["uid"],
@@ -376,8 +379,8 @@ class Reconciler:
                     deadline_seconds=spec.get("deadlineSeconds"),
                     submitted_by="kubernetes",
                 )
-        except psycopg.DataError as error:
-            text = f"the payload cannot be stored: {error.diag.message_primary}"
+        except InvalidInput as error:
+            text = error.detail
             await self._patch(hybridjob, self._refused(hybridjob, "InvalidPayload", text))
             return
         log.info("HybridJob adopted", hybridjob=metadata["name"], job_id=str(job_id(hybridjob)))

@@ -18,6 +18,7 @@ from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.quick import Ended, QuickJobs
 from hybridjobs.ingress.submissions import Submission, new_row
 from hybridjobs.model import Enqueued, JobType, Status
+from hybridjobs.payload import check_payload
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
 from hybridjobs.store.jobs import get_job
@@ -95,9 +96,10 @@ class Intake:
     async def accept(self, types: Sequence[JobType], submission: Submission) -> Answer:
         """One row a type, all in one commit; durable when this returns.
 
-        InvalidInput when the payload fits no type's schema, or Postgres refuses it;
+        InvalidInput when the payload fits no type's schema, or could not be read by all;
         DatabaseUnavailable when the rows are not known to be durable.
         """
+        check_payload(submission.payload)
         types, refused = self._fitting(types, submission.payload)
         budgets = [self._budget(job_type, submission) for job_type in types]
         jobs = list(map(new_row, types, repeat(submission), budgets))

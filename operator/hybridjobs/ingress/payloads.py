@@ -8,14 +8,10 @@ from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.model import JobType
+from hybridjobs.payload import pointer
 
 _MAX_ERRORS = 20
 _MAX_MESSAGE = 300
-
-
-def pointer(*parts: str | int) -> str:
-    """A JSON pointer (RFC 6901)."""
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
 class PayloadSchemas:

@@ -9,8 +9,9 @@ from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge, UnknownType
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.payloads import PayloadSchemas, pointer
+from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.model import MAX_DEADLINE_SECONDS, JobType, NewJob
+from hybridjobs.payload import check_payload, pointer
 from hybridjobs.store.enqueue import Enqueuer
 from hybridjobs.store.types import TypeCatalog
 
@@ -128,6 +129,7 @@ class ChildJobs:
         """The new job's id; the same key of the same parent gives the same job."""
         asked = JobRequest.parse(members, max_payload_bytes=self._max_payload_bytes)
         job_type = await known_type(self._catalog, asked.type)
+        check_payload(asked.payload)
         self._schemas.check(job_type, asked.payload)
         submission = Submission(
             payload=asked.payload,

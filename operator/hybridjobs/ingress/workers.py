@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput
 from hybridjobs.ingress.asgi import Application, read_body, respond
-from hybridjobs.ingress.payloads import pointer
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import Caller, KeySource, WorkerTokens, forbidden
 from hybridjobs.model import AttemptEnd, Outcome, Progress
+from hybridjobs.payload import pointer
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store import attempts
 from hybridjobs.store.database import Database

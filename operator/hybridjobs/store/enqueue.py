@@ -28,7 +28,7 @@ INSERT INTO hybridjobs.background_jobs
     (id, type, payload, source, key, priority, order_key, max_retries, deadline_seconds,
      parent_id, submitted_by, traceparent, inngest_event_id,
      status, attempt, dispatched_at, started_at)
-SELECT id, type, payload::jsonb, source, key, priority,
+SELECT id, type, payload::json, source, key, priority,
        now() - make_interval(mins => priority), max_retries, deadline_seconds, parent_id,
        submitted_by, traceparent, inngest_event_id,
        CASE WHEN lease_seconds IS NULL THEN 'queued' ELSE 'processing' END,

@@ -37,7 +37,7 @@ _ADOPT = """
 INSERT INTO hybridjobs.background_jobs
     (id, type, payload, source, key, priority, order_key, max_retries, deadline_seconds,
      namespace, resource_name, resource_uid, submitted_by)
-VALUES (%(id)s, %(type)s, %(payload)s::jsonb, 'kubernetes', %(uid)s, %(priority)s,
+VALUES (%(id)s, %(type)s, %(payload)s::json, 'kubernetes', %(uid)s, %(priority)s,
         now() - make_interval(mins => %(priority)s), %(max_retries)s, %(deadline_seconds)s,
         %(namespace)s, %(name)s, %(uid)s, %(submitted_by)s)
 ON CONFLICT DO NOTHING

@@ -63,15 +63,13 @@ async def test_a_delivery_becomes_a_queued_job(ingress: Running, long_type: str)
     assert job.status is Status.QUEUED
 
 
-async def test_numbers_keep_every_digit(ingress: Running, long_type: str) -> None:
+async def test_a_payload_is_kept_to_the_byte(ingress: Running, long_type: str) -> None:
     body = b'{"action":"opened","n":12345678901234567890,"x":1.0,"s":"$(HOME) \\ud83d\\ude00"}'
     answer = await ingress.webhooks.post(
         PATH, content=body, headers=headers(body, event="pull_request")
     )
     job = await ingress.job(answer.json()["jobs"][0]["id"])
-    assert '"n": 12345678901234567890' in job.payload
-    assert '"x": 1.0' in job.payload
-    assert json.loads(job.payload) == json.loads(body)
+    assert job.payload.encode() == body
 
 
 async def test_types_for_every_action_and_for_one_share_a_commit(ingress: Running) -> None:
@@ -218,7 +216,6 @@ async def test_a_header_that_is_missing_or_wrong(
         (b'{"action":"opened","s":"\\ud800"}', 400),
         (b'{"action":"opened","n":NaN}', 400),
         (b'{"action":"opened","s":"\\u0000"}', 422),
-        (b'{"action":"opened","n":1e999999}', 400),
         (b'{"action":"opened","d":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400),
     ],
 )

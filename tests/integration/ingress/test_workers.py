@@ -259,7 +259,7 @@ async def test_children_belong_to_their_parent(worker: Worker) -> None:
     assert (first.status_code, second.status_code) == (201, 201)
     assert first.json() == second.json()
     child = await worker.ingress.job(first.json()["jobId"])
-    assert (child.parent_id, child.priority, child.payload) == (worker.job_id, 5, '{"n": 1.0}')
+    assert (child.parent_id, child.priority, child.payload) == (worker.job_id, 5, '{"n":1.0}')
     assert child.source == f"worker:{worker.job_id}"
 
 

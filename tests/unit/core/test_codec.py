@@ -21,8 +21,8 @@ def test_members_are_the_text_that_was_written(value: dict[str, object], space: 
 
 
 def test_numbers_keep_their_digits() -> None:
-    found = codec.members('{"a": 12345678901234567890, "b": 1.0, "c": 1E400, "d": 0.10}')
-    assert found == {"a": "12345678901234567890", "b": "1.0", "c": "1E400", "d": "0.10"}
+    found = codec.members('{"a": 12345678901234567890, "b": 1.0, "c": 1E30, "d": 0.10}')
+    assert found == {"a": "12345678901234567890", "b": "1.0", "c": "1E30", "d": "0.10"}
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,10 @@ def test_what_is_no_object_is_refused(text: str) -> None:
         codec.members(text)
 
 
-def test_nan_is_not_json() -> None:
+def test_what_is_not_finite_is_not_json() -> None:
     with pytest.raises(ValueError, match="NaN"):
         codec.loads("NaN")
+    with pytest.raises(ValueError, match="1e999 is beyond every finite number"):
+        codec.loads('{"n": [1e999]}')
     with pytest.raises(ValueError, match="not JSON compliant"):
         codec.dumps(float("nan"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybridjobs import codec
 from hybridjobs.errors import InvalidInput, PayloadTooLarge
-from hybridjobs.ingress.payloads import PayloadSchemas, pointer
+from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.submissions import JobRequest, Submission, new_row
 from tests.builders import job_type
 
@@ -95,7 +95,3 @@ def test_faults_are_named_by_their_path_and_bounded_in_number() -> None:
     paths = [error.path for error in caught.value.errors]
     assert paths[:2] == ["/payload/0", "/payload/1"]
     assert len(paths) == 20
-
-
-def test_pointers_escape() -> None:
-    assert pointer("a/b", 0, "~") == "/a~1b/0/~0"
