@@ -80,9 +80,18 @@ class AttemptEnd:
     pod_name: str | None = None
 
 
+UniqueWhile = Literal["queued", "open"]
+OnDependencyFailure = Literal["cancel", "run"]
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to enqueue. `payload` is JSON text, stored as it is."""
+    """A job to enqueue. `payload` is JSON text, stored as it is.
+
+    While a job with the same type and `unique_key` is queued, or open (queued or processing), a
+    second one is that job. `depends_on` must be completed before it runs; when one of them is not,
+    it is cancelled or runs all the same.
+    """
 
     id: UUID
     type: str
@@ -98,6 +107,14 @@ class NewJob:
     submitted_by: str | None = None
     traceparent: str | None = None
     inngest_event_id: str | None = None
+    # What few jobs ask for:
+    run_at: datetime | None = None  # None: now
+    key_path: str | None = None  # where the payload has the key that its type's limits count by
+    unique_key: str | None = None
+    unique_while: UniqueWhile = "open"
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: OnDependencyFailure = "cancel"
+    batch_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +178,14 @@ class Concurrency(_Spec):
     key: str | None = None
 
 
+class Throttle(_Spec):
+    """`spec.throttle`: at most `limit` starts in each period, per value at `key` if set."""
+
+    limit: Annotated[int, Field(ge=1)]
+    period_seconds: Annotated[int, Field(ge=1)]
+    key: str | None = None
+
+
 class PodTemplate(_Spec):
     """`spec.podTemplate`: what an administrator may set on a type's pods, and nothing else."""
 
@@ -193,12 +218,24 @@ class JobTypeSpec(_Spec):
     budget_seconds: float = 8
     retry: Retry = Retry()
     concurrency: Concurrency | None = None
+    throttle: Throttle | None = None
     priority: int = 0
     queue_name: str | None = None
     events: tuple[str, ...] = ()
     payload_schema: dict[str, Any] | None = None
     payload: Literal["env", "fetch"] = "env"
     pod_template: PodTemplate = PodTemplate()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether only the claim may start its jobs, which counts them."""
+        return self.concurrency is not None or self.throttle is not None
+
+    @property
+    def key_path(self) -> str | None:
+        """Where payloads have the key that the limits count by; both have the same, if any."""
+        keys = (limit.key for limit in (self.concurrency, self.throttle) if limit is not None)
+        return next((key for key in keys if key is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

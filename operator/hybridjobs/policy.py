@@ -88,6 +88,11 @@ def after_attempt(
     return Again(now + _seconds(delay), spends_retry=True)
 
 
+def may_retry_for_free(outcome: Outcome) -> bool:
+    """Whether such an end spends no retry, up to a limit."""
+    return outcome in _FREE_LIMITS
+
+
 def backoff_ceiling_seconds(retry: Retry, retries: int) -> float:
     """The longest wait before the next try, after `retries` earlier ones."""
     # An exponent beyond this overflows a float; the maximum applies long before.

@@ -41,10 +41,10 @@ from hybridjobs.model import GROUP, AttemptEnd, Outcome
 from hybridjobs.payload import check_payload
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
-from hybridjobs.store.claim import forget_uid
 from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import adopt_job
 from hybridjobs.store.outcome import add_evidence, record_outcome, request_cancel
+from hybridjobs.store.resources import forget_uid
 
 log = structlog.get_logger(__name__)
 

@@ -15,9 +15,9 @@ from hybridjobs.kube.client import HYBRIDJOBS, JOBS, ApiError, Conflict, Kuberne
 from hybridjobs.model import AttemptEnd, Outcome, Status
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.attempts import OpenDispatch, open_dispatches, statuses
-from hybridjobs.store.claim import forget_spent
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
+from hybridjobs.store.resources import forget_spent
 
 log = structlog.get_logger(__name__)
 

@@ -24,9 +24,10 @@ from hybridjobs.kube.client import (
 )
 from hybridjobs.kube.manifests import Object, hybridjob
 from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
-from hybridjobs.store.claim import claim, forget_uid, mark_dispatched, waited_since_claim
+from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
+from hybridjobs.store.resources import forget_uid, mark_dispatched, waited_since_claim
 
 log = structlog.get_logger(__name__)
 

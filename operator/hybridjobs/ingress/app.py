@@ -37,7 +37,7 @@ from hybridjobs.ingress.workers import WorkerApi
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
-from hybridjobs.store.outcome import InlineOutcomes
+from hybridjobs.store.outcome import Outcomes
 from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Ingress:
             catalog = TypeCatalog(database)
             await catalog.refresh()
             enqueuer = Enqueuer(url, committed=metrics.observe_commit)
-            outcomes = InlineOutcomes(url)
+            outcomes = Outcomes(url)
             pool = Pool(
                 settings.inline_children,
                 environment=settings.child_environment,

@@ -30,7 +30,7 @@ from hybridjobs.model import (
 from hybridjobs.store import attempts
 from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import get_job
-from hybridjobs.store.outcome import InlineOutcomes, InlineSuccess, record_outcome
+from hybridjobs.store.outcome import Outcomes
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class QuickJobs:
         self,
         pool: Pool,
         database: Database,
-        outcomes: InlineOutcomes,
+        outcomes: Outcomes,
         children: ChildJobs,
         *,
         max_result_bytes: int,
@@ -74,7 +74,13 @@ class QuickJobs:
 
     def takes(self, job_type: JobType) -> bool:
         """Whether jobs of the type run here."""
-        return job_type.spec.mode == "quick" and not job_type.paused and self._pool.size > 0
+        spec = job_type.spec
+        return (
+            spec.mode == "quick"
+            and not spec.is_limited
+            and not job_type.paused
+            and self._pool.size > 0
+        )
 
     def start(
         self, job: NewJob, job_type: JobType, *, arrived: float, budget_seconds: float
@@ -201,26 +207,25 @@ class QuickJobs:
                 if self._clock() > give_up:
                     raise
                 await asyncio.sleep(_RECORD_AGAIN_SECONDS)
-            except (InvalidInput, psycopg.DataError) as error:
+            except InvalidInput as error:
                 if end.result is None:
                     raise
-                message = error.detail if isinstance(error, InvalidInput) else "refused"
-                end = AttemptEnd(Outcome.PERMANENT, "InvalidResult", message, log_tail=end.log_tail)
+                end = replace(
+                    end,
+                    outcome=Outcome.PERMANENT,
+                    reason="InvalidResult",
+                    message=error.detail,
+                    result=None,
+                )
 
     async def _record(self, job: NewJob, end: AttemptEnd) -> Ended:
-        if end.result is not None:
-            success = InlineSuccess(job.id, end.result, end.log_tail or "")
-            if await self._outcomes.record(success):
-                return Ended(Status.COMPLETED, result=end.result)
-            return await self._as_others_left_it(job)
-        async with self._database.transaction() as connection:
-            recorded = await record_outcome(connection, job.id, _ATTEMPT, end)
+        recorded = await self._outcomes.record(job.id, _ATTEMPT, end)
         if recorded is None or not recorded.changed:
             return await self._as_others_left_it(job)
         if recorded.status is Status.QUEUED:
             self._wake()
             return Ended(Status.QUEUED)
-        return Ended(recorded.status, error=end.message)
+        return Ended(recorded.status, result=end.result, error=end.message)
 
     async def _as_others_left_it(self, job: NewJob) -> Ended:
         async with self._database.connection() as connection:

@@ -1,56 +1,150 @@
 """Dispatch as rows: which queued jobs get one of the places in the cluster."""
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
+from hybridjobs.admission import Candidate, Key, Line, admit, key_of
 from hybridjobs.model import Claim
 
 _LOCK = 0x636C61696D  # "claim"
 _REDRIVE_AFTER = timedelta(seconds=5)
+_PROMOTED = 1000  # scheduled rows that come due, a claim
+_PARKED = 5000  # rows that leave a line, a claim
 
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%s) AS held"
+_LINK = "SELECT hybridjobs.link_dependencies()"
+# An empty index costs nothing to look into; a full one is emptied from its due end.
+_PROMOTE = """
+UPDATE hybridjobs.background_jobs SET stage = 'ready'
+WHERE id IN (SELECT id FROM hybridjobs.background_jobs
+             WHERE stage = 'scheduled' AND run_at <= now()
+             ORDER BY run_at LIMIT %s FOR UPDATE SKIP LOCKED)
+"""
 _LIVE = """
-SELECT job.type, count(*) AS live
+SELECT job.type, job.concurrency_key, count(*) AS live,
+       count(*) FILTER (WHERE attempt.runner = 'pod') AS pods
 FROM hybridjobs.job_attempts attempt JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
-WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod'
-GROUP BY job.type
+WHERE attempt.ended_at IS NULL
+GROUP BY job.type, job.concurrency_key
 """
 _TYPES = """
 SELECT type,
-       CASE WHEN spec->'concurrency'->'key' IS NULL THEN spec->'concurrency'->'limit' END
-           AS concurrency_limit
-FROM hybridjobs.job_types WHERE paused_at IS NULL AND deleted_at IS NULL
+       (spec->'concurrency'->>'limit')::int AS concurrency, spec->'concurrency'->>'key' AS by_key,
+       (spec->'throttle'->>'limit')::int AS throttle,
+       (spec->'throttle'->>'periodSeconds')::int AS period, spec->'throttle'->>'key' AS throttle_key
+FROM hybridjobs.job_types
+WHERE paused_at IS NULL AND deleted_at IS NULL
+  AND NOT EXISTS (SELECT FROM hybridjobs.queue_settings WHERE paused_at IS NOT NULL)
+"""
+# Starts within the period, of whole types (key '') and of the keys named.
+_STARTS = """
+SELECT start.type, start.concurrency_key, count(*) AS starts,
+       min(start.started_at) + make_interval(secs => asked.period) AS frees_at
+FROM unnest(%(types)b::text[], %(keys)b::text[], %(periods)b::int4[]) AS asked (type, key, period)
+JOIN hybridjobs.throttle_starts start
+     ON start.type = asked.type AND start.concurrency_key = asked.key
+    AND start.started_at > now() - make_interval(secs => asked.period)
+GROUP BY start.type, start.concurrency_key, asked.period
+"""
+# The head of each line, and of each parked key that is not known to be full; a parked key without
+# rows comes as itself alone.
+_CANDIDATES = """
+SELECT job.id, job.type, job.order_key, job.concurrency_key, false AS parked
+FROM unnest(%(types)b::text[], %(places)b::int4[]) AS line (type, places)
+CROSS JOIN LATERAL (
+    SELECT id, type, order_key, concurrency_key FROM hybridjobs.background_jobs
+    WHERE stage = 'ready' AND type = line.type AND run_at <= now()
+    ORDER BY order_key, id LIMIT line.places
+) job
+UNION ALL
+SELECT job.id, line.type, job.order_key, parked.concurrency_key, true
+FROM unnest(%(types)b::text[], %(places)b::int4[], %(per_key)b::int4[])
+     AS line (type, places, per_key)
+CROSS JOIN LATERAL (
+    SELECT parked.concurrency_key FROM hybridjobs.parked_keys parked
+    WHERE parked.type = line.type AND parked.look_at <= now()
+      AND NOT EXISTS (SELECT FROM unnest(%(full_types)b::text[], %(full_keys)b::text[])
+                                  AS busy (type, key)
+                      WHERE busy.type = line.type AND busy.key = parked.concurrency_key)
+    ORDER BY parked.look_at LIMIT line.places
+) parked
+LEFT JOIN LATERAL (
+    SELECT id, order_key FROM hybridjobs.background_jobs
+    WHERE stage = 'parked' AND type = line.type AND concurrency_key = parked.concurrency_key
+    ORDER BY order_key, id LIMIT least(line.places, line.per_key)
+) job ON true
 """
 _CLAIM = """
-WITH candidates AS (
-    SELECT id, type, order_key FROM hybridjobs.background_jobs
-    WHERE status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
-      AND cancel_requested_at IS NULL AND type = ANY(%(types)s)
-    ORDER BY order_key, id
-    LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED
-), ranked AS (
-    SELECT id, row_number() OVER (PARTITION BY type ORDER BY order_key, id) AS place, type
-    FROM candidates
-), chosen AS (
-    SELECT ranked.id FROM ranked
-    JOIN unnest(%(types)s::text[], %(rooms)s::int[]) AS room (type, places) USING (type)
-    WHERE ranked.place <= room.places
+WITH chosen AS (
+    SELECT id FROM hybridjobs.background_jobs
+    WHERE id = ANY(%(ids)s) AND stage IN ('ready', 'parked')
+    ORDER BY id FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE hybridjobs.background_jobs job
-    SET attempt = job.attempt + 1, dispatched_at = now()
+    SET attempt = job.attempt + 1, dispatched_at = now(), stage = NULL,
+        unique_key = CASE WHEN job.unique_while = 'open' THEN job.unique_key END,
+        unique_while = CASE WHEN job.unique_while = 'open' THEN job.unique_while END
     FROM chosen WHERE job.id = chosen.id
-    RETURNING job.id, job.type, job.attempt, job.deadline_seconds
+    RETURNING job.id, job.type, job.attempt, job.deadline_seconds, job.concurrency_key
+), counted AS (
+    INSERT INTO hybridjobs.throttle_starts (type, concurrency_key, started_at, job_id)
+    SELECT type, CASE WHEN type = ANY(%(by_key)s) THEN coalesce(concurrency_key, '') ELSE '' END,
+           now(), id
+    FROM claimed WHERE type = ANY(%(throttled)s)
+    ON CONFLICT DO NOTHING
 )
 INSERT INTO hybridjobs.job_attempts (job_id, attempt, runner, type_generation, deadline_seconds)
 SELECT claimed.id, claimed.attempt, 'pod', job_type.generation,
        coalesce(claimed.deadline_seconds, (job_type.spec->>'deadlineSeconds')::int, 900)
 FROM claimed JOIN hybridjobs.job_types job_type USING (type)
 RETURNING job_id
+"""
+_PARK = """
+WITH busy AS (
+    SELECT * FROM unnest(%(types)b::text[], %(keys)b::text[], %(look_at)b::timestamptz[])
+         AS busy (type, key, look_at)
+), noted AS (
+    INSERT INTO hybridjobs.parked_keys (type, concurrency_key, look_at)
+    SELECT type, key, coalesce(look_at, now()) FROM busy
+    ON CONFLICT (type, concurrency_key) DO UPDATE SET look_at = excluded.look_at
+)
+UPDATE hybridjobs.background_jobs
+SET stage = 'parked', concurrency_key = coalesce(concurrency_key, '')
+WHERE id IN (
+    SELECT job.id FROM (SELECT DISTINCT type FROM busy) AS line
+    CROSS JOIN LATERAL (
+        SELECT id, coalesce(concurrency_key, '') AS key FROM hybridjobs.background_jobs
+        WHERE stage = 'ready' AND type = line.type AND run_at <= now()
+        ORDER BY order_key, id LIMIT %(at_most)s FOR UPDATE SKIP LOCKED
+    ) job JOIN busy ON busy.type = line.type AND busy.key = job.key)
+"""
+# Those that gave a job now come last: every key has its turn.
+_TURN = """
+UPDATE hybridjobs.parked_keys parked SET look_at = now()
+FROM unnest(%(types)b::text[], %(keys)b::text[]) AS served (type, key)
+WHERE parked.type = served.type AND parked.concurrency_key = served.key
+"""
+# Not those that an insert is reading; and, by a statement of its own, which sees what was
+# committed before the locks were had, not those that have rows after all.
+_EMPTIED = """
+SELECT parked.type, parked.concurrency_key FROM hybridjobs.parked_keys parked
+JOIN unnest(%(types)b::text[], %(keys)b::text[]) AS empty (type, key)
+     ON parked.type = empty.type AND parked.concurrency_key = empty.key
+FOR UPDATE OF parked SKIP LOCKED
+"""
+_UNPARK = """
+DELETE FROM hybridjobs.parked_keys parked
+USING unnest(%(types)b::text[], %(keys)b::text[]) AS locked (type, key)
+WHERE parked.type = locked.type AND parked.concurrency_key = locked.key
+  AND NOT EXISTS (SELECT FROM hybridjobs.background_jobs job
+                  WHERE job.stage = 'parked' AND job.type = locked.type
+                    AND job.concurrency_key = locked.key)
 """
 _CLAIMS = """
 SELECT attempt.job_id, job.type, attempt.attempt, attempt.deadline_seconds, job.priority,
@@ -62,39 +156,31 @@ WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod' AND attempt.dispatched
 ORDER BY attempt.claimed_at, attempt.job_id
 LIMIT %(limit)s
 """
-# The job's row before the attempt's, as everywhere.
-_DISPATCHED = """
-WITH job AS (
-    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
-), marked AS (
-    UPDATE hybridjobs.job_attempts attempt
-    SET dispatched_at = coalesce(attempt.dispatched_at, now()),
-        hybridjob_uid = coalesce(attempt.hybridjob_uid, %(uid)s)
-    FROM job
-    WHERE attempt.job_id = job.id AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
-    RETURNING attempt.job_id
-)
-UPDATE hybridjobs.background_jobs job
-SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
-FROM marked WHERE job.id = marked.job_id
-"""
-_FORGET = """
-UPDATE hybridjobs.background_jobs SET resource_uid = NULL
-WHERE id = %(job_id)s AND resource_uid = %(uid)s
-"""
-_FORGET_SPENT = """
-UPDATE hybridjobs.background_jobs SET resource_uid = NULL
-WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
-  AND status IN ('completed', 'failed', 'cancelled')
-"""
-_HELD_BY = """
-SELECT resource_uid FROM hybridjobs.background_jobs
-WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
-"""
-_WAITED = """
-SELECT now() - claimed_at AS waited FROM hybridjobs.job_attempts
-WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
-"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """A type's limits, as its spec has them."""
+
+    type: str
+    concurrency: int | None
+    by_key: str | None
+    throttle: int | None
+    period: int | None
+    throttle_key: str | None
+
+    def line(self, *, places: int, live: int, starts: int) -> Line:
+        """What is left of `places` when the limits of the whole type are taken off."""
+        if self.concurrency is not None and self.by_key is None:
+            places = min(places, self.concurrency - live)
+        if self.throttle is not None and self.throttle_key is None:
+            places = min(places, self.throttle - starts)
+        return Line(
+            self.type,
+            places,
+            places_per_key=None if self.by_key is None else self.concurrency,
+            starts_per_key=None if self.throttle_key is None else self.throttle,
+        )
 
 
 async def claim(connection: AsyncConnection[DictRow], *, window: int) -> list[Claim]:
@@ -102,70 +188,171 @@ async def claim(connection: AsyncConnection[DictRow], *, window: int) -> list[Cl
 
     Among them are earlier claims whose HybridJob nobody has confirmed for some seconds, as after
     a kill between commit and create. Runs in the caller's transaction; empty when another
-    replica holds the claim lock. One type gets half the window at most, so that a flood of one
-    leaves room for the others.
+    replica holds the claim lock, which is what makes every limit exact. One type gets half the
+    window at most, so that a flood of one leaves room for the others.
     """
     lock = await (await connection.execute(_TRY_LOCK, [_LOCK])).fetchone()
     if lock is None or not lock["held"]:
         return []
-    live = {row["type"]: row["live"] for row in await (await connection.execute(_LIVE)).fetchall()}
-    room = window - sum(live.values())
-    claimed: list[object] = []
-    if room > 0:
-        share = max(1, window // 2)
-        rooms = {
-            row["type"]: min(share, row["concurrency_limit"] or share) - live.get(row["type"], 0)
-            for row in await (await connection.execute(_TYPES)).fetchall()
-        }
-        rooms = {type_: places for type_, places in rooms.items() if places > 0}
-        cursor = await connection.execute(
-            _CLAIM, {"types": list(rooms), "rooms": list(rooms.values()), "limit": room}
-        )
-        claimed = [row["job_id"] for row in await cursor.fetchall()]
+    await connection.execute(_LINK)
+    await connection.execute(_PROMOTE, [_PROMOTED])
+    claimed = await _claim_in_line(connection, window)
     cursor = await connection.execute(
         _CLAIMS, {"ids": claimed, "redrive_after": _REDRIVE_AFTER, "limit": window}
     )
     return [Claim(**row) for row in await cursor.fetchall()]
 
 
-async def mark_dispatched(
-    connection: AsyncConnection[DictRow], claimed: Claim, *, namespace: str, name: str, uid: str
-) -> None:
-    """The HybridJob `uid` now says this attempt. Changes nothing once the attempt is closed."""
-    await connection.execute(
-        _DISPATCHED,
+async def _claim_in_line(connection: AsyncConnection[DictRow], window: int) -> Sequence[UUID]:
+    live: Counter[Key] = Counter()
+    live_of_type: Counter[str] = Counter()
+    pods: Counter[str] = Counter()
+    for row in await (await connection.execute(_LIVE)).fetchall():
+        live[row["type"], row["concurrency_key"] or ""] += row["live"]
+        live_of_type[row["type"]] += row["live"]
+        pods[row["type"]] += row["pods"]
+    room = window - pods.total()
+    limits = [_Limits(**row) for row in await (await connection.execute(_TYPES)).fetchall()]
+    if room <= 0 or not limits:
+        return []
+    whole = {each.type: each.period for each in limits if each.throttle_key is None}
+    by_key = {each.type: each.period for each in limits if each.throttle_key is not None}
+    starts = await _starts(connection, [(type_, "") for type_ in whole], whole)
+    share = max(1, window // 2)
+    lines = {
+        each.type: each.line(
+            places=min(room, share - pods[each.type]),
+            live=live_of_type[each.type],
+            starts=starts[each.type, ""].count if (each.type, "") in starts else 0,
+        )
+        for each in limits
+    }
+    lines = {type_: line for type_, line in lines.items() if line.places > 0}
+    heads = await _heads(connection, list(lines.values()), _full_keys(lines, live))
+    starts = await _starts(connection, {key_of(job) for job in heads.candidates}, by_key)
+    admission = admit(
+        heads.candidates,
+        lines,
+        places=room,
+        live=live,
+        started={key: each.count for key, each in starts.items()},
+    )
+    cursor = await connection.execute(
+        _CLAIM,
         {
-            "job_id": claimed.job_id,
-            "attempt": claimed.attempt,
-            "namespace": namespace,
-            "name": name,
-            "uid": uid,
+            "ids": admission.chosen,
+            "throttled": [each.type for each in limits if each.throttle is not None],
+            "by_key": list(by_key),
         },
     )
+    claimed = [row["job_id"] for row in await cursor.fetchall()]
+    await _park(connection, lines, admission.full, starts)
+    chosen = set(admission.chosen)
+    await _serve(connection, {key_of(job) for job in heads.parked if job.id in chosen})
+    await _forget(connection, heads.emptied)
+    return claimed
 
 
-async def forget_uid(connection: AsyncConnection[DictRow], job_id: UUID, uid: str) -> None:
-    """The job's HybridJob is gone, or is about to go by us: the next dispatch makes a new one."""
-    await connection.execute(_FORGET, {"job_id": job_id, "uid": uid})
+def _full_keys(lines: Mapping[str, Line], live: Mapping[Key, int]) -> list[Key]:
+    return [
+        key
+        for key, running in live.items()
+        if (line := lines.get(key[0])) is not None
+        and line.places_per_key is not None
+        and running >= line.places_per_key
+    ]
 
 
-async def forget_spent(
-    connection: AsyncConnection[DictRow], uids: Mapping[str, UUID]
-) -> frozenset[str]:
-    """Before finished HybridJobs (uid → job id) are deleted: which of them may be.
-
-    Not one whose job somebody retried meanwhile: that deletion would read as a cancel.
-    """
-    parameters = {"ids": list(uids.values()), "uids": list(uids)}
-    await connection.execute(_FORGET_SPENT, parameters)
-    cursor = await connection.execute(_HELD_BY, parameters)
-    return frozenset(uids) - {row["resource_uid"] for row in await cursor.fetchall()}
+@dataclass(frozen=True, slots=True)
+class _Starts:
+    count: int
+    frees_at: datetime  # when the first of them is a period ago
 
 
-async def waited_since_claim(
-    connection: AsyncConnection[DictRow], claimed: Claim
-) -> timedelta | None:
-    """How long the attempt has been open; None: it is closed."""
-    parameters = {"job_id": claimed.job_id, "attempt": claimed.attempt}
-    row = await (await connection.execute(_WAITED, parameters)).fetchone()
-    return None if row is None else row["waited"]
+async def _starts(
+    connection: AsyncConnection[DictRow], keys: Collection[Key], periods: Mapping[str, int | None]
+) -> dict[Key, _Starts]:
+    """How often each key has started within its type's period; those that have."""
+    asked = [(type_, key, period) for type_, key in keys if (period := periods.get(type_))]
+    if not asked:
+        return {}
+    types, names, seconds = zip(*asked, strict=True)
+    cursor = await connection.execute(
+        _STARTS, {"types": list(types), "keys": list(names), "periods": list(seconds)}
+    )
+    return {
+        (row["type"], row["concurrency_key"]): _Starts(row["starts"], row["frees_at"])
+        for row in await cursor.fetchall()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """What stands first; `parked` are those candidates that do so behind their key."""
+
+    candidates: list[Candidate]
+    parked: list[Candidate]
+    emptied: list[Key]
+
+
+async def _heads(
+    connection: AsyncConnection[DictRow], lines: Sequence[Line], full: Sequence[Key]
+) -> _Heads:
+    cursor = await connection.execute(
+        _CANDIDATES,
+        {
+            "types": [line.type for line in lines],
+            "places": [line.places for line in lines],
+            "per_key": [line.places_per_key or line.starts_per_key for line in lines],
+            "full_types": [type_ for type_, _ in full],
+            "full_keys": [key for _, key in full],
+        },
+    )
+    heads = _Heads([], [], [])
+    for row in await cursor.fetchall():
+        parked = row.pop("parked")
+        if row["id"] is None:
+            heads.emptied.append((row["type"], row["concurrency_key"]))
+            continue
+        candidate = Candidate(**row)
+        heads.candidates.append(candidate)
+        if parked:
+            heads.parked.append(candidate)
+    return heads
+
+
+async def _park(
+    connection: AsyncConnection[DictRow],
+    lines: Mapping[str, Line],
+    full: Collection[Key],
+    starts: Mapping[Key, _Starts],
+) -> None:
+    """The rows of full keys leave their line; a throttled key is not looked at before it can go."""
+    if not full:
+        return
+    look_at = [
+        each.frees_at
+        if (each := starts.get(key)) is not None
+        and each.count >= (lines[key[0]].starts_per_key or each.count + 1)
+        else None
+        for key in full
+    ]
+    await connection.execute(_PARK, {**_columns(full), "look_at": look_at, "at_most": _PARKED})
+
+
+async def _serve(connection: AsyncConnection[DictRow], served: Collection[Key]) -> None:
+    if served:
+        await connection.execute(_TURN, _columns(served))
+
+
+async def _forget(connection: AsyncConnection[DictRow], emptied: Collection[Key]) -> None:
+    if not emptied:
+        return
+    locked = await (await connection.execute(_EMPTIED, _columns(emptied))).fetchall()
+    if locked:
+        keys = [(row["type"], row["concurrency_key"]) for row in locked]
+        await connection.execute(_UNPARK, _columns(keys))
+
+
+def _columns(keys: Collection[Key]) -> dict[str, list[str]]:
+    return {"types": [type_ for type_, _ in keys], "keys": [key for _, key in keys]}

@@ -9,72 +9,76 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from hybridjobs import codec, policy
-from hybridjobs.ids import new_id
+from hybridjobs import policy
 from hybridjobs.model import AttemptEnd, Outcome, Retry, Status
 from hybridjobs.store.group_commit import GroupCommit
 
 _MAX_RETRY_AFTER_SECONDS = 7 * 86_400.0
 
-# The job first, then the attempt: one lock order everywhere.
+# The job first, then the attempt, and jobs by their ids: one lock order everywhere.
 _LOCK = """
-SELECT job.status, job.attempt, job.retry_count, job.max_retries, job.priority,
+SELECT job.id, job.status, job.retry_count, job.max_retries, job.priority,
        job.cancel_requested_at IS NOT NULL AS cancel_requested, job_type.spec->'retry' AS retry,
        now() AS now
 FROM hybridjobs.background_jobs job LEFT JOIN hybridjobs.job_types job_type USING (type)
-WHERE job.id = %(job_id)s FOR UPDATE OF job
+WHERE job.id = ANY(%s) ORDER BY job.id FOR UPDATE OF job
+"""
+_FREE_RETRIES = """
+SELECT job_id, outcome, count(*) AS free_retries FROM hybridjobs.job_attempts
+WHERE job_id = ANY(%s) AND NOT spent_retry GROUP BY job_id, outcome
 """
 _END = """
 UPDATE hybridjobs.job_attempts attempt
-SET ended_at = greatest(coalesce(%(ended_at)s, now()), claimed_at, attempt.started_at,
-                        %(started_at)s),
-    outcome = %(outcome)s,
-    reason = %(reason)s, error_category = %(category)s, exit_code = %(exit_code)s,
-    message = %(message)s, log_tail = coalesce(%(log_tail)s, log_tail),
-    started_at = coalesce(attempt.started_at, %(started_at)s),
-    pod_name = coalesce(%(pod_name)s, pod_name), spent_retry = %(spent_retry)s,
+SET ended_at = greatest(coalesce(report.ended_at, now()), attempt.claimed_at, attempt.started_at,
+                        report.started_at),
+    outcome = report.outcome, reason = report.reason, error_category = report.category,
+    exit_code = report.exit_code, message = report.message,
+    log_tail = coalesce(report.log_tail, attempt.log_tail),
+    started_at = coalesce(attempt.started_at, report.started_at),
+    pod_name = coalesce(report.pod_name, attempt.pod_name), spent_retry = report.spent_retry,
     progress = (SELECT progress FROM hybridjobs.job_heartbeats beat
                 WHERE beat.job_id = attempt.job_id AND beat.attempt = attempt.attempt)
-WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
-RETURNING started_at, ended_at, progress
-"""
-_FREE_RETRIES = """
-SELECT count(*) AS free_retries FROM hybridjobs.job_attempts
-WHERE job_id = %(job_id)s AND outcome = %(outcome)s AND NOT spent_retry
+FROM unnest(
+    %(job_id)b::uuid[], %(attempt)b::int4[], %(ended_at)b::timestamptz[], %(outcome)b::text[],
+    %(reason)b::text[], %(category)b::text[], %(exit_code)b::int4[], %(message)b::text[],
+    %(log_tail)b::text[], %(started_at)b::timestamptz[], %(pod_name)b::text[],
+    %(spent_retry)b::bool[]
+) AS report (job_id, attempt, ended_at, outcome, reason, category, exit_code, message, log_tail,
+             started_at, pod_name, spent_retry)
+WHERE attempt.job_id = report.job_id AND attempt.attempt = report.attempt
+  AND attempt.ended_at IS NULL
+RETURNING attempt.job_id, attempt.started_at, attempt.ended_at, attempt.progress::text AS progress
 """
 _FINISH = """
-UPDATE hybridjobs.background_jobs
-SET status = %(status)s, result = %(result)s::jsonb, error = %(error)s,
-    started_at = CASE WHEN %(status)s = 'completed'
-                      THEN coalesce(%(started_at)s, %(ended_at)s) ELSE %(started_at)s END,
-    completed_at = CASE WHEN %(status)s = 'completed' THEN %(ended_at)s::timestamptz END,
-    failed_at = CASE WHEN %(status)s = 'failed' THEN %(ended_at)s::timestamptz END,
-    outcome_reason = %(reason)s, error_category = %(category)s,
-    progress = coalesce(%(progress)s::jsonb, progress)
-WHERE id = %(job_id)s
+UPDATE hybridjobs.background_jobs job
+SET status = over.status, result = over.result::jsonb, error = over.error, stage = NULL,
+    dispatched_at = NULL,
+    started_at = CASE WHEN over.status = 'completed'
+                      THEN coalesce(over.started_at, over.ended_at) ELSE over.started_at END,
+    completed_at = CASE WHEN over.status = 'completed' THEN over.ended_at END,
+    failed_at = CASE WHEN over.status = 'failed' THEN over.ended_at END,
+    outcome_reason = over.reason, error_category = over.category,
+    progress = coalesce(over.progress::jsonb, job.progress)
+FROM unnest(
+    %(job_id)b::uuid[], %(status)b::text[], %(result)b::text[], %(error)b::text[],
+    %(started_at)b::timestamptz[], %(ended_at)b::timestamptz[], %(reason)b::text[],
+    %(category)b::text[], %(progress)b::text[]
+) AS over (job_id, status, result, error, started_at, ended_at, reason, category, progress)
+WHERE job.id = over.job_id
 """
 _AGAIN = """
-UPDATE hybridjobs.background_jobs
-SET status = 'queued', run_at = %(run_at)s, order_key = %(order_key)s, dispatched_at = NULL,
-    started_at = NULL, retry_count = retry_count + %(spent)s, error = %(error)s,
-    outcome_reason = %(reason)s, error_category = %(category)s,
-    progress = coalesce(%(progress)s::jsonb, progress)
-WHERE id = %(job_id)s
-"""
-_DEAD_LETTER = """
-INSERT INTO hybridjobs.dead_letter_queue
-    (id, original_job_id, type, payload, error_history, failure_count, error_category,
-     first_failed_at, last_failed_at)
-SELECT %(id)s, job.id, job.type, job.payload,
-       jsonb_agg(jsonb_build_object('attempt', attempt.attempt, 'outcome', attempt.outcome,
-                                    'reason', attempt.reason, 'message', attempt.message,
-                                    'endedAt', attempt.ended_at) ORDER BY attempt.attempt),
-       count(*), %(category)s, min(attempt.ended_at), max(attempt.ended_at)
-FROM hybridjobs.background_jobs job
-JOIN hybridjobs.job_attempts attempt ON attempt.job_id = job.id
-WHERE job.id = %(job_id)s
-GROUP BY job.id
-ON CONFLICT (original_job_id) WHERE resolved_at IS NULL DO NOTHING
+UPDATE hybridjobs.background_jobs job
+SET status = 'queued', run_at = again.run_at, order_key = again.order_key, dispatched_at = NULL,
+    stage = CASE WHEN again.run_at > now() THEN 'scheduled' ELSE 'ready' END,
+    started_at = NULL, retry_count = job.retry_count + again.spent, error = again.error,
+    outcome_reason = again.reason, error_category = again.category,
+    progress = coalesce(again.progress::jsonb, job.progress)
+FROM unnest(
+    %(job_id)b::uuid[], %(run_at)b::timestamptz[], %(order_key)b::timestamptz[],
+    %(spent)b::int4[], %(error)b::text[], %(reason)b::text[], %(category)b::text[],
+    %(progress)b::text[]
+) AS again (job_id, run_at, order_key, spent, error, reason, category, progress)
+WHERE job.id = again.job_id
 """
 _EVIDENCE = """
 UPDATE hybridjobs.job_attempts
@@ -82,39 +86,16 @@ SET log_tail = coalesce(log_tail, %(log_tail)s), exit_code = coalesce(exit_code,
     pod_name = coalesce(pod_name, %(pod_name)s)
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NOT NULL
 """
-_CANCEL_QUEUED = """
-UPDATE hybridjobs.background_jobs
-SET status = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, now()),
-    outcome_reason = %(reason)s
-WHERE id = %(job_id)s AND status = 'queued' AND dispatched_at IS NULL
-RETURNING status
-"""
-_REQUEST_CANCEL = """
-UPDATE hybridjobs.background_jobs SET cancel_requested_at = coalesce(cancel_requested_at, now())
-WHERE id = %(job_id)s AND status IN ('queued', 'processing')
-RETURNING status
-"""
-_INLINE_SUCCESS = """
-WITH input AS (
-    SELECT * FROM unnest(%(ids)b::uuid[], %(results)b::text[], %(logs)b::text[])
-         AS input (job_id, result, log_tail)
-), locked AS (
-    SELECT id FROM hybridjobs.background_jobs WHERE id = ANY(%(ids)b::uuid[])
-    ORDER BY id FOR UPDATE
-), ended AS (
-    UPDATE hybridjobs.job_attempts attempt
-    SET ended_at = now(), outcome = 'succeeded', reason = 'Completed', log_tail = input.log_tail,
-        spent_retry = false
-    FROM input JOIN locked ON locked.id = input.job_id
-    WHERE attempt.job_id = input.job_id AND attempt.attempt = 1 AND attempt.ended_at IS NULL
-    RETURNING attempt.job_id
-)
-UPDATE hybridjobs.background_jobs job
-SET status = 'completed', result = input.result::jsonb, completed_at = now(),
-    outcome_reason = 'Completed'
-FROM input JOIN ended USING (job_id) WHERE job.id = input.job_id
-RETURNING job.id
-"""
+_CANCEL = "SELECT hybridjobs.cancel_job(%s, %s) AS status"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An attempt, and how it ended."""
+
+    job_id: UUID
+    attempt: int
+    end: AttemptEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +107,21 @@ class Recorded:
     run_at: datetime | None = None
 
 
+class Outcomes:
+    """Records the ends of attempts, many to a commit; `run()` must be running."""
+
+    def __init__(self, url: str) -> None:
+        self._commits: GroupCommit[Report, Recorded | None] = GroupCommit(url, _flush)
+
+    async def record(self, job_id: UUID, attempt: int, end: AttemptEnd) -> Recorded | None:
+        """As `record_outcome`, committed; InvalidInput for a result that Postgres refuses."""
+        return await self._commits.submit(Report(job_id, attempt, end))
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        await self._commits.run()
+
+
 async def record_outcome(
     connection: AsyncConnection[DictRow], job_id: UUID, attempt: int, end: AttemptEnd
 ) -> Recorded | None:
@@ -135,75 +131,145 @@ async def record_outcome(
     evidence that was missing (log tail, exit code). Data that Postgres refuses in a result
     (psycopg.DataError) is the caller's to turn into a failure.
     """
-    end = _storable_end(end)
-    names = {"job_id": job_id, "attempt": attempt}
-    job = await (await connection.execute(_LOCK, names)).fetchone()
-    if job is None:
-        return None
-    free = await (
-        await connection.execute(_FREE_RETRIES, {**names, "outcome": end.outcome})
-    ).fetchone()
-    history = policy.JobHistory(
-        retry_count=job["retry_count"],
-        max_retries=job["max_retries"],
-        cancel_requested=job["cancel_requested"],
-        free_retries=free["free_retries"] if free else 0,
-    )
-    retry = Retry.model_validate(job["retry"] or {})
-    decision = policy.after_attempt(end, history, retry, now=job["now"], jitter=policy.jitter())
-    category = policy.category(end)
-    ended = await (
-        await connection.execute(
-            _END,
-            {
-                **names,
-                "ended_at": end.ended_at,
-                "outcome": end.outcome,
-                "reason": end.reason,
-                "category": category,
-                "exit_code": end.exit_code,
-                "message": end.message,
-                "log_tail": end.log_tail,
-                "started_at": end.started_at,
-                "pod_name": end.pod_name,
-                "spent_retry": isinstance(decision, policy.Again) and decision.spends_retry,
-            },
+    [recorded] = await record_outcomes(connection, [Report(job_id, attempt, end)])
+    return recorded
+
+
+async def record_outcomes(
+    connection: AsyncConnection[DictRow], reports: Sequence[Report]
+) -> list[Recorded | None]:
+    """As `record_outcome`, for attempts of different jobs; one answer a report, in order."""
+    reports = [replace(report, end=_storable_end(report.end)) for report in reports]
+    cursor = await connection.execute(_LOCK, [[report.job_id for report in reports]])
+    jobs = {row["id"]: row for row in await cursor.fetchall()}
+    known = [report for report in reports if report.job_id in jobs]
+    decided = await _decide(connection, known, jobs)
+    ended = await _end(connection, decided)
+    answers: dict[UUID, Recorded] = {}
+    finished: list[_Follow] = []
+    again: list[_Follow] = []
+    for report, decision in decided:
+        job = jobs[report.job_id]
+        if report.job_id not in ended:
+            await add_evidence(connection, report.job_id, report.attempt, report.end)
+            answers[report.job_id] = Recorded(changed=False, status=Status(job["status"]))
+        elif isinstance(decision, policy.Again):
+            answers[report.job_id] = Recorded(True, Status.QUEUED, decision.run_at)
+            again.append(_follow(report, decision, job, ended[report.job_id]))
+        else:
+            answers[report.job_id] = Recorded(True, decision.status)
+            finished.append(_follow(report, decision, job, ended[report.job_id]))
+    for statement, rows in ((_FINISH, finished), (_AGAIN, again)):
+        if rows:
+            await connection.execute(statement, _columns(rows))
+    return [answers.get(report.job_id) for report in reports]
+
+
+_Decided = tuple[Report, policy.Finish | policy.Again]
+_Follow = dict[str, object]
+
+
+async def _decide(
+    connection: AsyncConnection[DictRow], reports: Sequence[Report], jobs: dict[UUID, DictRow]
+) -> list[_Decided]:
+    free: dict[tuple[UUID, str], int] = {}
+    asking = [each.job_id for each in reports if policy.may_retry_for_free(each.end.outcome)]
+    if asking:
+        cursor = await connection.execute(_FREE_RETRIES, [asking])
+        free = {
+            (row["job_id"], row["outcome"]): row["free_retries"] for row in await cursor.fetchall()
+        }
+    decided: list[_Decided] = []
+    for report in reports:
+        job = jobs[report.job_id]
+        history = policy.JobHistory(
+            retry_count=job["retry_count"],
+            max_retries=job["max_retries"],
+            cancel_requested=job["cancel_requested"],
+            free_retries=free.get((report.job_id, report.end.outcome), 0),
         )
-    ).fetchone()
-    if ended is None:
-        await add_evidence(connection, job_id, attempt, end)
-        return Recorded(changed=False, status=Status(job["status"]))
-    follow = {
-        **names,
+        retry = Retry.model_validate(job["retry"] or {})
+        decision = policy.after_attempt(
+            report.end, history, retry, now=job["now"], jitter=policy.jitter()
+        )
+        decided.append((report, decision))
+    return decided
+
+
+async def _end(
+    connection: AsyncConnection[DictRow], decided: Sequence[_Decided]
+) -> dict[UUID, DictRow]:
+    """Close the attempts that are open; those that were, by job."""
+    rows: list[dict[str, object]] = [
+        {
+            "job_id": report.job_id,
+            "attempt": report.attempt,
+            "ended_at": report.end.ended_at,
+            "outcome": report.end.outcome.value,
+            "reason": report.end.reason,
+            "category": policy.category(report.end),
+            "exit_code": report.end.exit_code,
+            "message": report.end.message,
+            "log_tail": report.end.log_tail,
+            "started_at": report.end.started_at,
+            "pod_name": report.end.pod_name,
+            "spent_retry": isinstance(decision, policy.Again) and decision.spends_retry,
+        }
+        for report, decision in decided
+    ]
+    if not rows:
+        return {}
+    cursor = await connection.execute(_END, _columns(rows))
+    return {row["job_id"]: row for row in await cursor.fetchall()}
+
+
+def _follow(
+    report: Report, decision: policy.Finish | policy.Again, job: DictRow, ended: DictRow
+) -> _Follow:
+    end = report.end
+    row: _Follow = {
+        "job_id": report.job_id,
         "error": None if end.outcome is Outcome.SUCCEEDED else end.message or end.reason,
         "reason": end.reason,
-        "category": category,
-        "progress": None if ended["progress"] is None else codec.dumps(ended["progress"]),
+        "category": policy.category(end),
+        "progress": ended["progress"],
     }
     if isinstance(decision, policy.Again):
-        await connection.execute(
-            _AGAIN,
-            {
-                **follow,
-                "run_at": decision.run_at,
-                "order_key": policy.order_key(decision.run_at, job["priority"]),
-                "spent": int(decision.spends_retry),
-            },
-        )
-        return Recorded(changed=True, status=Status.QUEUED, run_at=decision.run_at)
-    await connection.execute(
-        _FINISH,
-        {
-            **follow,
-            "status": decision.status,
-            "result": end.result,
-            "started_at": ended["started_at"],
-            "ended_at": ended["ended_at"],
-        },
-    )
-    if decision.status is Status.FAILED:
-        await connection.execute(_DEAD_LETTER, {**names, "id": new_id(), "category": category})
-    return Recorded(changed=True, status=decision.status)
+        row["run_at"] = decision.run_at
+        row["order_key"] = policy.order_key(decision.run_at, job["priority"])
+        row["spent"] = int(decision.spends_retry)
+    else:
+        row["status"] = decision.status.value
+        row["result"] = end.result
+        row["started_at"] = ended["started_at"]
+        row["ended_at"] = ended["ended_at"]
+    return row
+
+
+def _columns(rows: Sequence[dict[str, object]]) -> dict[str, list[object]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+async def _flush(
+    connection: AsyncConnection[DictRow], reports: Sequence[Report]
+) -> list[Recorded | None]:
+    answers: dict[int, Recorded | None] = {}
+    waiting = list(enumerate(reports))
+    while waiting:
+        # One report a job at a time: a second one, of the same or a later attempt, sees the first.
+        now: dict[UUID, tuple[int, Report]] = {}
+        later = []
+        for place, report in waiting:
+            if report.job_id in now:
+                later.append((place, report))
+            else:
+                now[report.job_id] = (place, report)
+        async with connection.transaction():
+            recorded = await record_outcomes(connection, [report for _, report in now.values()])
+        for (place, _), answer in zip(now.values(), recorded, strict=True):
+            answers[place] = answer
+        waiting = later
+    return [answers[place] for place in range(len(reports))]
 
 
 async def add_evidence(
@@ -226,11 +292,8 @@ async def request_cancel(
     connection: AsyncConnection[DictRow], job_id: UUID, *, reason: str = "Cancelled"
 ) -> Status | None:
     """Cancel a queued job at once, ask a running one to end; None: it is over, or unknown."""
-    for statement in (_CANCEL_QUEUED, _REQUEST_CANCEL):
-        cursor = await connection.execute(statement, {"job_id": job_id, "reason": reason})
-        if row := await cursor.fetchone():
-            return Status(row["status"])
-    return None
+    row = await (await connection.execute(_CANCEL, [job_id, reason])).fetchone()
+    return None if row is None or row["status"] is None else Status(row["status"])
 
 
 def _storable(text: str | None) -> str | None:
@@ -249,42 +312,3 @@ def _storable_end(end: AttemptEnd) -> AttemptEnd:
         log_tail=_storable(end.log_tail),
         retry_after_seconds=after,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class InlineSuccess:
-    """A quick job's result (JSON text), from the process that holds its lease."""
-
-    job_id: UUID
-    result: str
-    log_tail: str
-
-
-class InlineOutcomes:
-    """Records the successes of quick jobs, many to a commit; `run()` must be running."""
-
-    def __init__(self, url: str) -> None:
-        self._commits: GroupCommit[InlineSuccess, bool] = GroupCommit(url, _flush_successes)
-
-    async def record(self, success: InlineSuccess) -> bool:
-        """Whether the lease was still held; False: the attempt was closed by others."""
-        return await self._commits.submit(success)
-
-    async def run(self) -> None:
-        """Commit until cancelled."""
-        await self._commits.run()
-
-
-async def _flush_successes(
-    connection: AsyncConnection[DictRow], successes: Sequence[InlineSuccess]
-) -> list[bool]:
-    cursor = await connection.execute(
-        _INLINE_SUCCESS,
-        {
-            "ids": [success.job_id for success in successes],
-            "results": [success.result for success in successes],
-            "logs": [_storable(success.log_tail) for success in successes],
-        },
-    )
-    ended = {row["id"] for row in await cursor.fetchall()}
-    return [success.job_id in ended for success in successes]

@@ -10,10 +10,11 @@ from psycopg.rows import DictRow
 from hybridjobs.ids import new_id
 from hybridjobs.model import AttemptEnd, Outcome, Status
 from hybridjobs.store import attempts
-from hybridjobs.store.claim import claim, mark_dispatched
+from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import get_job
 from hybridjobs.store.outcome import record_outcome
+from hybridjobs.store.resources import mark_dispatched
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
 

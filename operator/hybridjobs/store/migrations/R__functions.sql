@@ -1,4 +1,5 @@
--- Functions and views: replaced as a whole whenever this file changes.
+-- What applications and administrators may ask of the queue. Replaced as a whole whenever this file
+-- changes; the services call the same functions, so that there is one way to do each thing.
 
 -- UUIDv7 (RFC 9562): 48 bits of milliseconds, then random. Postgres 16 has none of its own.
 CREATE OR REPLACE FUNCTION uuidv7_at(moment timestamptz) RETURNS uuid
@@ -11,20 +12,59 @@ LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
             52, 1), 53, 1), 'hex')::uuid
 $$;
 
--- Enqueue inside the caller's own transaction. The same (key, type) gives the same job.
+-- The value at a path such as repository.full_name: the key that a limit counts by. Jobs without
+-- one count together, as ''. Long values are cut, and told apart by their hash.
+CREATE OR REPLACE FUNCTION concurrency_key_at(payload json, path text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN length(value) > 200 THEN left(value, 160) || ' ' || md5(value)
+                ELSE coalesce(value, '') END
+    FROM (SELECT payload #>> string_to_array(path, '.')) AS found (value)
+$$;
+
+-- Where a new row waits. Reading parked_keys FOR KEY SHARE keeps the claim from forgetting the key
+-- before this row is there to be seen.
+CREATE OR REPLACE FUNCTION first_stage(type text, key text, run_at timestamptz, blocked boolean)
+RETURNS text LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+#variable_conflict use_variable
+BEGIN
+    IF blocked THEN
+        RETURN 'blocked';
+    ELSIF run_at > now() THEN
+        RETURN 'scheduled';
+    ELSIF key IS NULL THEN
+        RETURN 'ready';
+    END IF;
+    PERFORM FROM parked_keys p
+    WHERE p.type = first_stage.type AND p.concurrency_key = key FOR KEY SHARE;
+    RETURN CASE WHEN FOUND THEN 'parked' ELSE 'ready' END;
+END $$;
+
+-- Enqueue inside the caller's own transaction. The same (key, type) gives the same job, and so does
+-- the same (unique_key, type) while that job is queued, or open (queued or processing).
 CREATE OR REPLACE FUNCTION submit_job(
     type text,
     payload jsonb DEFAULT '{}',
     key text DEFAULT NULL,
-    priority integer DEFAULT 0,
-    run_at timestamptz DEFAULT now(),
-    parent_id uuid DEFAULT NULL
+    priority integer DEFAULT NULL,            -- the type's
+    run_at timestamptz DEFAULT NULL,          -- now
+    parent_id uuid DEFAULT NULL,
+    deadline_seconds integer DEFAULT NULL,    -- the type's
+    max_retries integer DEFAULT NULL,         -- the type's
+    unique_key text DEFAULT NULL,
+    unique_while text DEFAULT 'open',         -- or 'queued'
+    depends_on uuid[] DEFAULT '{}',
+    on_dependency_failure text DEFAULT 'cancel',  -- or 'run'
+    batch_id uuid DEFAULT NULL
 ) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = hybridjobs, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     job uuid;
     spec jsonb;
+    place integer;
+    due timestamptz := coalesce(run_at, now());
+    limit_key text;
+    unknown uuid;
 BEGIN
     IF NOT EXISTS (
         SELECT FROM submit_grants g
@@ -44,20 +84,55 @@ BEGIN
                       (SELECT string_agg(t.type, ', ' ORDER BY t.type) FROM job_types t
                        WHERE t.deleted_at IS NULL), 'none');
     END IF;
+    place := coalesce(priority, (spec->>'priority')::integer, 0);
+    IF place NOT BETWEEN -100 AND 100 THEN
+        RAISE EXCEPTION 'priority must be from -100 to 100, not %', place
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF NOT isfinite(due) OR due > now() + interval '10 years' THEN
+        RAISE EXCEPTION 'run_at must be within ten years, not %', due
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF unique_while NOT IN ('queued', 'open') OR unique_while IS NULL THEN
+        RAISE EXCEPTION 'unique_while must be queued or open, not %', unique_while
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF on_dependency_failure NOT IN ('cancel', 'run') OR on_dependency_failure IS NULL THEN
+        RAISE EXCEPTION 'on_dependency_failure must be cancel or run, not %', on_dependency_failure
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT d.id INTO unknown FROM unnest(depends_on) AS d (id)
+    WHERE NOT EXISTS (SELECT FROM background_jobs j WHERE j.id = d.id) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'depends_on names job %, which does not exist', unknown
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF spec->'concurrency' ? 'key' OR spec->'throttle' ? 'key' THEN
+        limit_key := concurrency_key_at(
+            payload::json, coalesce(spec->'concurrency'->>'key', spec->'throttle'->>'key'));
+    END IF;
     LOOP
         INSERT INTO background_jobs
             (id, type, payload, source, key, priority, run_at, order_key, max_retries,
-             deadline_seconds, parent_id, submitted_by)
-        VALUES (uuidv7_at(clock_timestamp()), type, payload, 'sql', key, priority, run_at,
-                run_at - make_interval(mins => priority),
-                coalesce((spec->'retry'->>'limit')::integer, 3),
-                coalesce((spec->>'deadlineSeconds')::integer, 900), parent_id, session_user)
+             deadline_seconds, parent_id, submitted_by, concurrency_key, unique_key, unique_while,
+             batch_id, on_dependency_failure, stage)
+        VALUES (uuidv7_at(clock_timestamp()), type, payload, 'sql', key, place, due,
+                due - make_interval(mins => place),
+                coalesce(max_retries, (spec->'retry'->>'limit')::integer, 3),
+                coalesce(deadline_seconds, (spec->>'deadlineSeconds')::integer, 900), parent_id,
+                session_user, limit_key, unique_key,
+                CASE WHEN unique_key IS NOT NULL THEN unique_while END, batch_id,
+                CASE WHEN depends_on <> '{}' THEN on_dependency_failure END,
+                first_stage(type, limit_key, due, depends_on <> '{}'))
         ON CONFLICT DO NOTHING RETURNING id INTO job;
         EXIT WHEN job IS NOT NULL;
         SELECT j.id INTO job FROM background_jobs j
-        WHERE j.source = 'sql' AND j.key = submit_job.key AND j.type = submit_job.type;
-        EXIT WHEN job IS NOT NULL;
+        WHERE j.type = submit_job.type
+          AND (j.source = 'sql' AND j.key = submit_job.key
+               OR j.unique_key = submit_job.unique_key AND j.status IN ('queued', 'processing'))
+        ORDER BY j.key = submit_job.key DESC NULLS LAST LIMIT 1;
+        IF job IS NOT NULL THEN
+            RETURN job;
+        END IF;
     END LOOP;
+    INSERT INTO job_dependencies (job_id, depends_on) SELECT DISTINCT job, d FROM unnest(depends_on) d;
     RETURN job;
 END $$;
 
@@ -68,94 +143,129 @@ BEGIN
     UPDATE background_jobs j
     SET status = 'queued', retry_count = j.retry_count + 1,
         max_retries = greatest(j.max_retries, j.retry_count + 1),
-        run_at = now(), order_key = now() - make_interval(mins => j.priority),
+        run_at = now(), order_key = now() - make_interval(mins => j.priority), stage = 'ready',
         dispatched_at = NULL, cancel_requested_at = NULL, outcome_reason = NULL,
         error_category = NULL, error = NULL, result = NULL,
         started_at = NULL, completed_at = NULL, failed_at = NULL
     WHERE j.id = job_id AND j.status IN ('failed', 'cancelled')
-      AND NOT EXISTS (SELECT FROM job_attempts a WHERE a.job_id = j.id AND a.ended_at IS NULL);
-    IF NOT FOUND THEN
-        RETURN false;
-    END IF;
-    UPDATE dead_letter_queue d
-    SET resolved_at = now(), resolved_by = session_user, resolution_notes = 'retried'
-    WHERE d.original_job_id = job_id AND d.resolved_at IS NULL;
-    RETURN true;
+      AND NOT EXISTS (SELECT FROM job_attempts a WHERE a.job_id = j.id AND a.ended_at IS NULL)
+      -- Another job has the same unique key by now.
+      AND NOT EXISTS (SELECT FROM background_jobs o
+                      WHERE o.type = j.type AND o.unique_key = j.unique_key
+                        AND o.status IN ('queued', 'processing'));
+    RETURN FOUND;
 END $$;
 
--- Per type, the last 7 days by creation.
-CREATE OR REPLACE VIEW job_statistics AS
-SELECT type,
-       count(*) AS count,
-       avg(duration_ms) AS avg_duration_ms,
-       min(duration_ms) AS min_duration_ms,
-       max(duration_ms) AS max_duration_ms,
-       percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS median_duration_ms,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_duration_ms,
-       count(*) FILTER (WHERE status = 'completed') AS completed_count,
-       count(*) FILTER (WHERE status = 'failed') AS failed_count,
-       round(100.0 * count(*) FILTER (WHERE status = 'completed')
-             / nullif(count(*) FILTER (WHERE status IN ('completed', 'failed')), 0), 2)
-           AS success_rate
-FROM background_jobs
-WHERE created_at > now() - interval '7 days'
-GROUP BY type;
-
--- Seven figures of the last 24 hours, none of them ever null.
-CREATE OR REPLACE FUNCTION get_job_statistics_summary()
-RETURNS TABLE (metric text, value text)
-LANGUAGE sql STABLE SET search_path = hybridjobs, pg_temp AS $$
-    WITH day AS (
-        SELECT count(*) AS total,
-               count(*) FILTER (WHERE status = 'queued') AS queued,
-               count(*) FILTER (WHERE status = 'processing') AS processing,
-               count(*) FILTER (WHERE status = 'completed') AS completed,
-               count(*) FILTER (WHERE status = 'failed') AS failed,
-               avg(duration_ms) FILTER (WHERE status IN ('completed', 'failed')) AS duration
-        FROM background_jobs WHERE created_at > now() - interval '24 hours')
-    SELECT m.metric, m.value FROM day, LATERAL (VALUES
-        (1, 'Total Jobs (24h)', total::text),
-        (2, 'Queued', queued::text),
-        (3, 'Processing', processing::text),
-        (4, 'Completed', completed::text),
-        (5, 'Failed', failed::text),
-        (6, 'Success Rate', CASE WHEN completed + failed = 0 THEN 'N/A'
-            ELSE to_char(100.0 * completed / (completed + failed), 'FM990.00') || '%' END),
-        (7, 'Avg Duration', CASE WHEN duration IS NULL THEN 'N/A'
-            WHEN duration < 1000 THEN round(duration) || 'ms'
-            ELSE round(duration / 1000, 1) || 's' END)
-    ) AS m (place, metric, value) ORDER BY m.place
-$$;
-
--- Folds every finished minute that is not yet in job_rollups into it; returns the rows written.
--- A minute is folded once its last second lies a minute back, by when its commits are visible.
-CREATE OR REPLACE FUNCTION refresh_job_rollups() RETURNS integer
+-- Cancels a queued job at once, and asks a running one to end. The status after it; null: the job
+-- is over, or unknown.
+CREATE OR REPLACE FUNCTION cancel_job(job_id uuid, reason text DEFAULT 'Cancelled') RETURNS text
 LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
 DECLARE
-    since timestamptz;
-    written integer;
+    found_status text;
 BEGIN
-    SELECT coalesce(max(minute) + interval '1 minute',
-                    (SELECT date_trunc('minute', min(ended_at)) FROM job_attempts))
-    INTO since FROM job_rollups;
-    INSERT INTO job_rollups
-    SELECT date_trunc('minute', a.ended_at), j.type, a.outcome, count(*),
-           coalesce(sum(extract(epoch FROM a.ended_at - a.started_at) * 1000), 0)::bigint,
-           coalesce(max(extract(epoch FROM a.ended_at - a.started_at) * 1000), 0)::bigint
-    FROM job_attempts a JOIN background_jobs j ON j.id = a.job_id
-    WHERE a.ended_at >= since AND a.ended_at < date_trunc('minute', now() - interval '1 minute')
-    GROUP BY 1, 2, 3
-    ON CONFLICT DO NOTHING;
-    GET DIAGNOSTICS written = ROW_COUNT;
-    RETURN written;
+    UPDATE background_jobs j
+    SET status = CASE WHEN j.stage IS NULL THEN j.status ELSE 'cancelled' END,
+        outcome_reason = CASE WHEN j.stage IS NULL THEN j.outcome_reason ELSE reason END,
+        stage = NULL, cancel_requested_at = coalesce(j.cancel_requested_at, now())
+    WHERE j.id = job_id AND j.status IN ('queued', 'processing')
+    RETURNING j.status INTO found_status;
+    RETURN found_status;
+END $$;
+
+-- No new job of the type starts; what runs goes on. False: there is no such type.
+CREATE OR REPLACE FUNCTION pause_type(type text, by text DEFAULT session_user) RETURNS boolean
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    UPDATE job_types t SET paused_at = coalesce(t.paused_at, now()), paused_by = coalesce(t.paused_by, by)
+    WHERE t.type = pause_type.type AND t.deleted_at IS NULL;
+    RETURN FOUND;
+END $$;
+
+CREATE OR REPLACE FUNCTION resume_type(type text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    UPDATE job_types t SET paused_at = NULL, paused_by = NULL
+    WHERE t.type = resume_type.type AND t.deleted_at IS NULL;
+    RETURN FOUND;
+END $$;
+
+-- No new job of any type starts.
+CREATE OR REPLACE FUNCTION pause_queue(by text DEFAULT session_user) RETURNS void
+LANGUAGE sql SET search_path = hybridjobs, pg_temp AS $$
+    UPDATE queue_settings SET paused_at = coalesce(paused_at, now()), paused_by = coalesce(paused_by, by)
+$$;
+
+CREATE OR REPLACE FUNCTION resume_queue() RETURNS void
+LANGUAGE sql SET search_path = hybridjobs, pg_temp AS $$
+    UPDATE queue_settings SET paused_at = NULL, paused_by = NULL
+$$;
+
+-- Runs the jobs of unresolved dead letters once more, the oldest first, `per_second` of them; returns
+-- their ids. All conditions that are given must hold.
+CREATE OR REPLACE FUNCTION redrive_dead_letters(
+    letter uuid DEFAULT NULL,
+    only_type text DEFAULT NULL,
+    only_category text DEFAULT NULL,
+    failed_since timestamptz DEFAULT NULL,
+    failed_until timestamptz DEFAULT NULL,
+    at_most integer DEFAULT 10000,
+    per_second numeric DEFAULT 10,
+    by text DEFAULT session_user
+) RETURNS SETOF uuid
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+DECLARE
+    letter_row dead_letter_queue;
+    place integer := 0;
+    due timestamptz;
+BEGIN
+    IF per_second <= 0 THEN
+        RAISE EXCEPTION 'per_second must be above 0' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR letter_row IN
+        SELECT d.* FROM dead_letter_queue d
+        WHERE d.resolved_at IS NULL
+          AND (letter IS NULL OR d.id = letter)
+          AND (only_type IS NULL OR d.type = only_type)
+          AND (only_category IS NULL OR d.error_category = only_category)
+          AND (failed_since IS NULL OR d.last_failed_at >= failed_since)
+          AND (failed_until IS NULL OR d.last_failed_at < failed_until)
+        ORDER BY d.moved_to_dlq_at, d.id LIMIT at_most
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        due := now() + place / per_second * interval '1 second';
+        -- The row is there unless somebody deleted it by hand.
+        INSERT INTO background_jobs (id, type, payload, source, status, submitted_by)
+        VALUES (letter_row.original_job_id, letter_row.type, letter_row.payload, 'redrive', 'failed', by)
+        ON CONFLICT (id) DO NOTHING;
+        CONTINUE WHEN NOT retry_failed_job(letter_row.original_job_id);
+        UPDATE background_jobs j
+        SET run_at = due, order_key = due - make_interval(mins => j.priority),
+            stage = CASE WHEN due > now() THEN 'scheduled' ELSE 'ready' END
+        WHERE j.id = letter_row.original_job_id;
+        UPDATE dead_letter_queue d
+        SET resolved_at = now(), resolved_by = by, resolution_notes = 'redriven' WHERE d.id = letter_row.id;
+        place := place + 1;
+        RETURN NEXT letter_row.original_job_id;
+    END LOOP;
+END $$;
+
+-- Closes a dead letter without another run. False: there is none, or it is resolved.
+CREATE OR REPLACE FUNCTION resolve_dead_letter(letter uuid, notes text, by text DEFAULT session_user)
+RETURNS boolean LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    UPDATE dead_letter_queue d SET resolved_at = now(), resolved_by = by, resolution_notes = notes
+    WHERE d.id = letter AND d.resolved_at IS NULL;
+    RETURN FOUND;
 END $$;
 
 GRANT USAGE ON SCHEMA hybridjobs TO hybridjobs_service, hybridjobs_handlers, hybridjobs_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hybridjobs TO hybridjobs_service;
-GRANT SELECT ON background_jobs, job_attempts, job_types, job_heartbeats, dead_letter_queue,
-    job_rollups, job_statistics TO hybridjobs_reader;
-REVOKE ALL ON FUNCTION submit_job, retry_failed_job, get_job_statistics_summary,
-    refresh_job_rollups, uuidv7_at FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION submit_job TO hybridjobs_service, hybridjobs_handlers;
-GRANT EXECUTE ON FUNCTION retry_failed_job, refresh_job_rollups, uuidv7_at TO hybridjobs_service;
-GRANT EXECUTE ON FUNCTION get_job_statistics_summary TO hybridjobs_service, hybridjobs_reader;
+GRANT SELECT ON background_jobs, job_attempts, job_types, job_heartbeats, job_dependencies,
+    job_batches, queue_settings, schedule_ticks, dead_letter_queue, job_rollups TO hybridjobs_reader;
+REVOKE ALL ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, submit_job, retry_failed_job,
+    cancel_job, pause_type, resume_type, pause_queue, resume_queue, redrive_dead_letters,
+    resolve_dead_letter FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, submit_job, retry_failed_job,
+    cancel_job, pause_type, resume_type, pause_queue, resume_queue, redrive_dead_letters,
+    resolve_dead_letter TO hybridjobs_service;
+GRANT EXECUTE ON FUNCTION submit_job TO hybridjobs_handlers;

@@ -1,0 +1,197 @@
+-- What follows from a row's change, whoever makes it: this program, an older version of it, or a
+-- person with psql. None of these functions is called for a job that just runs and completes.
+
+-- The stage follows from the rest wherever a statement does not care for it.
+CREATE OR REPLACE FUNCTION settle_stage() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    NEW.stage := CASE WHEN NEW.status <> 'queued' OR NEW.dispatched_at IS NOT NULL THEN NULL
+                      WHEN NEW.run_at > now() THEN 'scheduled'
+                      ELSE 'ready' END;
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER settle_stage BEFORE INSERT OR UPDATE ON background_jobs FOR EACH ROW
+WHEN ((NEW.stage IS NOT NULL) IS DISTINCT FROM (NEW.status = 'queued' AND NEW.dispatched_at IS NULL)
+      OR (NEW.stage = 'ready' AND NEW.run_at > now()))
+EXECUTE FUNCTION settle_stage();
+
+-- UPDATE background_jobs SET status = 'failed' …, by hand, counts: the attempt is closed with it,
+-- and the sweep ends its pod. Ours clear dispatched_at when they end a job.
+CREATE OR REPLACE FUNCTION end_by_hand() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    UPDATE job_attempts a
+    SET ended_at = greatest(clock_timestamp(), a.claimed_at, a.started_at),
+        outcome = CASE NEW.status WHEN 'completed' THEN 'succeeded' ELSE NEW.status END,
+        reason = 'SetByHand', spent_retry = false,
+        message = coalesce(NEW.error, format('set to %s by %s', NEW.status, session_user)),
+        error_category = CASE WHEN NEW.status = 'failed' THEN coalesce(NEW.error_category, 'unknown') END
+    WHERE a.job_id = NEW.id AND a.ended_at IS NULL;
+    IF FOUND THEN
+        NEW.outcome_reason := 'SetByHand';
+    END IF;
+    NEW.dispatched_at := NULL;
+    IF NEW.status = 'completed' THEN
+        NEW.started_at := coalesce(NEW.started_at, now());
+        NEW.completed_at := coalesce(NEW.completed_at, now());
+    ELSIF NEW.status = 'failed' THEN
+        NEW.failed_at := coalesce(NEW.failed_at, now());
+        NEW.error_category := coalesce(NEW.error_category, 'unknown');
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER end_by_hand BEFORE UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (OLD.status IN ('queued', 'processing') AND NEW.status IN ('completed', 'failed', 'cancelled')
+      AND NEW.dispatched_at IS NOT NULL)
+EXECUTE FUNCTION end_by_hand();
+
+-- … SET status = 'queued' on a job that is over is a retry.
+CREATE OR REPLACE FUNCTION requeue_by_hand() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    NEW.dispatched_at := NULL;
+    NEW.cancel_requested_at := NULL;
+    NEW.started_at := NULL;
+    NEW.completed_at := NULL;
+    NEW.failed_at := NULL;
+    NEW.stage := CASE WHEN NEW.run_at > now() THEN 'scheduled' ELSE 'ready' END;
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER requeue_by_hand BEFORE UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (OLD.status IN ('completed', 'failed', 'cancelled') AND NEW.status = 'queued'
+      AND (NEW.cancel_requested_at IS NOT NULL OR NEW.started_at IS NOT NULL
+           OR NEW.completed_at IS NOT NULL OR NEW.failed_at IS NOT NULL
+           OR NEW.dispatched_at IS NOT NULL))
+EXECUTE FUNCTION requeue_by_hand();
+
+-- A job that fails for good has its dead letter from the same commit on.
+CREATE OR REPLACE FUNCTION write_dead_letter() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    INSERT INTO dead_letter_queue
+        (id, original_job_id, type, payload, error_history, failure_count, error_category,
+         first_failed_at, last_failed_at)
+    SELECT uuidv7_at(clock_timestamp()), NEW.id, NEW.type, NEW.payload,
+           coalesce(jsonb_agg(jsonb_build_object(
+               'attempt', a.attempt, 'outcome', a.outcome, 'reason', a.reason,
+               'category', a.error_category, 'message', a.message, 'endedAt', a.ended_at)
+               ORDER BY a.attempt), '[]'),
+           count(*), coalesce(NEW.error_category, 'unknown'),
+           coalesce(min(a.ended_at), NEW.failed_at, now()), coalesce(max(a.ended_at), NEW.failed_at, now())
+    FROM job_attempts a
+    WHERE a.job_id = NEW.id AND a.outcome NOT IN ('succeeded', 'over_budget')
+    ON CONFLICT (original_job_id) WHERE resolved_at IS NULL DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER write_dead_letter AFTER UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (NEW.status = 'failed' AND OLD.status <> 'failed')
+EXECUTE FUNCTION write_dead_letter();
+
+CREATE OR REPLACE FUNCTION resolve_retried() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    UPDATE dead_letter_queue d
+    SET resolved_at = now(), resolved_by = session_user, resolution_notes = 'retried'
+    WHERE d.original_job_id = NEW.id AND d.resolved_at IS NULL;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER resolve_retried AFTER UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (OLD.status = 'failed' AND NEW.status <> 'failed')
+EXECUTE FUNCTION resolve_retried();
+
+-- Who waited for this job goes on, or is cancelled with it.
+CREATE OR REPLACE FUNCTION release_dependents(ended uuid, succeeded boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    -- In one order, so that two that end at once see each other's work and never wait in a circle.
+    PERFORM FROM background_jobs j
+    WHERE j.id IN (SELECT d.job_id FROM job_dependencies d WHERE d.depends_on = ended)
+    ORDER BY j.id FOR UPDATE;
+    IF NOT succeeded THEN
+        UPDATE background_jobs j
+        SET status = 'cancelled', stage = NULL, outcome_reason = 'DependencyFailed',
+            error = format('job %s, which it waited for, did not complete', ended)
+        WHERE j.id IN (SELECT d.job_id FROM job_dependencies d WHERE d.depends_on = ended)
+          AND j.stage = 'blocked' AND j.on_dependency_failure = 'cancel';
+    END IF;
+    WITH met AS (
+        DELETE FROM job_dependencies d WHERE d.depends_on = ended RETURNING d.job_id
+    )
+    UPDATE background_jobs j
+    SET stage = CASE WHEN j.run_at > now() THEN 'scheduled' ELSE 'ready' END
+    FROM met
+    WHERE j.id = met.job_id AND j.stage = 'blocked'
+      AND NOT EXISTS (SELECT FROM job_dependencies d
+                      WHERE d.job_id = j.id AND d.depends_on <> ended);
+END $$;
+
+CREATE OR REPLACE FUNCTION release_dependents_of_row() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    PERFORM release_dependents(NEW.id, NEW.status = 'completed');
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER release_dependents AFTER UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (NEW.has_dependents AND NEW.status IN ('completed', 'failed', 'cancelled')
+      AND OLD.status IN ('queued', 'processing'))
+EXECUTE FUNCTION release_dependents_of_row();
+
+CREATE OR REPLACE FUNCTION release_dependents_of_deleted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    PERFORM release_dependents(OLD.id, false);
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER release_dependents_of_deleted AFTER DELETE ON background_jobs FOR EACH ROW
+WHEN (OLD.has_dependents AND OLD.status IN ('queued', 'processing'))
+EXECUTE FUNCTION release_dependents_of_deleted();
+
+-- A job that leaves before those it waits for takes its side of the matter with it.
+CREATE OR REPLACE FUNCTION forget_dependencies() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    DELETE FROM job_dependencies d WHERE d.job_id = NEW.id;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER forget_dependencies AFTER UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (OLD.stage = 'blocked' AND NEW.status <> 'queued')
+EXECUTE FUNCTION forget_dependencies();
+
+-- New dependencies are made known to the jobs waited for; those that have ended by now are met, or
+-- failed, at once. Rows that others hold are left for the next call. Returns how many were linked.
+CREATE OR REPLACE FUNCTION link_dependencies(at_most integer DEFAULT 1000) RETURNS integer
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+DECLARE
+    held uuid[];
+    job record;
+    linked_now integer;
+BEGIN
+    SELECT array_agg(j.id) INTO held FROM (
+        SELECT j.id FROM background_jobs j
+        WHERE j.id IN (SELECT d.depends_on FROM job_dependencies d WHERE NOT d.linked
+                       ORDER BY d.job_id LIMIT at_most)
+        ORDER BY j.id FOR NO KEY UPDATE SKIP LOCKED) AS j;
+    UPDATE background_jobs j SET has_dependents = true
+    WHERE j.id = ANY(held) AND NOT j.has_dependents AND j.status IN ('queued', 'processing');
+    UPDATE job_dependencies d SET linked = true WHERE NOT d.linked AND d.depends_on = ANY(held);
+    GET DIAGNOSTICS linked_now = ROW_COUNT;
+    FOR job IN
+        SELECT j.id, j.status FROM background_jobs j
+        WHERE j.id = ANY(held) AND j.status IN ('completed', 'failed', 'cancelled')
+        UNION ALL
+        -- Gone by retention, which is a long time after their end.
+        SELECT DISTINCT d.depends_on, 'completed' FROM job_dependencies d
+        WHERE NOT d.linked
+          AND NOT EXISTS (SELECT FROM background_jobs j WHERE j.id = d.depends_on)
+        ORDER BY 1
+    LOOP
+        PERFORM release_dependents(job.id, job.status = 'completed');
+    END LOOP;
+    RETURN linked_now;
+END $$;
+
+REVOKE ALL ON FUNCTION settle_stage, end_by_hand, requeue_by_hand, write_dead_letter,
+    resolve_retried, release_dependents, release_dependents_of_row, release_dependents_of_deleted,
+    forget_dependencies,
+    link_dependencies FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION release_dependents, link_dependencies TO hybridjobs_service;

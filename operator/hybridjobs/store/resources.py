@@ -1,0 +1,87 @@
+"""Which HybridJob stands for a job's row, as the dispatcher and the sweep write it down."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from hybridjobs.model import Claim
+
+# The job's row before the attempt's, as everywhere.
+_DISPATCHED = """
+WITH job AS (
+    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
+), marked AS (
+    UPDATE hybridjobs.job_attempts attempt
+    SET dispatched_at = coalesce(attempt.dispatched_at, now()),
+        hybridjob_uid = coalesce(attempt.hybridjob_uid, %(uid)s)
+    FROM job
+    WHERE attempt.job_id = job.id AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
+    RETURNING attempt.job_id
+)
+UPDATE hybridjobs.background_jobs job
+SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
+FROM marked WHERE job.id = marked.job_id
+"""
+_FORGET = """
+UPDATE hybridjobs.background_jobs SET resource_uid = NULL
+WHERE id = %(job_id)s AND resource_uid = %(uid)s
+"""
+_FORGET_SPENT = """
+UPDATE hybridjobs.background_jobs SET resource_uid = NULL
+WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
+  AND status IN ('completed', 'failed', 'cancelled')
+"""
+_HELD_BY = """
+SELECT resource_uid FROM hybridjobs.background_jobs
+WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
+"""
+_WAITED = """
+SELECT now() - claimed_at AS waited FROM hybridjobs.job_attempts
+WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
+"""
+
+
+async def mark_dispatched(
+    connection: AsyncConnection[DictRow], claimed: Claim, *, namespace: str, name: str, uid: str
+) -> None:
+    """The HybridJob `uid` now says this attempt. Changes nothing once the attempt is closed."""
+    await connection.execute(
+        _DISPATCHED,
+        {
+            "job_id": claimed.job_id,
+            "attempt": claimed.attempt,
+            "namespace": namespace,
+            "name": name,
+            "uid": uid,
+        },
+    )
+
+
+async def forget_uid(connection: AsyncConnection[DictRow], job_id: UUID, uid: str) -> None:
+    """The job's HybridJob is gone, or is about to go by us: the next dispatch makes a new one."""
+    await connection.execute(_FORGET, {"job_id": job_id, "uid": uid})
+
+
+async def forget_spent(
+    connection: AsyncConnection[DictRow], uids: Mapping[str, UUID]
+) -> frozenset[str]:
+    """Before finished HybridJobs (uid → job id) are deleted: which of them may be.
+
+    Not one whose job somebody retried meanwhile: that deletion would read as a cancel.
+    """
+    parameters = {"ids": list(uids.values()), "uids": list(uids)}
+    await connection.execute(_FORGET_SPENT, parameters)
+    cursor = await connection.execute(_HELD_BY, parameters)
+    return frozenset(uids) - {row["resource_uid"] for row in await cursor.fetchall()}
+
+
+async def waited_since_claim(
+    connection: AsyncConnection[DictRow], claimed: Claim
+) -> timedelta | None:
+    """How long the attempt has been open; None: it is closed."""
+    parameters = {"job_id": claimed.job_id, "attempt": claimed.attempt}
+    row = await (await connection.execute(_WAITED, parameters)).fetchone()
+    return None if row is None else row["waited"]
