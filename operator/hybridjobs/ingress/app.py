@@ -37,6 +37,7 @@ from hybridjobs.ingress.workers import WorkerApi
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
+from hybridjobs.store.heartbeats import Heartbeats
 from hybridjobs.store.outcome import Outcomes
 from hybridjobs.store.types import TypeCatalog
 
@@ -98,6 +99,7 @@ class Ingress:
             await catalog.refresh()
             enqueuer = Enqueuer(url, committed=metrics.observe_commit)
             outcomes = Outcomes(url)
+            heartbeats = Heartbeats(url)
             pool = Pool(
                 settings.inline_children,
                 environment=settings.child_environment,
@@ -108,6 +110,7 @@ class Ingress:
             parts = await stack.enter_async_context(_Parts())
             parts.add("enqueuer", enqueuer.run)
             parts.add("outcomes", outcomes.run)
+            parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
             parts.add("maintenance", lambda: maintain(database))
             if pool.size:
@@ -122,6 +125,7 @@ class Ingress:
                 pool,
                 database,
                 outcomes,
+                heartbeats,
                 children,
                 max_result_bytes=settings.max_result_bytes,
                 wake=wake,
@@ -129,7 +133,7 @@ class Ingress:
             intake = Intake(database, enqueuer, schemas, quick, wake=wake)
             webhooks = by_path({"/webhooks/github": GitHubWebhooks(settings, catalog, intake)})
             api = Api(settings, database, catalog, intake)
-            workers = WorkerApi(settings, database, catalog, children, self._keys)
+            workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
             health = _server(health_app(ready=ready.is_set), settings, settings.health_port)
             servers = [

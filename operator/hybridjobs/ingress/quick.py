@@ -29,6 +29,7 @@ from hybridjobs.model import (
 )
 from hybridjobs.store import attempts
 from hybridjobs.store.database import Database
+from hybridjobs.store.heartbeats import Heartbeats
 from hybridjobs.store.jobs import get_job
 from hybridjobs.store.outcome import Outcomes
 
@@ -58,6 +59,7 @@ class QuickJobs:
         pool: Pool,
         database: Database,
         outcomes: Outcomes,
+        heartbeats: Heartbeats,
         children: ChildJobs,
         *,
         max_result_bytes: int,
@@ -66,6 +68,7 @@ class QuickJobs:
         self._pool = pool
         self._database = database
         self._outcomes = outcomes
+        self._heartbeats = heartbeats
         self._children = children
         self._max_result_bytes = max_result_bytes
         self._wake = wake
@@ -156,13 +159,13 @@ class QuickJobs:
     async def _keep(self, job: NewJob, frame: dict[str, str]) -> None:
         """Store progress or a checkpoint; a database that is away costs only that."""
         try:
-            async with self._database.connection() as connection:
-                if (text := frame.get("progress")) is not None:
-                    progress = Progress(**codec.loads(text))
-                    await attempts.beat(connection, job.id, _ATTEMPT, progress)
-                elif (text := frame.get("checkpoint")) is not None:
+            if (text := frame.get("progress")) is not None:
+                progress = Progress(**codec.loads(text))
+                await self._heartbeats.beat(job.id, _ATTEMPT, progress)
+            elif (text := frame.get("checkpoint")) is not None:
+                async with self._database.connection() as connection:
                     await attempts.save_checkpoint(connection, job.id, _ATTEMPT, text)
-        except (DatabaseUnavailable, psycopg.DataError, TypeError) as error:
+        except (DatabaseUnavailable, InvalidInput, psycopg.DataError, TypeError) as error:
             log.warning("not kept", job_id=str(job.id), error=type(error).__name__)
 
     async def _submitted(self, job: NewJob, text: str) -> str:

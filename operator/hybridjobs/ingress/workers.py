@@ -26,6 +26,7 @@ from hybridjobs.payload import pointer
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store import attempts
 from hybridjobs.store.database import Database
+from hybridjobs.store.heartbeats import Heartbeats
 from hybridjobs.store.jobs import get_job
 from hybridjobs.store.outcome import record_outcome
 from hybridjobs.store.types import TypeCatalog
@@ -59,6 +60,7 @@ class WorkerApi:
         database: Database,
         catalog: TypeCatalog,
         children: ChildJobs,
+        heartbeats: Heartbeats,
         keys: KeySource | None,
     ) -> None:
         self._service_account = settings.worker_service_account
@@ -67,6 +69,7 @@ class WorkerApi:
         self._database = database
         self._catalog = catalog
         self._children = children
+        self._heartbeats = heartbeats
         self._tokens: WorkerTokens | None = None
         if keys is not None:
             self._tokens = WorkerTokens(
@@ -171,13 +174,11 @@ class WorkerApi:
 
     async def _put_progress(self, attempt: Attempt, send: Send) -> None:
         progress = _progress(codec.loads(_json(attempt.body)))
-        async with self._database.connection() as connection:
-            await attempts.beat(connection, attempt.job_id, attempt.number, progress)
+        await self._heartbeats.beat(attempt.job_id, attempt.number, progress)
         await respond(send, 204)
 
     async def _put_heartbeat(self, attempt: Attempt, send: Send) -> None:
-        async with self._database.connection() as connection:
-            cancel = await attempts.beat(connection, attempt.job_id, attempt.number)
+        cancel = await self._heartbeats.beat(attempt.job_id, attempt.number)
         await respond(send, 200, codec.dumps({"cancelRequested": cancel}).encode())
 
     async def _put_outcome(self, attempt: Attempt, send: Send) -> None:

@@ -11,7 +11,7 @@ from psycopg.rows import DictRow
 
 from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed
-from hybridjobs.model import Progress, Status
+from hybridjobs.model import Status
 
 _READ = """
 SELECT job.id AS job_id, job.type, job.status, job.payload::text AS payload,
@@ -69,18 +69,6 @@ UPDATE hybridjobs.background_jobs job
 SET status = 'processing', started_at = started.started_at
 FROM started WHERE job.id = started.job_id
 RETURNING job.id
-"""
-_BEAT = """
-INSERT INTO hybridjobs.job_heartbeats (job_id, attempt, progress)
-SELECT job_id, attempt, %(progress)s::jsonb FROM hybridjobs.job_attempts
-WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
-ON CONFLICT (job_id) DO UPDATE
-SET attempt = excluded.attempt, beat_at = clock_timestamp(),
-    progress = coalesce(excluded.progress,
-                        CASE WHEN job_heartbeats.attempt = excluded.attempt
-                             THEN job_heartbeats.progress END)
-RETURNING (SELECT cancel_requested_at IS NOT NULL FROM hybridjobs.background_jobs
-           WHERE id = %(job_id)s) AS cancel_requested
 """
 _SAVE_CHECKPOINT = """
 INSERT INTO hybridjobs.job_checkpoints (job_id, attempt, data)
@@ -217,19 +205,6 @@ async def start(
     )
 
 
-async def beat(
-    connection: AsyncConnection[DictRow],
-    job_id: UUID,
-    attempt: int,
-    progress: Progress | None = None,
-) -> bool:
-    """A sign of life, with or without progress; returns whether a cancel is asked for."""
-    row = await _guarded(
-        connection, _BEAT, job_id, attempt, progress=None if progress is None else _json(progress)
-    )
-    return bool(row["cancel_requested"])
-
-
 async def save_checkpoint(
     connection: AsyncConnection[DictRow], job_id: UUID, attempt: int, data: str
 ) -> None:
@@ -300,9 +275,3 @@ async def _guarded(
     if row is None:
         raise AttemptClosed(job_id, attempt)
     return row
-
-
-def _json(progress: Progress) -> str:
-    return codec.dumps(
-        {"done": progress.done, "total": progress.total, "message": progress.message}
-    )

@@ -14,6 +14,7 @@ from hybridjobs.store import attempts
 from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
+from hybridjobs.store.heartbeats import Beat, record_beats
 from hybridjobs.store.jobs import Job, get_job
 from hybridjobs.store.outcome import Outcomes, record_outcome, request_cancel
 from hybridjobs.store.resources import mark_dispatched
@@ -118,7 +119,9 @@ async def test_a_job_goes_from_queued_to_completed(enqueuer: Enqueuer, database:
         await attempts.start(
             connection, row.id, 1, pod_name="pod", pod_uid="pod-uid", started_at=started
         )
-        assert not await attempts.beat(connection, row.id, 1, Progress(3, 10, "pages"))
+        assert await record_beats(connection, [Beat(row.id, 1, Progress(3, 10, "pages"))]) == [
+            False
+        ]
     running = await _job(database, row)
     assert running.status is Status.PROCESSING
     assert running.progress == {"done": 3, "total": 10, "message": "pages"}
@@ -144,8 +147,7 @@ async def test_a_late_report_changes_nothing(enqueuer: Enqueuer, database: Datab
     assert (after.status, after.result, after.error) == (before.status, None, "no")
     assert after.attempts[0].log_tail == "log"
     async with database.connection() as connection:
-        with pytest.raises(AttemptClosed):
-            await attempts.beat(connection, row.id, 1)
+        assert await record_beats(connection, [Beat(row.id, 1)]) == [None]
         with pytest.raises(AttemptClosed):
             await attempts.save_checkpoint(connection, row.id, 1, "{}")
 
