@@ -80,8 +80,8 @@ async def test_a_payload_arrives_unchanged(access: Access) -> None:
     job = await access.until(answer.json()["id"])
     assert job["status"] == "completed", job
     [row] = await access.sql(
-        "SELECT payload = result AS same, payload->>'big' AS big, payload->>'float' AS float, "
-        "payload = %s::jsonb AS exact FROM hybridjobs.background_jobs WHERE id = %s",
+        "SELECT payload::jsonb = result AS same, payload->>'big' AS big, "
+        "payload->>'float' AS float, payload::text = %s AS exact FROM hybridjobs.background_jobs WHERE id = %s",
         EXACT,
         job["id"],
     )
