@@ -63,13 +63,17 @@ lock: setup ## Write requirements*.txt anew from pyproject.toml
 	@$(PY) -m pip install --quiet uv
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.txt
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header bench/requirements-peers.in -o bench/requirements-peers.txt
 
 manifests: setup ## Make manifests/ anew from the chart
 	@$(PY) -m tests.unit.chart.render
 
-.PHONY: bench-ingest bench-latency
+.PHONY: bench-ingest bench-queue bench-latency
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest
+
+bench-queue: setup ## Enqueue, claim and complete a second, against procrastinate, pgqueuer and plain commits
+	@$(PY) -m bench.queue
 
 bench-latency: image ## From 202 to a started container, against a bare Job
 	@$(PY) -m bench.latency

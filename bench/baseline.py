@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hybridjobs.ingress.app import GC_THRESHOLDS, server
+from hybridjobs.ingress.app import GC_THRESHOLDS, webhook_server
 from hybridjobs.settings import IngressSettings
 
 ANSWER = {
@@ -38,7 +38,8 @@ def main(port: int) -> None:
     app = Starlette(routes=[Route("/webhooks/github", webhook, methods=["POST"])])
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    uvloop.run(server(app, host="127.0.0.1", port=port, request_timeout_seconds=timeout).serve())
+    listener = webhook_server(app, host="127.0.0.1", port=port, request_timeout_seconds=timeout)
+    uvloop.run(listener.serve())
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def members(text: str) -> dict[str, str]:
         if text[position : position + 1] != ":":
             raise ValueError(f"expected ':' at character {position}")
         start = _skip(text, position + 1)
-        _, position = _decoder.raw_decode(text, start)
+        position = _end(text, start)
         found[name] = text[start:position]
         position = _skip(text, position)
         if text[position : position + 1] == ",":
@@ -65,6 +65,47 @@ def members(text: str) -> dict[str, str]:
     if _skip(text, position + 1) != len(text):
         raise ValueError(f"unexpected text after the object, at character {position + 1}")
     return found
+
+
+def elements(text: str) -> list[str]:
+    """The elements of a JSON array, each as the text it was written in.
+
+    ValueError where the text is no JSON array.
+    """
+    start = _skip(text, 0)
+    if text[start : start + 1] != "[":
+        raise ValueError("expected a JSON array")
+    spans, end = _spans(text, start)
+    if _skip(text, end) != len(text):
+        raise ValueError(f"unexpected text after the array, at character {end}")
+    return [text[first:last] for first, last in spans]
+
+
+def _end(text: str, start: int) -> int:
+    """Where the value ends that begins at `start`.
+
+    A large array is never built as a whole, and other threads have their turn between its elements.
+    """
+    if text[start : start + 1] == "[":
+        return _spans(text, start)[1]
+    return _decoder.raw_decode(text, start)[1]
+
+
+def _spans(text: str, start: int) -> tuple[list[tuple[int, int]], int]:
+    """Where the elements begin and end of the array that begins at `start`, and where it ends."""
+    position = _skip(text, start + 1)
+    if text[position : position + 1] == "]":
+        return [], position + 1
+    spans: list[tuple[int, int]] = []
+    while True:
+        _, end = _decoder.raw_decode(text, position)
+        spans.append((position, end))
+        position = _skip(text, end)
+        if text[position : position + 1] == "]":
+            return spans, position + 1
+        if text[position : position + 1] != ",":
+            raise ValueError(f"expected ',' or ']' at character {position}")
+        position = _skip(text, position + 1)
 
 
 def _skip(text: str, position: int) -> int:

@@ -1,31 +1,13 @@
-"""The health listener of every process: liveness, readiness, metrics; and servers in our loop."""
+"""The health listener of every process: liveness, readiness, metrics."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
-
-
-class Server(uvicorn.Server):
-    """A uvicorn server that is one part of a process, which handles signals itself."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
-
-    @property
-    def port(self) -> int:
-        """The port bound, once `started`; also where 0 was asked for."""
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
 
 
 def health_app(*, ready: Callable[[], bool]) -> Starlette:
@@ -49,23 +31,4 @@ def health_app(*, ready: Callable[[], bool]) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
         ]
-    )
-
-
-def server(app: ASGIApp, *, host: str, port: int) -> Server:
-    """A server with this project's settings; run it by `await server.serve()`."""
-    return Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            loop="none",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-        )
     )

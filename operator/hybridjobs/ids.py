@@ -18,6 +18,11 @@ def derived_id(uid: str, created: datetime) -> UUID:
     return _uuid7(int(created.timestamp() * 1000), int.from_bytes(digest[:10]) & (1 << 74) - 1)
 
 
+def first_id_of(moment: datetime) -> UUID:
+    """A bound: the ids made before that millisecond are less than it, later ones are not."""
+    return _uuid7(int(moment.timestamp() * 1000), 0)
+
+
 def _uuid7(milliseconds: int, random: int) -> UUID:
     value = (
         milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1

@@ -13,6 +13,7 @@ GROUP = "hybridjobs.dev"
 VERSION = "v1alpha1"
 
 MAX_DEADLINE_SECONDS = 86_400
+MAX_RETRIES = 100
 MAX_LOG_TAIL_BYTES = 64 * 1024
 
 
@@ -46,6 +47,25 @@ class Outcome(StrEnum):
     NODE_LOST = "node_lost"  # the node went silent; its pod may still run, fenced
     OVER_BUDGET = "over_budget"  # a quick job that goes on as a pod
     CANCELLED = "cancelled"
+
+
+class Decision(StrEnum):
+    """What became of a schedule's tick: `schedule_ticks.decision`."""
+
+    SUBMITTED = "submitted"
+    REPLACED = "replaced"  # submitted, and the schedule's open jobs were asked to end
+    SKIPPED = "skipped"  # a job was open and concurrencyPolicy is Forbid, or suspend is set
+    MISSED = "missed"  # nobody was there to decide in time
+
+    @property
+    def starts_job(self) -> bool:
+        """Whether the tick has a job."""
+        return self in (Decision.SUBMITTED, Decision.REPLACED)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the schedule's open jobs are asked to end."""
+        return self is Decision.REPLACED
 
 
 class ErrorCategory(StrEnum):
@@ -161,7 +181,7 @@ class _Spec(BaseModel):
 class Retry(_Spec):
     """`spec.retry` of a HybridJobType; times in seconds."""
 
-    limit: Annotated[int, Field(ge=0, le=100)] = 3
+    limit: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = 3
     base_seconds: Annotated[float, Field(gt=0)] = 30
     factor: Annotated[float, Field(ge=1)] = 2
     max_seconds: Annotated[float, Field(gt=0)] = 600
@@ -214,6 +234,7 @@ class JobTypeSpec(_Spec):
     resources: dict[str, Any] = {}
     deadline_seconds: int = 900
     start_deadline_seconds: int = 300
+    heartbeat_timeout_seconds: int | None = None
     grace_period_seconds: int = 30
     budget_seconds: float = 8
     retry: Retry = Retry()
@@ -255,6 +276,21 @@ class JobType:
     ) -> Self:
         """From the object's parts; pydantic.ValidationError where the spec is wrong."""
         return cls(name, uid, generation, JobTypeSpec.model_validate(spec), spec, paused)
+
+
+class ScheduleSpec(_Spec):
+    """`spec` of a HybridJobSchedule, with the defaults that the CRD has too."""
+
+    schedule: str
+    time_zone: str = "UTC"
+    type: str
+    payload: dict[str, Any] = {}
+    suspend: bool = False
+    concurrency_policy: Literal["Allow", "Forbid", "Replace"] = "Allow"
+    starting_deadline_seconds: int | None = None
+    history_limit: int = 10
+    priority: int | None = None
+    deadline_seconds: int | None = None
 
 
 def type_slug(type_: str) -> str:

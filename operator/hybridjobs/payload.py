@@ -16,6 +16,7 @@ MAX_DEPTH = 100
 
 # \u0000, and halves of surrogate pairs: whole pairs are looked at too, for they are rare.
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def pointer(*parts: str | int) -> str:
@@ -52,7 +53,7 @@ def _check_parsed(payload: str) -> None:
             raise _refused(pointer("payload", *path), f"is nested deeper than {MAX_DEPTH}")
         if "\0" in text:
             raise _refused(pointer("payload", *path), "holds the character NUL (\\u0000)")
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if _LONE_SURROGATE.search(text):
             raise _refused(pointer("payload", *path), "holds half of a surrogate pair")
 
 

@@ -74,6 +74,11 @@ class IngressSettings(DatabaseSettings):
 
     inline_children: Annotated[int, Field(ge=0)] = 2
 
+    # Not under a week, within which a replayed webhook must find its job.
+    retention_completed_days: Annotated[int, Field(ge=7, le=3650)] = 7  # and cancelled
+    retention_failed_days: Annotated[int, Field(ge=7, le=3650)] = 30
+    retention_unresolved_dead_letters: bool = False  # True: their jobs go too
+
     @property
     def child_environment(self) -> dict[str, str]:
         """What inline children get of the environment: their own variables, no secret of ours."""

@@ -81,7 +81,8 @@ async def test_a_payload_arrives_unchanged(access: Access) -> None:
     assert job["status"] == "completed", job
     [row] = await access.sql(
         "SELECT payload::jsonb = result AS same, payload->>'big' AS big, "
-        "payload->>'float' AS float, payload::text = %s AS exact FROM hybridjobs.background_jobs WHERE id = %s",
+        "payload->>'float' AS float, payload::text = %s AS exact "
+        "FROM hybridjobs.background_jobs WHERE id = %s",
         EXACT,
         job["id"],
     )

@@ -7,6 +7,8 @@ import httpx
 
 from hybridjobs.cli.exits import CommandError, Exit
 
+_TIMEOUT_SECONDS = 30.0
+
 
 class Api:
     """The console listener (:8081) of an installation, with its bearer token."""
@@ -14,7 +16,7 @@ class Api:
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         self._client = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False
         )
 
     def __enter__(self) -> Self:
@@ -35,6 +37,7 @@ class Api:
         *,
         content: str | None = None,
         query: dict[str, str | int] | None = None,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> tuple[int, str]:
         """Status and body text of an answer below 400; CommandError for every other."""
         try:
@@ -44,6 +47,7 @@ class Api:
                 content=content,
                 params=query,
                 headers={"Content-Type": "application/json"},
+                timeout=timeout_seconds,
             )
         except httpx.HTTPError as error:
             raise CommandError(
@@ -63,7 +67,8 @@ def _code(status: int) -> Exit:
         return Exit.NOT_FOUND
     if status in (429, 502, 503, 504):
         return Exit.UNAVAILABLE
-    return Exit.USAGE if status < 500 else Exit.FAILED
+    # 409: what was asked for is well said, and not possible as things stand.
+    return Exit.USAGE if status < 500 and status != 409 else Exit.FAILED
 
 
 def _explain(response: httpx.Response) -> str:

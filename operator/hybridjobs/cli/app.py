@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hybridjobs import __version__
-from hybridjobs.cli import jobs, processes
+from hybridjobs.cli import dead_letters, doctor, jobs, processes, queue, submit
 from hybridjobs.cli.exits import Exit, exit_for
 from hybridjobs.errors import HybridJobsError
 
@@ -51,9 +51,19 @@ def version(
     typer.echo(text)
 
 
-app.command(rich_help_panel="Jobs")(jobs.submit)
+app.command(rich_help_panel="Jobs")(submit.submit)
+app.command(rich_help_panel="Jobs")(submit.batch)
 app.command(rich_help_panel="Jobs")(jobs.get)
 app.command("jobs", rich_help_panel="Jobs")(jobs.list_)
+app.command(rich_help_panel="Jobs")(jobs.retry)
+app.command(rich_help_panel="Jobs")(jobs.cancel)
+app.add_typer(dead_letters.app, name="dlq", rich_help_panel="Jobs")
+app.command(rich_help_panel="Queue")(queue.types)
+app.command(rich_help_panel="Queue")(queue.pause)
+app.command(rich_help_panel="Queue")(queue.resume)
+app.command(rich_help_panel="Queue")(queue.schedules)
+app.command(rich_help_panel="Queue")(queue.stats)
+app.command(rich_help_panel="Queue")(doctor.doctor)
 app.command(rich_help_panel="Handlers")(processes.run)
 app.command(rich_help_panel="Handlers")(processes.worker)
 app.command(rich_help_panel="Server")(processes.migrate)

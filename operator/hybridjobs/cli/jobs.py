@@ -1,66 +1,40 @@
 """Commands on jobs, through the API."""
 
-import json
 import sys
-import time
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from hybridjobs import codec
 from hybridjobs.cli.api import Api
 from hybridjobs.cli.exits import CommandError, Exit
+from hybridjobs.cli.options import (
+    URL,
+    AsJson,
+    Before,
+    Limit,
+    Since,
+    Token,
+    Type,
+    Until,
+    Url,
+    Yes,
+    ago,
+    confirm,
+    query_of,
+)
+from hybridjobs.cli.output import print_table, seconds
+from hybridjobs.cli.waiting import show_job, wait_for_job
 from hybridjobs.model import Status
 
-Url = Annotated[str, typer.Option("--url", envvar="HYBRIDJOBS_API_URL", help="The API's address.")]
-Token = Annotated[
-    str,
-    typer.Option(
-        "--token", envvar="HYBRIDJOBS_API_TOKEN", help="The API's bearer token.", show_envvar=True
-    ),
+Statuses = Annotated[
+    list[Status] | None,
+    typer.Option("--status", help="Only jobs in this state; may be given several times."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives it.")]
-_URL = "http://127.0.0.1:8081"
-_POLL_SECONDS = 0.5
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids.")]
 
-
-def submit(
-    type_: Annotated[str, typer.Argument(metavar="TYPE", help="The job type.")],
-    payload: Annotated[
-        str,
-        typer.Option("--payload", "-p", help="JSON, @FILE, or - for standard input."),
-    ] = "{}",
-    key: Annotated[
-        str | None, typer.Option(help="Idempotency key: the same key gives the same job.")
-    ] = None,
-    priority: Annotated[int | None, typer.Option(min=-100, max=100)] = None,
-    deadline: Annotated[int | None, typer.Option(help="Seconds.", min=1, max=86400)] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=1)] = 900,
-    as_json: AsJson = False,
-    url: Url = _URL,
-    token: Token = "",
-) -> None:
-    """Submit a job; prints its id. With --wait, exits 0 only if the job completed.
-
-    Example: hybridjobs submit capture/repository.sync -p '{"owner": "octocat", "repo": "x"}'
-    """
-    text = _payload(payload)
-    options = {"key": key, "priority": priority, "deadlineSeconds": deadline}
-    given = {name: codec.dumps(value) for name, value in options.items() if value is not None}
-    # The payload goes in as it was written: parsing would round its numbers.
-    body = {"type": codec.dumps(type_), "payload": text, **given}
-    content = "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in body.items()) + "}"
-    with Api(url, token) as api:
-        _, answer = api.request("POST", "/api/jobs", content=content)
-        job = codec.loads(answer)
-        if not wait:
-            typer.echo(answer if as_json else job["id"])
-            return
-        _wait(api, job["id"], timeout, as_json=as_json)
+_PAGE = 1000
 
 
 def get(
@@ -71,132 +45,162 @@ def get(
         bool, typer.Option("--logs", help="Show the log tail of each attempt.")
     ] = False,
     as_json: AsJson = False,
-    url: Url = _URL,
+    url: Url = URL,
     token: Token = "",
 ) -> None:
     """Show a job: its state, progress, result and every attempt."""
     with Api(url, token) as api:
         if wait:
-            _wait(api, job_id, timeout, as_json=as_json)
+            wait_for_job(api, job_id, timeout, as_json=as_json)
             return
-        query: dict[str, str | int] = {"logs": "true"} if logs else {}
+        query = query_of(logs="true" if logs else None)
         _, answer = api.request("GET", f"/api/jobs/{job_id}", query=query)
     if as_json:
         typer.echo(answer)
     else:
-        _show(codec.loads(answer))
+        show_job(codec.loads(answer))
 
 
 def list_(
-    status: Annotated[Status | None, typer.Option(help="Only jobs in this state.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Only jobs of this type.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    status: Statuses = None,
+    type_: Type = None,
+    key: Annotated[str | None, typer.Option(help="Only with this idempotency key.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only from there: github, api, sql, schedule, …")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="Only of this batch.", metavar="ID")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Only of this schedule.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Only those that this job submitted.", metavar="ID")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    before: Before = None,
+    limit: Limit = 50,
     as_json: AsJson = False,
-    url: Url = _URL,
+    url: Url = URL,
     token: Token = "",
 ) -> None:
     """List jobs, the newest first."""
-    query: dict[str, str | int] = {"limit": limit}
-    if status is not None:
-        query["status"] = status.value
-    if type_ is not None:
-        query["type"] = type_
+    query = query_of(
+        status=_joined(status),
+        type=type_,
+        key=key,
+        source=source,
+        batch=batch,
+        schedule=schedule,
+        parent=parent,
+        since=ago(since),
+        until=ago(until),
+        before=before,
+        limit=limit,
+    )
     with Api(url, token) as api:
         _, answer = api.request("GET", "/api/jobs", query=query)
     if as_json:
         typer.echo(answer)
         return
-    table = Table("ID", "TYPE", "STATUS", "ATTEMPT", "CREATED", "SECONDS", "REASON", box=None)
-    for job in codec.loads(answer)["jobs"]:
-        table.add_row(
-            job["id"],
-            job["type"],
-            job["status"],
-            str(job["attempt"]),
-            job["createdAt"],
-            _seconds(job["durationMs"]),
-            job["outcomeReason"] or "",
-        )
-    Console().print(table)
+    page = codec.loads(answer)
+    print_table(
+        ("ID", "TYPE", "STATUS", "STAGE", "ATTEMPT", "CREATED", "SECONDS", "REASON"),
+        (
+            (
+                job["id"],
+                job["type"],
+                job["status"],
+                job["stage"],
+                job["attempt"],
+                job["createdAt"],
+                seconds(job["durationMs"]),
+                job["outcomeReason"],
+            )
+            for job in page["jobs"]
+        ),
+    )
+    if page["next"]:
+        typer.echo(f"there are more: --before {page['next']}", err=True)
 
 
-def _payload(option: str) -> str:
-    if option == "-":
-        text = sys.stdin.read()
-    elif option.startswith("@"):
-        try:
-            text = Path(option[1:]).read_text()
-        except OSError as error:
-            raise CommandError(Exit.USAGE, f"cannot read the payload: {error}") from error
-    else:
-        text = option
-    try:
-        codec.loads(text)
-    except ValueError as error:
-        raise CommandError(Exit.USAGE, f"the payload is not JSON: {error}") from error
-    return text.strip()
+def retry(
+    job_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="The jobs' ids.")
+    ] = None,
+    status: Statuses = None,
+    type_: Type = None,
+    since: Since = None,
+    until: Until = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    url: Url = URL,
+    token: Token = "",
+) -> None:
+    """Run failed or cancelled jobs once more: those named, or all that match the filters.
+
+    Exits 1 if one of them could not be.
+
+    Example: hybridjobs retry --status failed --type capture/repository.sync --since 2h
+    """
+    filters = query_of(
+        status=_joined(status), type=type_, since=ago(since), until=ago(until), limit=_PAGE
+    )
+    if bool(job_ids) == (len(filters) > 1):
+        raise CommandError(Exit.USAGE, "name jobs by their ids, or say which by filters")
+    filters.setdefault("status", Status.FAILED.value)
+    with Api(url, token) as api:
+        chosen = job_ids
+        if not chosen:
+            chosen = list(_matching(api, filters))
+            confirm(f"Run {len(chosen)} jobs once more?", yes=yes)
+        _each(api, chosen, "retry", as_json=as_json)
 
 
-def _wait(api: Api, job_id: str, timeout: float, *, as_json: bool) -> None:
-    """Show progress until the job is over; CommandError unless it completed."""
-    give_up = time.monotonic() + timeout
-    shown = ""
+def cancel(
+    job_ids: Ids,
+    as_json: AsJson = False,
+    url: Url = URL,
+    token: Token = "",
+) -> None:
+    """Cancel jobs: queued ones at once, running ones are asked to end.
+
+    Exits 1 if one of them is over already.
+    """
+    with Api(url, token) as api:
+        _each(api, job_ids, "cancel", as_json=as_json)
+
+
+def _joined(statuses: list[Status] | None) -> str | None:
+    return ",".join(statuses) if statuses else None
+
+
+def _matching(api: Api, query: dict[str, str | int]) -> Iterator[str]:
+    before: str | None = None
     while True:
-        _, answer = api.request("GET", f"/api/jobs/{job_id}")
-        job = codec.loads(answer)
-        if Status(job["status"]).is_terminal:
-            break
-        if (line := _line(job)) != shown:
-            typer.echo(line, err=True)
-            shown = line
-        if time.monotonic() >= give_up:
-            raise CommandError(Exit.TIMEOUT, f"job {job_id} is still {job['status']}")
-        time.sleep(_POLL_SECONDS)
+        _, answer = api.request("GET", "/api/jobs", query=query | query_of(before=before))
+        page = codec.loads(answer)
+        yield from (job["id"] for job in page["jobs"])
+        before = page["next"]
+        if before is None:
+            return
+
+
+def _each(api: Api, job_ids: Sequence[str], action: str, *, as_json: bool) -> None:
+    """Ask for the action on each job; CommandError at the end if one was refused."""
+    answers: list[str] = []
+    refused: list[CommandError] = []
+    for job_id in job_ids:
+        try:
+            _, answer = api.request("POST", f"/api/jobs/{job_id}/{action}")
+        except CommandError as error:
+            if error.code not in (Exit.FAILED, Exit.NOT_FOUND):
+                raise
+            refused.append(error)
+            sys.stderr.write(f"{job_id}: {error}\n")
+            continue
+        answers.append(answer)
+        if not as_json:
+            typer.echo(f"{job_id} {codec.loads(answer)['status']}")
     if as_json:
-        typer.echo(answer)
-    else:
-        _show(job)
-    if job["status"] != Status.COMPLETED:
-        raise CommandError(Exit.FAILED, f"job {job_id} is {job['status']}: {job['error']}")
-
-
-def _line(job: dict[str, Any]) -> str:
-    progress = job.get("progress") or {}
-    if not progress:
-        return f"{job['status']}, attempt {job['attempt']}"
-    total = f"/{progress['total']}" if progress.get("total") is not None else ""
-    return f"{job['status']} {progress['done']}{total} {progress.get('message') or ''}".rstrip()
-
-
-def _show(job: dict[str, Any]) -> None:
-    console = Console()
-    facts = Table.grid(padding=(0, 2))
-    for name in ("id", "type", "status", "source", "key", "createdAt", "startedAt", "error"):
-        if job.get(name) is not None:
-            facts.add_row(f"[bold]{name}[/bold]", str(job[name]))
-    if job.get("durationMs") is not None:
-        facts.add_row("[bold]seconds[/bold]", _seconds(job["durationMs"]))
-    if job.get("progress"):
-        facts.add_row("[bold]progress[/bold]", _line(job))
-    console.print(facts)
-    table = Table("ATTEMPT", "RUNNER", "OUTCOME", "REASON", "EXIT", "MESSAGE", box=None)
-    for attempt in job.get("attempts", []):
-        table.add_row(
-            str(attempt["attempt"]),
-            attempt["runner"],
-            attempt["outcome"] or "open",
-            attempt["reason"] or "",
-            "" if attempt["exitCode"] is None else str(attempt["exitCode"]),
-            attempt["message"] or "",
-        )
-    console.print(table)
-    for attempt in job.get("attempts", []):
-        if attempt.get("logTail"):
-            console.rule(f"log of attempt {attempt['attempt']}")
-            console.print(attempt["logTail"], markup=False, highlight=False)
-    if job.get("result") is not None:
-        console.print_json(codec.dumps(job["result"]))
-
-
-def _seconds(milliseconds: int | None) -> str:
-    return "" if milliseconds is None else f"{milliseconds / 1000:.1f}"
+        typer.echo(f"[{','.join(answers)}]")
+    if refused:
+        done = f"{len(answers)} of {len(job_ids)} jobs: {action} accepted"
+        raise CommandError(refused[0].code, done)

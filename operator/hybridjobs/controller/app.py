@@ -13,9 +13,20 @@ from hybridjobs.controller.types import TypeMirror, apply_shipped_types
 from hybridjobs.controller.watch import start_watching
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable
-from hybridjobs.health import health_app, server
-from hybridjobs.kube.client import HYBRIDJOBS, ApiError, Kubernetes, load_configuration
+from hybridjobs.health import health_app
+from hybridjobs.kube.client import (
+    HYBRIDJOB_SCHEDULES,
+    HYBRIDJOB_TYPES,
+    HYBRIDJOBS,
+    ApiError,
+    Kubernetes,
+    load_configuration,
+)
 from hybridjobs.kube.manifests import WorkerSettings
+from hybridjobs.schedules.known import KnownSchedules
+from hybridjobs.schedules.reporter import Reporter
+from hybridjobs.schedules.ticker import Ticker
+from hybridjobs.serving import server
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.database import Database
 
@@ -56,18 +67,28 @@ async def serve(settings: OperatorSettings) -> None:
             namespace=settings.namespace,
             worker=_worker_settings(settings),
         )
+        schedules = KnownSchedules()
         watching = await start_watching(
-            configuration, cache, queue, mirror.on_event, namespace=settings.namespace
+            configuration,
+            cache,
+            queue,
+            mirror.on_event,
+            schedules.on_event,
+            namespace=settings.namespace,
         )
         # kopf has just taken these signals for its own tasks alone.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         sweep = Sweep(database, kubernetes, cache, queue, mirror, settings)
+        ticker = Ticker(database, schedules)
+        reporter = Reporter(kubernetes, schedules, namespace=settings.namespace)
         parts = [
             *watching,
             health_task,
             asyncio.create_task(reconciler.run(settings.reconcile_workers), name="reconciler"),
             asyncio.create_task(sweep.run(), name="sweep"),
+            asyncio.create_task(ticker.run(), name="schedules"),
+            asyncio.create_task(reporter.run(), name="schedule statuses"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         ready.set()
@@ -78,7 +99,8 @@ async def serve(settings: OperatorSettings) -> None:
 async def _wait_for_crds(kubernetes: Kubernetes, namespace: str) -> None:
     while True:
         try:
-            await kubernetes.list(HYBRIDJOBS, namespace)
+            for resource in (HYBRIDJOBS, HYBRIDJOB_TYPES, HYBRIDJOB_SCHEDULES):
+                await kubernetes.list(resource, namespace, metadata_only=True)
         except (ApiError, ClusterUnavailable) as error:
             log.warning("waiting for the cluster and its CRDs", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS)

@@ -12,15 +12,15 @@ from typing import assert_never
 import psycopg
 import structlog
 
-from hybridjobs import codec
 from hybridjobs.controller import decide
+from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion
 from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import is_ended, is_finished, job_id
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
 from hybridjobs.controller.workqueue import WorkQueue
-from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable, InvalidInput
+from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     CRDS,
@@ -37,12 +37,10 @@ from hybridjobs.kube.client import (
     Resource,
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job
-from hybridjobs.model import GROUP, AttemptEnd, Outcome
-from hybridjobs.payload import check_payload
+from hybridjobs.model import GROUP, AttemptEnd, Outcome, Status
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
-from hybridjobs.store.jobs import adopt_job
 from hybridjobs.store.outcome import add_evidence, record_outcome, request_cancel
 from hybridjobs.store.resources import forget_uid
 
@@ -351,40 +349,17 @@ class Reconciler:
         return not any(each["metadata"].get("deletionTimestamp") for each in (crd, namespace))
 
     async def _without_row(self, hybridjob: Object) -> None:
-        spec, metadata = hybridjob["spec"], hybridjob["metadata"]
-        if "jobId" in spec:
-            text = f"there is no job {spec['jobId']} in the database"
-            await self._patch(hybridjob, self._refused(hybridjob, "UnknownJob", text))
+        name = hybridjob["metadata"]["name"]
+        if _is_over(hybridjob):
+            return  # it ran, and retention has taken its row since
+        refusal = await adopt(self._database, self._cache.types, hybridjob)
+        if refusal is None:
+            log.info("HybridJob adopted", hybridjob=name, job_id=str(job_id(hybridjob)))
+            self._queue.add(name)
             return
-        job_type = self._cache.types.get(spec["type"])
-        if job_type is None:
-            known = ", ".join(sorted(self._cache.types)) or "none"
-            text = f"there is no HybridJobType for {spec['type']!r}; known types: {known}"
-            await self._patch(hybridjob, self._refused(hybridjob, "UnknownType", text))
-            self._queue.add_after(metadata["name"], 10)
-            return
-        payload = codec.dumps(spec.get("payload", {}))
-        try:
-            check_payload(payload)
-            async with self._database.connection() as connection:
-                await adopt_job(
-                    connection,
-                    job_id(hybridjob),
-                    job_type,
-                    payload=payload,
-                    namespace=metadata["namespace"],
-                    name=metadata["name"],
-                    uid=metadata["uid"],
-                    priority=spec.get("priority"),
-                    deadline_seconds=spec.get("deadlineSeconds"),
-                    submitted_by="kubernetes",
-                )
-        except InvalidInput as error:
-            text = error.detail
-            await self._patch(hybridjob, self._refused(hybridjob, "InvalidPayload", text))
-            return
-        log.info("HybridJob adopted", hybridjob=metadata["name"], job_id=str(job_id(hybridjob)))
-        self._queue.add(metadata["name"])
+        await self._patch(hybridjob, self._refused(hybridjob, refusal.reason, refusal.message))
+        if refusal.again_after_seconds is not None:
+            self._queue.add_after(name, refusal.again_after_seconds)
 
     def _status(self, view: View) -> Object:
         return hybridjob_status(
@@ -408,3 +383,8 @@ class Reconciler:
         except (NotFound, Conflict):
             return  # gone, or another one has the name now
         self._cache.replace_hybridjob(hybridjob, patched)
+
+
+def _is_over(hybridjob: Object) -> bool:
+    state = (hybridjob.get("status") or {}).get("state")
+    return state is not None and Status(state).is_terminal

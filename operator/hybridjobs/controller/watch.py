@@ -16,7 +16,7 @@ from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.kube import names
 from hybridjobs.model import GROUP, VERSION
 
-TypeHandler = Callable[[str | None, Object], Awaitable[None]]
+EventHandler = Callable[[str | None, Object], Awaitable[None]]
 
 _INACTIVITY_SECONDS = 70.0
 
@@ -39,7 +39,8 @@ async def start_watching(
     configuration: Configuration,
     cache: Cache,
     queue: WorkQueue,
-    on_type: TypeHandler,
+    on_type: EventHandler,
+    on_schedule: EventHandler,
     *,
     namespace: str,
 ) -> Collection[asyncio.Task[Any]]:
@@ -93,6 +94,10 @@ async def start_watching(
     @kopf.on.event(GROUP, VERSION, "hybridjobtypes", registry=registry)
     async def job_type(event: Any, **_: Any) -> None:  # noqa: ANN401
         await on_type(event["type"], event["object"])
+
+    @kopf.on.event(GROUP, VERSION, "hybridjobschedules", registry=registry)
+    async def schedule(event: Any, **_: Any) -> None:  # noqa: ANN401
+        await on_schedule(event["type"], event["object"])
 
     return await kopf.spawn_tasks(
         registry=registry, settings=_settings(), namespaces=[namespace], standalone=True

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from hybridjobs.errors import ConfigurationError
-from hybridjobs.health import Server, health_app
+from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.api import Api, BearerToken
+from hybridjobs.ingress.api import Backend, BearerToken, api
 from hybridjobs.ingress.asgi import Listener, by_path
 from hybridjobs.ingress.github import GitHubWebhooks
 from hybridjobs.ingress.intake import Intake
@@ -34,11 +33,13 @@ from hybridjobs.ingress.quick import QuickJobs, handler_of
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
+from hybridjobs.serving import GRACE_SECONDS, Server, server
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
 from hybridjobs.store.heartbeats import Heartbeats
 from hybridjobs.store.outcome import Outcomes
+from hybridjobs.store.retention import Keep
 from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_KEEP_ALIVE_SECONDS = 75  # longer than the load balancers before us, so that they close first
-_GRACE_SECONDS = 20
 _BACKLOG = 2048
 # Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
 GC_THRESHOLDS = (20_000, 20, 20)
@@ -112,7 +111,7 @@ class Ingress:
             parts.add("outcomes", outcomes.run)
             parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
-            parts.add("maintenance", lambda: maintain(database))
+            parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
             if pool.size:
                 parts.add("children", pool.run)
             if dispatcher is not None:
@@ -120,7 +119,9 @@ class Ingress:
 
             schemas = PayloadSchemas()
             limit = settings.max_payload_bytes
-            children = ChildJobs(catalog, enqueuer, schemas, max_payload_bytes=limit, wake=wake)
+            children = ChildJobs(
+                catalog, enqueuer, schemas, database, max_payload_bytes=limit, wake=wake
+            )
             quick = QuickJobs(
                 pool,
                 database,
@@ -132,7 +133,15 @@ class Ingress:
             )
             intake = Intake(database, enqueuer, schemas, quick, wake=wake)
             webhooks = by_path({"/webhooks/github": GitHubWebhooks(settings, catalog, intake)})
-            api = Api(settings, database, catalog, intake)
+            backend = Backend(
+                database=database,
+                catalog=catalog,
+                intake=intake,
+                schemas=schemas,
+                wake=wake,
+                stopping=stop,
+                max_payload_bytes=limit,
+            )
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
             health = _server(health_app(ready=ready.is_set), settings, settings.health_port)
@@ -141,7 +150,7 @@ class Ingress:
                 for app, port in (
                     (Listener("webhooks", webhooks), settings.webhook_port),
                     (
-                        Listener("api", BearerToken(api.routes(), settings.api_token)),
+                        Listener("api", BearerToken(api(backend), settings.api_token)),
                         settings.api_port,
                     ),
                     (Listener("workers", workers.routes()), settings.worker_port),
@@ -215,31 +224,14 @@ class _Parts:
                 raise RuntimeError(f"{task.get_name()} ended by itself") from error
 
 
-def server(app: ASGIApp, *, host: str, port: int, request_timeout_seconds: float) -> Server:
-    """A listener that accepts from `serve()` on; see BoundedProtocol for what it bears."""
-    return Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            loop="none",
-            http=bounded(request_timeout_seconds),
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    )
+def webhook_server(app: ASGIApp, *, host: str, port: int, request_timeout_seconds: float) -> Server:
+    """A listener for strangers; see BoundedProtocol for what it bears."""
+    return server(app, host=host, port=port, protocol=bounded(request_timeout_seconds))
 
 
 def _server(app: ASGIApp, settings: IngressSettings, port: int) -> Server:
     timeout = settings.body_timeout_seconds
-    return server(app, host=settings.bind, port=port, request_timeout_seconds=timeout)
+    return webhook_server(app, host=settings.bind, port=port, request_timeout_seconds=timeout)
 
 
 @contextlib.asynccontextmanager
@@ -282,7 +274,7 @@ def _quick_handlers(catalog: TypeCatalog) -> tuple[str, ...]:
 async def _drained(quick: QuickJobs) -> None:
     # Bounded, since a part that has died may be the one that they wait for.
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GRACE_SECONDS):
+        async with asyncio.timeout(GRACE_SECONDS):
             await quick.drain()
 
 

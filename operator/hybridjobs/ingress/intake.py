@@ -16,8 +16,13 @@ from hybridjobs.errors import DatabaseUnavailable, InvalidInput
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.quick import Ended, QuickJobs
-from hybridjobs.ingress.submissions import Submission, new_row
-from hybridjobs.model import Enqueued, JobType, Status
+from hybridjobs.ingress.submissions import (
+    LEASE_MARGIN_SECONDS,
+    Submission,
+    check_dependencies,
+    new_row,
+)
+from hybridjobs.model import Enqueued, JobType, NewJob, Status
 from hybridjobs.payload import check_payload
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
@@ -96,11 +101,12 @@ class Intake:
     async def accept(self, types: Sequence[JobType], submission: Submission) -> Answer:
         """One row a type, all in one commit; durable when this returns.
 
-        InvalidInput when the payload fits no type's schema, or could not be read by all;
-        DatabaseUnavailable when the rows are not known to be durable.
+        InvalidInput when the payload fits no type's schema, or could not be read by all, or a
+        dependency is no job; DatabaseUnavailable when the rows are not known to be durable.
         """
         check_payload(submission.payload)
         types, refused = self._fitting(types, submission.payload)
+        await check_dependencies(self._database, submission.options.depends_on)
         budgets = [self._budget(job_type, submission) for job_type in types]
         jobs = list(map(new_row, types, repeat(submission), budgets))
         rows = await self._enqueuer.enqueue(jobs)
@@ -108,9 +114,11 @@ class Intake:
         if budgets.count(None) == len(budgets):
             self._wake()
             return Answer([_accepted(row) for row in rows], refused=refused)
-        for job, row, job_type, budget in zip(jobs, rows, types, budgets, strict=True):
-            if budget is not None and row.created:
-                self._quick.start(job, job_type, arrived=submission.arrived, budget_seconds=budget)
+        for place, budget in enumerate(budgets):
+            if budget is not None and rows[place].created:
+                job, job_type = jobs[place], types[place]
+                if not await self._started(job, job_type, submission.arrived, budget):
+                    budgets[place] = None
         if None in budgets:
             # What is quick runs on behind the answer that the long ones give now.
             self._wake()
@@ -118,6 +126,20 @@ class Intake:
         latest = submission.arrived + max(budget for budget in budgets if budget is not None)
         ended = await self._wait(rows, latest)
         return Answer(ended, finished=all(job.status.is_terminal for job in ended), refused=refused)
+
+    async def _started(
+        self, job: NewJob, job_type: JobType, arrived: float, budget_seconds: float
+    ) -> bool:
+        """Run the job, whose row is there, unless the limits of its type keep it in line."""
+        begun: NewJob | None = job
+        if job.lease_seconds is None:
+            begun = await self._quick.begin(
+                job, lease_seconds=budget_seconds + LEASE_MARGIN_SECONDS
+            )
+        if begun is None:
+            return False
+        self._quick.start(begun, job_type, arrived=arrived, budget_seconds=budget_seconds)
+        return True
 
     def _fitting(
         self, types: Sequence[JobType], payload: str
@@ -138,7 +160,9 @@ class Intake:
 
     def _budget(self, job_type: JobType, submission: Submission) -> float | None:
         """Seconds that the type may take here, from the arrival; None: it runs as a pod."""
-        if submission.budget_seconds is None or not self._quick.takes(job_type):
+        if submission.budget_seconds is None or submission.options.waits:
+            return None
+        if not self._quick.takes(job_type):
             return None
         return min(submission.budget_seconds, job_type.spec.budget_seconds)
 

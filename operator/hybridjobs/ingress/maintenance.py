@@ -1,7 +1,7 @@
-"""What any replica does for all, harmless when several do: dead leases and the roll-up tables."""
+"""What any replica does for all, harmless when several do: each duty in a rhythm of its own."""
 
 import asyncio
-from time import monotonic
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -10,26 +10,41 @@ from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.store import attempts
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
+from hybridjobs.store.retention import Keep, delete_old_rows
 from hybridjobs.store.statistics import refresh_rollups
+from hybridjobs.store.stuck import ProcessingRows, SilentAttempts
 
 log = structlog.get_logger(__name__)
 
-_ROLLUP_SECONDS = 60.0
+Duty = Callable[[], Awaitable[object]]
 
 
-async def maintain(database: Database, *, every_seconds: float = 3.0) -> None:
+async def maintain(database: Database, keep: Keep) -> None:
     """Until cancelled; a database that is away is waited for."""
-    rolled_up = float("-inf")
+
+    async def fold_minutes() -> None:
+        async with database.connection() as connection:
+            await refresh_rollups(connection)
+
+    duties: tuple[tuple[float, Duty], ...] = (
+        (3, lambda: end_expired_leases(database)),
+        (10, SilentAttempts(database).end),
+        (10, ProcessingRows(database).put_right),
+        (60, fold_minutes),
+        (600, lambda: delete_old_rows(database, keep)),
+    )
+    async with asyncio.TaskGroup() as group:
+        for period_seconds, duty in duties:
+            group.create_task(_repeat(duty, period_seconds))
+
+
+async def _repeat(duty: Duty, period_seconds: float) -> None:
     while True:
         try:
-            await end_expired_leases(database)
-            if monotonic() - rolled_up >= _ROLLUP_SECONDS:
-                async with database.connection() as connection:
-                    await refresh_rollups(connection)
-                rolled_up = monotonic()
+            await duty()
         except DatabaseUnavailable as error:
             log.warning("maintenance waits", error=error.detail)
-        await asyncio.sleep(every_seconds)
+        await asyncio.sleep(period_seconds)
 
 
 async def end_expired_leases(database: Database) -> int:

@@ -28,6 +28,7 @@ from hybridjobs.model import (
     Status,
 )
 from hybridjobs.store import attempts
+from hybridjobs.store.claim import claim_inline
 from hybridjobs.store.database import Database
 from hybridjobs.store.heartbeats import Heartbeats
 from hybridjobs.store.jobs import get_job
@@ -77,13 +78,20 @@ class QuickJobs:
 
     def takes(self, job_type: JobType) -> bool:
         """Whether jobs of the type run here."""
-        spec = job_type.spec
-        return (
-            spec.mode == "quick"
-            and not spec.is_limited
-            and not job_type.paused
-            and self._pool.size > 0
-        )
+        return job_type.spec.mode == "quick" and not job_type.paused and self._pool.size > 0
+
+    async def begin(self, job: NewJob, *, lease_seconds: float) -> NewJob | None:
+        """The job with its lease, if the limits of its type have room for it at this moment.
+
+        None: it stays in line, and runs as a pod.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                begun = await claim_inline(connection, job.id, lease_seconds=lease_seconds)
+        except DatabaseUnavailable as error:
+            log.warning("quick job left in line", job_id=str(job.id), error=error.detail)
+            return None
+        return replace(job, lease_seconds=lease_seconds) if begun else None
 
     def start(
         self, job: NewJob, job_type: JobType, *, arrived: float, budget_seconds: float

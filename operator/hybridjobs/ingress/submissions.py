@@ -1,30 +1,75 @@
 """What callers ask for, checked and turned into rows: the API's jobs and those of running jobs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Self
 from uuid import UUID
 
-from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge, UnknownType
 from hybridjobs.ids import new_id
+from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics
+from hybridjobs.ingress.members import Fault, identifier, read_members
 from hybridjobs.ingress.payloads import PayloadSchemas
-from hybridjobs.model import MAX_DEADLINE_SECONDS, JobType, NewJob
+from hybridjobs.model import (
+    MAX_DEADLINE_SECONDS,
+    MAX_RETRIES,
+    JobType,
+    NewJob,
+    OnDependencyFailure,
+    UniqueWhile,
+)
 from hybridjobs.payload import check_payload, pointer
-from hybridjobs.store.enqueue import Enqueuer
+from hybridjobs.store.database import Database
+from hybridjobs.store.enqueue import Enqueuer, unknown_jobs
 from hybridjobs.store.types import TypeCatalog
 
-MAX_KEY_LENGTH = 255
-_LEASE_MARGIN_SECONDS = 5.0
+MAX_DEPENDENCIES = 10_000
+
+LEASE_MARGIN_SECONDS = 5.0
+_CHECKS: dict[str, checks.Check] = {
+    "type": checks.text,
+    "key": checks.text,
+    "priority": checks.integer(-100, 100),
+    "deadlineSeconds": checks.integer(1, MAX_DEADLINE_SECONDS),
+    "maxRetries": checks.integer(0, MAX_RETRIES),
+    "runAt": checks.moment,
+    "uniqueKey": checks.text,
+    "uniqueWhile": checks.one_of(("queued", "open")),
+    "dependsOn": checks.texts(MAX_DEPENDENCIES),
+    "onDependencyFailure": checks.one_of(("cancel", "run")),
+}
+_MEMBER_CHECKS = {**_CHECKS, "ref": checks.text}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What a caller may say of a job beside its payload; None leaves it to the type."""
+
+    priority: int | None = None
+    deadline_seconds: int | None = None
+    max_retries: int | None = None
+    run_at: datetime | None = None
+    unique_key: str | None = None
+    unique_while: UniqueWhile = "open"
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: OnDependencyFailure = "cancel"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the job must not begin with its row."""
+        return self.run_at is not None or self.depends_on != ()
+
+
+_NO_OPTIONS = JobOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """What a caller asks for. `payload` is JSON text; `arrived` the loop's time of the request.
 
-    `budget_seconds` bounds what quick types may take of it; None: they do not run inline. Fields
-    left None are the type's to say.
+    `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
     """
 
     payload: str
@@ -34,77 +79,108 @@ class Submission:
     arrived: float
     budget_seconds: float | None
     traceparent: str | None = None
-    priority: int | None = None
-    deadline_seconds: int | None = None
     parent_id: UUID | None = None
+    options: JobOptions = _NO_OPTIONS
 
 
 def new_row(job_type: JobType, submission: Submission, budget_seconds: float | None) -> NewJob:
-    """The row of a submission; with a budget it is begun here, under a lease somewhat longer."""
-    spec = job_type.spec
+    """The row of a submission; with a budget it begins here, under a lease somewhat longer.
+
+    A row of a limited type begins in line all the same: only a claim can tell if there is room.
+    """
+    spec, options = job_type.spec, submission.options
     return NewJob(
         id=new_id(),
         type=spec.type,
         payload=submission.payload,
         source=submission.source,
         key=submission.key,
-        priority=spec.priority if submission.priority is None else submission.priority,
-        max_retries=spec.retry.limit,
-        deadline_seconds=submission.deadline_seconds or spec.deadline_seconds,
+        priority=spec.priority if options.priority is None else options.priority,
+        max_retries=spec.retry.limit if options.max_retries is None else options.max_retries,
+        deadline_seconds=options.deadline_seconds or spec.deadline_seconds,
         type_generation=job_type.generation,
-        lease_seconds=None if budget_seconds is None else budget_seconds + _LEASE_MARGIN_SECONDS,
+        lease_seconds=(
+            None
+            if budget_seconds is None or spec.is_limited
+            else budget_seconds + LEASE_MARGIN_SECONDS
+        ),
         parent_id=submission.parent_id,
         submitted_by=submission.submitted_by,
         traceparent=submission.traceparent,
+        run_at=options.run_at,
+        key_path=spec.key_path,
+        unique_key=options.unique_key,
+        unique_while=options.unique_while,
+        depends_on=options.depends_on,
+        on_dependency_failure=options.on_dependency_failure,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job as JSON asks for it: `{"type", "payload", "key"?, "priority"?, "deadlineSeconds"?}`.
+    """A job as JSON asks for it, by the members that docs/reference/http.md lists.
 
-    `payload` is the text as it was written.
+    `payload` is the text as it was written. `depends_on` are ids or, in a batch, the `ref` of
+    another member; `options` does not have them yet.
     """
 
     type: str
     payload: str
     key: str | None = None
-    priority: int | None = None
-    deadline_seconds: int | None = None
+    ref: str | None = None
+    depends_on: tuple[str, ...] = ()
+    options: JobOptions = field(default_factory=JobOptions)
 
     @classmethod
-    def parse(cls, members: dict[str, str], *, max_payload_bytes: int) -> Self:
-        """From the members' JSON texts; InvalidInput (422) names every fault by its path."""
-        errors = [
-            FieldError(pointer(name), "unknown member") for name in members if name not in _CHECKS
-        ]
-        errors += [
-            FieldError(pointer(name), "is required")
-            for name in ("type", "payload")
-            if name not in members
-        ]
-        values: dict[str, Any] = {}
-        for name, (check, expected) in _CHECKS.items():
-            text = members.get(name)
-            if name == "payload" or text is None:
-                continue
-            value = codec.loads(text)
-            if check(value):
-                values[name] = value
-            else:
-                errors.append(FieldError(pointer(name), f"must be {expected}"))
-        if errors:
-            raise InvalidInput("the request does not have the shape of a job", errors=errors)
-        payload = members["payload"]
+    def parse(
+        cls, members: Mapping[str, str], *, max_payload_bytes: int, in_batch: bool = False
+    ) -> Self:
+        """From the members' JSON texts; InvalidInput (422, 413) names every fault by its path."""
+        values = read_members(
+            members,
+            _MEMBER_CHECKS if in_batch else _CHECKS,
+            required=("type", "payload"),
+            raw=("payload",),
+            shape="a job",
+        )
+        payload: str = values["payload"]
         if len(payload.encode("utf-8", "replace")) > max_payload_bytes:
-            raise PayloadTooLarge(f"the payload is over the limit of {max_payload_bytes} bytes")
+            message = f"is over the limit of {max_payload_bytes} bytes"
+            raise PayloadTooLarge(
+                f"the payload {message}", errors=[FieldError(pointer("payload"), message)]
+            )
         return cls(
             type=values["type"],
             payload=payload,
             key=values.get("key"),
-            priority=values.get("priority"),
-            deadline_seconds=values.get("deadlineSeconds"),
+            ref=values.get("ref"),
+            depends_on=values.get("dependsOn", ()),
+            options=JobOptions(
+                priority=values.get("priority"),
+                deadline_seconds=values.get("deadlineSeconds"),
+                max_retries=values.get("maxRetries"),
+                run_at=values.get("runAt"),
+                unique_key=values.get("uniqueKey"),
+                unique_while=values.get("uniqueWhile", "open"),
+                on_dependency_failure=values.get("onDependencyFailure", "cancel"),
+            ),
         )
+
+    def resolved(self, refs: Mapping[str, UUID] | None = None) -> JobOptions:
+        """The options with the ids of the jobs to wait for; InvalidInput (422) for no id."""
+        if not self.depends_on:
+            return self.options
+        awaited: list[UUID] = []
+        errors: list[FieldError] = []
+        for place, name in enumerate(self.depends_on):
+            try:
+                awaited.append((refs or {}).get(name) or identifier(name))
+            except Fault:
+                message = "must be a UUID" if refs is None else "is no UUID and no ref of the batch"
+                errors.append(FieldError(pointer("dependsOn", place), message))
+        if errors:
+            raise InvalidInput("the job depends on what is no job", errors=errors)
+        return replace(self.options, depends_on=tuple(awaited))
 
 
 class ChildJobs:
@@ -115,6 +191,7 @@ class ChildJobs:
         catalog: TypeCatalog,
         enqueuer: Enqueuer,
         schemas: PayloadSchemas,
+        database: Database,
         *,
         max_payload_bytes: int,
         wake: Callable[[], None],
@@ -122,6 +199,7 @@ class ChildJobs:
         self._catalog = catalog
         self._enqueuer = enqueuer
         self._schemas = schemas
+        self._database = database
         self._max_payload_bytes = max_payload_bytes
         self._wake = wake
 
@@ -131,6 +209,8 @@ class ChildJobs:
         job_type = await known_type(self._catalog, asked.type)
         check_payload(asked.payload)
         self._schemas.check(job_type, asked.payload)
+        options = asked.resolved()
+        await check_dependencies(self._database, options.depends_on)
         submission = Submission(
             payload=asked.payload,
             source=f"worker:{parent_id}",
@@ -138,9 +218,8 @@ class ChildJobs:
             submitted_by=f"job:{parent_id}",
             arrived=0.0,
             budget_seconds=None,
-            priority=asked.priority,
-            deadline_seconds=asked.deadline_seconds,
             parent_id=parent_id,
+            options=options,
         )
         [row] = rows = await self._enqueuer.enqueue([new_row(job_type, submission, None)])
         metrics.count_enqueued(rows, "worker")
@@ -156,25 +235,22 @@ async def known_type(catalog: TypeCatalog, type_: str) -> JobType:
     return job_type
 
 
-def _is_key(value: object) -> bool:
-    return value is None or (
-        isinstance(value, str) and 0 < len(value) <= MAX_KEY_LENGTH and value.isprintable()
-    )
+async def check_dependencies(database: Database, depends_on: Sequence[UUID]) -> None:
+    """InvalidInput (422) names those of a job's dependencies that are no jobs."""
+    if not depends_on:
+        return
+    async with database.connection() as connection:
+        unknown = await unknown_jobs(connection, depends_on)
+    if errors := unknown_dependencies(depends_on, unknown):
+        raise InvalidInput("the job depends on what is no job", errors=errors)
 
 
-def _is_integer(value: object, least: int, most: int) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "type": (lambda value: isinstance(value, str), "a string"),
-    "payload": (lambda _: True, "JSON"),
-    "key": (_is_key, f"a string of 1 to {MAX_KEY_LENGTH} printable characters"),
-    "priority": (lambda value: _is_integer(value, -100, 100), "an integer from -100 to 100"),
-    "deadlineSeconds": (
-        lambda value: _is_integer(value, 1, MAX_DEADLINE_SECONDS),
-        f"an integer from 1 to {MAX_DEADLINE_SECONDS}",
-    ),
-}
+def unknown_dependencies(
+    depends_on: Sequence[UUID], unknown: Collection[object]
+) -> list[FieldError]:
+    """A fault for each of a job's dependencies that is among the unknown ids."""
+    return [
+        FieldError(pointer("dependsOn", place), "there is no such job")
+        for place, awaited in enumerate(depends_on)
+        if awaited in unknown
+    ]

@@ -1,7 +1,7 @@
-"""Jobs as JSON: members in camelCase, payload and result as the text that Postgres holds."""
+"""What answers show, as JSON: members in camelCase, payload and result as Postgres holds them."""
 
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -9,58 +9,109 @@ from pydantic.alias_generators import to_camel
 
 from hybridjobs import codec
 from hybridjobs.model import JobType
-from hybridjobs.store.jobs import Attempt, Job, JobSummary
+from hybridjobs.store.batches import Batch
+from hybridjobs.store.dead_letters import DeadLetter, DeadLetterSummary
+from hybridjobs.store.jobs import Job, JobSummary
+from hybridjobs.store.queue import Pause, ScheduleLine, TypeLine
 
 # Written as they are: to parse and print them would change numbers.
 _TEXTS = frozenset(("payload", "result"))
+_NO_LINE = TypeLine("", None, None, 0, 0)
 
 
 def job(found: Job, *, logs: bool) -> bytes:
     """One job with its attempts; their log tails only on demand."""
-    return _object(found, logs=logs).encode()
+    return _json(found, without=() if logs else ("log_tail",)).encode()
 
 
-def listing(found: Iterable[JobSummary]) -> bytes:
-    """`{"jobs": [...]}`."""
-    jobs = ",".join(_object(each, logs=False) for each in found)
-    return f'{{"jobs":[{jobs}]}}'.encode()
+def dead_letter(found: DeadLetter) -> bytes:
+    """One dead letter with its payload and history."""
+    return _json(found).encode()
 
 
-def types(known: Iterable[JobType]) -> bytes:
-    """`{"types": [...]}`: what can be submitted, and which events start it."""
+def listing(
+    name: str, found: Sequence[JobSummary] | Sequence[DeadLetterSummary], *, limit: int
+) -> bytes:
+    """`{name: [...], "next"}`: a page, and the id to go on after, null where it is the last one."""
+    last = str(found[-1].id) if len(found) == limit else None
+    return _members({name: _json(found), "next": codec.dumps(last)}).encode()
+
+
+def batch(found: Batch) -> bytes:
+    """A batch with its counts."""
+    counts = {status.value: jobs for status, jobs in found.counts.items()}
     return codec.dumps(
         {
-            "types": [
-                {
-                    "type": each.spec.type,
-                    "name": each.name,
-                    "mode": each.spec.mode,
-                    "events": each.spec.events,
-                    "paused": each.paused,
-                }
-                for each in known
-            ]
+            "id": str(found.id),
+            "key": found.key,
+            "total": found.total,
+            "createdAt": _moment(found.created_at),
+            "counts": counts,
+            "finished": found.finished,
         }
     ).encode()
 
 
-def _object(value: Job | JobSummary | Attempt, *, logs: bool) -> str:
-    members = []
-    for field in fields(value):
-        if field.name == "log_tail" and not logs:
-            continue
-        content = getattr(value, field.name)
-        if field.name == "attempts":
-            text = f"[{','.join(_object(attempt, logs=logs) for attempt in content)}]"
-        elif field.name in _TEXTS:
-            text = "null" if content is None else content
-        else:
-            text = codec.dumps(_plain(content))
-        members.append(f'"{to_camel(field.name)}":{text}')
-    return "{" + ",".join(members) + "}"
+def types(known: Iterable[JobType], lines: Mapping[str, TypeLine], pause: Pause | None) -> bytes:
+    """`{"types": [...], "queue"}`: what can be submitted, which events start it, how it stands."""
+    shown = []
+    for each in known:
+        line = lines.get(each.spec.type, _NO_LINE)
+        shown.append(
+            {
+                "type": each.spec.type,
+                "name": each.name,
+                "mode": each.spec.mode,
+                "events": each.spec.events,
+                **_pause(line.paused_at, line.paused_by),
+                "waiting": line.waiting,
+                "running": line.running,
+            }
+        )
+    queue = _pause(pause.paused_at, pause.paused_by) if pause else _pause(None, None)
+    return codec.dumps({"types": shown, "queue": queue}).encode()
 
 
-def _plain(value: object) -> object:
+def schedules(found: Sequence[ScheduleLine]) -> bytes:
+    """`{"schedules": [...]}`."""
+    return _members({"schedules": _json(found)}).encode()
+
+
+def statistics(**parts: object) -> bytes:
+    """The parts, each by its name."""
+    return _members({name: _json(part) for name, part in parts.items()}).encode()
+
+
+def _pause(since: datetime | None, by: str | None) -> dict[str, object]:
+    return {
+        "paused": since is not None,
+        "pausedAt": None if since is None else _moment(since),
+        "pausedBy": by,
+    }
+
+
+def _json(value: object, *, without: Sequence[str] = ()) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_json(each, without=without) for each in value)}]"
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return str(value) if isinstance(value, UUID) else value
+        value = _moment(value)
+    elif isinstance(value, UUID):
+        value = str(value)
+    elif is_dataclass(value):
+        members = {}
+        for field in fields(value):
+            content = getattr(value, field.name)
+            if field.name in _TEXTS:
+                members[to_camel(field.name)] = "null" if content is None else content
+            elif field.name not in without:
+                members[to_camel(field.name)] = _json(content, without=without)
+        return _members(members)
+    return codec.dumps(value)
+
+
+def _members(texts: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'"{name}":{text}' for name, text in texts.items()) + "}"
+
+
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -15,7 +15,10 @@ Generated models are left aside: they drop fields they do not know and cost more
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -97,6 +100,7 @@ class Resource:
 
 HYBRIDJOBS = Resource(GROUP, VERSION, "hybridjobs")
 HYBRIDJOB_TYPES = Resource(GROUP, VERSION, "hybridjobtypes")
+HYBRIDJOB_SCHEDULES = Resource(GROUP, VERSION, "hybridjobschedules")
 JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
 NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
@@ -243,6 +247,20 @@ class Kubernetes:
         data = await self._request("GET", path, query=query, last_bytes=max_bytes)
         return data.decode(errors="replace")
 
+    async def version(self) -> tuple[str, datetime]:
+        """The API server's version, and what its clock shows, to the second."""
+        data, headers = await self._answer("GET", "/version", query={})
+        version: str = json.loads(data)["gitVersion"]
+        return version, parsedate_to_datetime(headers["Date"])
+
+    async def served(self, group: str, version: str) -> frozenset[str]:
+        """The plural names of the resources that are served; empty where the group is unknown."""
+        try:
+            data = await self._request("GET", f"/apis/{group}/{version}", query={})
+        except NotFound:
+            return frozenset()
+        return frozenset(resource["name"] for resource in json.loads(data)["resources"])
+
     async def _object(
         self,
         method: str,
@@ -271,6 +289,28 @@ class Kubernetes:
         accept: str = _JSON,
         last_bytes: int | None = None,
     ) -> bytes:
+        data, _ = await self._answer(
+            method,
+            path,
+            body,
+            query=query,
+            content_type=content_type,
+            accept=accept,
+            last_bytes=last_bytes,
+        )
+        return data
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        query: dict[str, str],
+        content_type: str = "application/json",
+        accept: str = _JSON,
+        last_bytes: int | None = None,
+    ) -> tuple[bytes, Mapping[str, str]]:
         if self._client is None:
             raise RuntimeError("Kubernetes is used outside its context")
         headers = {"Content-Type": content_type, "Accept": accept}
@@ -284,13 +324,13 @@ class Kubernetes:
                 method, url, headers, body, _request_timeout=_REQUEST_SECONDS
             )
             if last_bytes is not None and response.status < 400:
-                return await _tail(response.response.content, last_bytes)
+                return await _tail(response.response.content, last_bytes), response.headers
             data: bytes = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ClusterUnavailable(f"the Kubernetes API does not answer: {error!r}") from error
         if response.status >= 400:
             raise _error(response.status, data, response.headers.get("Retry-After"))
-        return data
+        return data, response.headers
 
 
 async def _tail(content: aiohttp.StreamReader, size: int) -> bytes:

@@ -11,12 +11,14 @@ from psycopg.rows import DictRow
 
 from hybridjobs.admission import Candidate, Key, Line, admit, key_of
 from hybridjobs.model import Claim
+from hybridjobs.store.parking import forget, park, serve
 
 _LOCK = 0x636C61696D  # "claim"
 _REDRIVE_AFTER = timedelta(seconds=5)
 _PROMOTED = 1000  # scheduled rows that come due, a claim
-_PARKED = 5000  # rows that leave a line, a claim
+_INLINE_LOCK_TIMEOUT = "500ms"  # a claim takes some ms
 
+_LOCK_IN_TIME = "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)"
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%s) AS held"
 _LINK = "SELECT hybridjobs.link_dependencies()"
 # An empty index costs nothing to look into; a full one is emptied from its due end.
@@ -80,6 +82,11 @@ LEFT JOIN LATERAL (
     ORDER BY order_key, id LIMIT least(line.places, line.per_key)
 ) job ON true
 """
+_IN_LINE = """
+SELECT id, type, order_key, concurrency_key FROM hybridjobs.background_jobs
+WHERE id = %s AND stage = 'ready'
+"""
+# With a lease the attempt is one of the calling process, and has begun.
 _CLAIM = """
 WITH chosen AS (
     SELECT id FROM hybridjobs.background_jobs
@@ -88,6 +95,8 @@ WITH chosen AS (
 ), claimed AS (
     UPDATE hybridjobs.background_jobs job
     SET attempt = job.attempt + 1, dispatched_at = now(), stage = NULL,
+        status = CASE WHEN %(lease_seconds)s::float8 IS NULL THEN job.status ELSE 'processing' END,
+        started_at = CASE WHEN %(lease_seconds)s::float8 IS NOT NULL THEN now() END,
         unique_key = CASE WHEN job.unique_while = 'open' THEN job.unique_key END,
         unique_while = CASE WHEN job.unique_while = 'open' THEN job.unique_while END
     FROM chosen WHERE job.id = chosen.id
@@ -99,52 +108,16 @@ WITH chosen AS (
     FROM claimed WHERE type = ANY(%(throttled)s)
     ON CONFLICT DO NOTHING
 )
-INSERT INTO hybridjobs.job_attempts (job_id, attempt, runner, type_generation, deadline_seconds)
-SELECT claimed.id, claimed.attempt, 'pod', job_type.generation,
-       coalesce(claimed.deadline_seconds, (job_type.spec->>'deadlineSeconds')::int, 900)
+INSERT INTO hybridjobs.job_attempts
+    (job_id, attempt, runner, type_generation, deadline_seconds, started_at, lease_until)
+SELECT claimed.id, claimed.attempt,
+       CASE WHEN %(lease_seconds)s::float8 IS NULL THEN 'pod' ELSE 'inline' END,
+       job_type.generation,
+       coalesce(claimed.deadline_seconds, (job_type.spec->>'deadlineSeconds')::int, 900),
+       CASE WHEN %(lease_seconds)s::float8 IS NOT NULL THEN now() END,
+       now() + make_interval(secs => %(lease_seconds)s::float8)
 FROM claimed JOIN hybridjobs.job_types job_type USING (type)
 RETURNING job_id
-"""
-_PARK = """
-WITH busy AS (
-    SELECT * FROM unnest(%(types)b::text[], %(keys)b::text[], %(look_at)b::timestamptz[])
-         AS busy (type, key, look_at)
-), noted AS (
-    INSERT INTO hybridjobs.parked_keys (type, concurrency_key, look_at)
-    SELECT type, key, coalesce(look_at, now()) FROM busy
-    ON CONFLICT (type, concurrency_key) DO UPDATE SET look_at = excluded.look_at
-)
-UPDATE hybridjobs.background_jobs
-SET stage = 'parked', concurrency_key = coalesce(concurrency_key, '')
-WHERE id IN (
-    SELECT job.id FROM (SELECT DISTINCT type FROM busy) AS line
-    CROSS JOIN LATERAL (
-        SELECT id, coalesce(concurrency_key, '') AS key FROM hybridjobs.background_jobs
-        WHERE stage = 'ready' AND type = line.type AND run_at <= now()
-        ORDER BY order_key, id LIMIT %(at_most)s FOR UPDATE SKIP LOCKED
-    ) job JOIN busy ON busy.type = line.type AND busy.key = job.key)
-"""
-# Those that gave a job now come last: every key has its turn.
-_TURN = """
-UPDATE hybridjobs.parked_keys parked SET look_at = now()
-FROM unnest(%(types)b::text[], %(keys)b::text[]) AS served (type, key)
-WHERE parked.type = served.type AND parked.concurrency_key = served.key
-"""
-# Not those that an insert is reading; and, by a statement of its own, which sees what was
-# committed before the locks were had, not those that have rows after all.
-_EMPTIED = """
-SELECT parked.type, parked.concurrency_key FROM hybridjobs.parked_keys parked
-JOIN unnest(%(types)b::text[], %(keys)b::text[]) AS empty (type, key)
-     ON parked.type = empty.type AND parked.concurrency_key = empty.key
-FOR UPDATE OF parked SKIP LOCKED
-"""
-_UNPARK = """
-DELETE FROM hybridjobs.parked_keys parked
-USING unnest(%(types)b::text[], %(keys)b::text[]) AS locked (type, key)
-WHERE parked.type = locked.type AND parked.concurrency_key = locked.key
-  AND NOT EXISTS (SELECT FROM hybridjobs.background_jobs job
-                  WHERE job.stage = 'parked' AND job.type = locked.type
-                    AND job.concurrency_key = locked.key)
 """
 _CLAIMS = """
 SELECT attempt.job_id, job.type, attempt.attempt, attempt.deadline_seconds, job.priority,
@@ -203,54 +176,116 @@ async def claim(connection: AsyncConnection[DictRow], *, window: int) -> list[Cl
     return [Claim(**row) for row in await cursor.fetchall()]
 
 
+async def claim_inline(
+    connection: AsyncConnection[DictRow], job_id: UUID, *, lease_seconds: float
+) -> bool:
+    """Open the job's attempt here and now, under a lease, if its type's limits have room for it.
+
+    Runs in the caller's transaction. False: it stays in line, or somebody else has it.
+    """
+    await connection.execute(_LOCK_IN_TIME, [_INLINE_LOCK_TIMEOUT, _LOCK])
+    row = await (await connection.execute(_IN_LINE, [job_id])).fetchone()
+    if row is None:
+        return False
+    job = Candidate(**row)
+    limits = [each for each in await _limits(connection) if each.type == job.type]
+    live = await _live(connection)
+    lines = await _lines(connection, limits, live, places=1, share=live.pods[job.type] + 1)
+    if not lines:
+        return False
+    starts = await _starts_by_key(connection, limits, [job])
+    started = {key: each.count for key, each in starts.items()}
+    admission = admit([job], lines, places=1, live=live.by_key, started=started)
+    return bool(await _open(connection, admission.chosen, limits, lease_seconds=lease_seconds))
+
+
 async def _claim_in_line(connection: AsyncConnection[DictRow], window: int) -> Sequence[UUID]:
-    live: Counter[Key] = Counter()
-    live_of_type: Counter[str] = Counter()
-    pods: Counter[str] = Counter()
-    for row in await (await connection.execute(_LIVE)).fetchall():
-        live[row["type"], row["concurrency_key"] or ""] += row["live"]
-        live_of_type[row["type"]] += row["live"]
-        pods[row["type"]] += row["pods"]
-    room = window - pods.total()
-    limits = [_Limits(**row) for row in await (await connection.execute(_TYPES)).fetchall()]
+    live = await _live(connection)
+    room = window - live.pods.total()
+    limits = await _limits(connection)
     if room <= 0 or not limits:
         return []
-    whole = {each.type: each.period for each in limits if each.throttle_key is None}
-    by_key = {each.type: each.period for each in limits if each.throttle_key is not None}
-    starts = await _starts(connection, [(type_, "") for type_ in whole], whole)
-    share = max(1, window // 2)
-    lines = {
-        each.type: each.line(
-            places=min(room, share - pods[each.type]),
-            live=live_of_type[each.type],
+    lines = await _lines(connection, limits, live, places=room, share=max(1, window // 2))
+    heads = await _heads(connection, list(lines.values()), _full_keys(lines, live.by_key))
+    starts = await _starts_by_key(connection, limits, heads.candidates)
+    started = {key: each.count for key, each in starts.items()}
+    admission = admit(heads.candidates, lines, places=room, live=live.by_key, started=started)
+    claimed = await _open(connection, admission.chosen, limits)
+    frees_at = {
+        key: each.frees_at
+        for key, each in starts.items()
+        if (limit := lines[key[0]].starts_per_key) is not None and each.count >= limit
+    }
+    chosen = set(admission.chosen)
+    await park(connection, admission.full, frees_at)
+    await serve(connection, {key_of(job) for job in heads.parked if job.id in chosen})
+    await forget(connection, heads.emptied)
+    return claimed
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """The open attempts; `pods` are those of them that take a place in the window."""
+
+    by_key: Counter[Key]
+    by_type: Counter[str]
+    pods: Counter[str]
+
+
+async def _live(connection: AsyncConnection[DictRow]) -> _Live:
+    live = _Live(Counter(), Counter(), Counter())
+    for row in await (await connection.execute(_LIVE)).fetchall():
+        live.by_key[row["type"], row["concurrency_key"] or ""] += row["live"]
+        live.by_type[row["type"]] += row["live"]
+        live.pods[row["type"]] += row["pods"]
+    return live
+
+
+async def _limits(connection: AsyncConnection[DictRow]) -> list[_Limits]:
+    """Those of the types that may start jobs."""
+    return [_Limits(**row) for row in await (await connection.execute(_TYPES)).fetchall()]
+
+
+async def _lines(
+    connection: AsyncConnection[DictRow],
+    limits: Sequence[_Limits],
+    live: _Live,
+    *,
+    places: int,
+    share: int,
+) -> dict[str, Line]:
+    """The lines that have room, each for `places` and all its live pods for `share` at most."""
+    periods = {each.type: each.period for each in limits if each.throttle_key is None}
+    starts = await _starts(connection, [(type_, "") for type_ in periods], periods)
+    lines = [
+        each.line(
+            places=min(places, share - live.pods[each.type]),
+            live=live.by_type[each.type],
             starts=starts[each.type, ""].count if (each.type, "") in starts else 0,
         )
         for each in limits
-    }
-    lines = {type_: line for type_, line in lines.items() if line.places > 0}
-    heads = await _heads(connection, list(lines.values()), _full_keys(lines, live))
-    starts = await _starts(connection, {key_of(job) for job in heads.candidates}, by_key)
-    admission = admit(
-        heads.candidates,
-        lines,
-        places=room,
-        live=live,
-        started={key: each.count for key, each in starts.items()},
-    )
+    ]
+    return {line.type: line for line in lines if line.places > 0}
+
+
+async def _open(
+    connection: AsyncConnection[DictRow],
+    ids: Sequence[UUID],
+    limits: Sequence[_Limits],
+    *,
+    lease_seconds: float | None = None,
+) -> list[UUID]:
+    """Open the next attempt of each job; those whose rows somebody else holds are left out."""
     cursor = await connection.execute(
         _CLAIM,
         {
-            "ids": admission.chosen,
+            "ids": ids,
             "throttled": [each.type for each in limits if each.throttle is not None],
-            "by_key": list(by_key),
+            "by_key": [each.type for each in limits if each.throttle_key is not None],
+            "lease_seconds": lease_seconds,
         },
     )
-    claimed = [row["job_id"] for row in await cursor.fetchall()]
-    await _park(connection, lines, admission.full, starts)
-    chosen = set(admission.chosen)
-    await _serve(connection, {key_of(job) for job in heads.parked if job.id in chosen})
-    await _forget(connection, heads.emptied)
-    return claimed
+    return [row["job_id"] for row in await cursor.fetchall()]
 
 
 def _full_keys(lines: Mapping[str, Line], live: Mapping[Key, int]) -> list[Key]:
@@ -267,6 +302,13 @@ def _full_keys(lines: Mapping[str, Line], live: Mapping[Key, int]) -> list[Key]:
 class _Starts:
     count: int
     frees_at: datetime  # when the first of them is a period ago
+
+
+async def _starts_by_key(
+    connection: AsyncConnection[DictRow], limits: Sequence[_Limits], jobs: Collection[Candidate]
+) -> dict[Key, _Starts]:
+    periods = {each.type: each.period for each in limits if each.throttle_key is not None}
+    return await _starts(connection, {key_of(job) for job in jobs}, periods)
 
 
 async def _starts(
@@ -319,40 +361,3 @@ async def _heads(
         if parked:
             heads.parked.append(candidate)
     return heads
-
-
-async def _park(
-    connection: AsyncConnection[DictRow],
-    lines: Mapping[str, Line],
-    full: Collection[Key],
-    starts: Mapping[Key, _Starts],
-) -> None:
-    """The rows of full keys leave their line; a throttled key is not looked at before it can go."""
-    if not full:
-        return
-    look_at = [
-        each.frees_at
-        if (each := starts.get(key)) is not None
-        and each.count >= (lines[key[0]].starts_per_key or each.count + 1)
-        else None
-        for key in full
-    ]
-    await connection.execute(_PARK, {**_columns(full), "look_at": look_at, "at_most": _PARKED})
-
-
-async def _serve(connection: AsyncConnection[DictRow], served: Collection[Key]) -> None:
-    if served:
-        await connection.execute(_TURN, _columns(served))
-
-
-async def _forget(connection: AsyncConnection[DictRow], emptied: Collection[Key]) -> None:
-    if not emptied:
-        return
-    locked = await (await connection.execute(_EMPTIED, _columns(emptied))).fetchall()
-    if locked:
-        keys = [(row["type"], row["concurrency_key"]) for row in locked]
-        await connection.execute(_UNPARK, _columns(keys))
-
-
-def _columns(keys: Collection[Key]) -> dict[str, list[str]]:
-    return {"types": [type_ for type_, _ in keys], "keys": [key for _, key in keys]}

@@ -1,13 +1,14 @@
 """The connection pool, and the translation of a database that is away into our own error.
 
 Connections: a process holds at most `database_pool_size` here, and each GroupCommit its lanes.
-Nothing depends on session state, so a transaction-mode PgBouncer may stand between.
+Nothing depends on session state, so a transaction-mode PgBouncer may stand between. Prepared
+statements, which do, are left out behind one: see `connect`.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from psycopg import AsyncConnection
@@ -19,6 +20,29 @@ from hybridjobs.store.migrate import check
 
 # Read-only: after a failover this connection leads to what has become the standby.
 _AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+_OPTIONS: dict[str, Any] = {"autocommit": True, "row_factory": dict_row, "connect_timeout": 5}
+
+
+async def connect(url: str) -> AsyncConnection[DictRow]:
+    """A connection outside the pool, as those in it are: rows are dicts, statements commit."""
+    connection = await AsyncConnection.connect(url, **_OPTIONS)
+    try:
+        await _prepare_unless_pooled(connection)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _prepare_unless_pooled(connection: AsyncConnection[DictRow]) -> None:
+    """No prepared statements where a pooler stands between: the next one may go to a server that
+    does not know it, or knows another by its name (PgBouncer has a remedy from 1.21 on).
+
+    A pooler shows by its process number: it cannot hand out that of a server it changes.
+    """
+    row = await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone()
+    if row is None or row["pid"] != connection.info.backend_pid:
+        connection.prepare_threshold = None
 
 
 class Database:
@@ -30,7 +54,8 @@ class Database:
             min_size=1,
             max_size=size,
             timeout=wait_seconds,
-            kwargs={"autocommit": True, "row_factory": dict_row, "connect_timeout": 5},
+            kwargs=_OPTIONS,
+            configure=_prepare_unless_pooled,
             check=AsyncConnectionPool.check_connection,
             open=False,
         )

@@ -51,7 +51,8 @@ _MORE_COLUMNS = (
     "type_generation",
 )
 # The rest. A job with a lease begins with its row: attempt 1 is inserted by the same statement, so
-# that a redelivery can never find a quick job that nobody runs.
+# that a redelivery can never find a quick job that nobody runs. A unique key that an application
+# has submitted, and not yet committed, holds up its own job alone.
 _INSERT_WITH_MORE = f"""
 WITH input AS (
     SELECT input.*, coalesce(run_at, now()) AS due,
@@ -61,6 +62,7 @@ WITH input AS (
                 %(unique_while)b::text[], %(on_dependency_failure)b::text[], %(batch_id)b::uuid[],
                 %(lease_seconds)b::float8[], %(type_generation)b::int8[])
          AS input ({_NAMES}, {", ".join(_MORE_COLUMNS)})
+    CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
 ), waiting AS (
     SELECT * FROM unnest(%(waiting)b::uuid[], %(awaited)b::uuid[]) AS waiting (job_id, depends_on)
 ), inserted AS (

@@ -11,9 +11,10 @@ from typing import Generic, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 
 from hybridjobs.errors import DatabaseUnavailable, HybridJobsError, InvalidInput
+from hybridjobs.store.database import connect
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,9 +36,7 @@ class _Lane:
 
     async def connected(self) -> AsyncConnection[DictRow]:
         if self._connection is None or self._connection.closed:
-            self._connection = await AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, connect_timeout=5
-            )
+            self._connection = await connect(self._url)
         return self._connection
 
     async def disconnect(self) -> None:
@@ -54,8 +53,9 @@ class GroupCommit(Generic[Item, Result]):
     COMMIT would be two more round trips), and returns one result an item. It must be safe to
     repeat, since a connection that dies in a commit leaves open whether it happened: then the
     same batch is sent once more. Data that Postgres refuses fails only its own item
-    (InvalidInput); a database that is away, or silent for COMMIT_SECONDS, fails them all
-    (DatabaseUnavailable). `committed` is told the size of each batch that is durable.
+    (InvalidInput), and so does a row or key that somebody keeps locked (DatabaseUnavailable),
+    where `flush` sets a lock_timeout; a database that is away, or silent for COMMIT_SECONDS, fails
+    them all (DatabaseUnavailable). `committed` is told the size of each batch that is durable.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class GroupCommit(Generic[Item, Result]):
         items = [item for item, _ in batch]
         try:
             results = await self._flushed(lane, items)
-        except _Refused as error:
+        except _NotAll as error:
             if len(batch) == 1:
-                _fail(batch, InvalidInput(f"the database refuses this: {error}"))
+                _fail(batch, error.answer)
                 return
             middle = len(batch) // 2
             await self._commit(lane, batch[:middle])
@@ -151,10 +151,13 @@ class GroupCommit(Generic[Item, Result]):
         try:
             return await self._flush(await lane.connected(), items)
         except psycopg.DataError as error:
-            raise _Refused(_first_line(error)) from error
+            raise _refused(error) from error
+        except psycopg.errors.LockNotAvailable as error:
+            detail = "another transaction has been holding the same row or key for too long"
+            raise _NotAll(DatabaseUnavailable(detail, retry_after=1)) from error
         except psycopg.OperationalError as error:
             if (error.sqlstate or "").startswith(_PROGRAM_LIMIT_EXCEEDED):
-                raise _Refused(_first_line(error)) from error
+                raise _refused(error) from error
             await lane.disconnect()
             raise
         except asyncio.CancelledError:
@@ -163,8 +166,16 @@ class GroupCommit(Generic[Item, Result]):
             raise
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this module
-    """Postgres refuses the data of at least one item in the batch."""
+class _NotAll(Exception):  # noqa: N818 - never leaves this module
+    """At least one item in the batch cannot be written; `answer` is for that one."""
+
+    def __init__(self, answer: HybridJobsError) -> None:
+        super().__init__(str(answer))
+        self.answer = answer
+
+
+def _refused(error: psycopg.Error) -> _NotAll:
+    return _NotAll(InvalidInput(f"the database refuses this: {_first_line(error)}"))
 
 
 def _fail(batch: Sequence[tuple[object, asyncio.Future[Result]]], error: Exception) -> None:

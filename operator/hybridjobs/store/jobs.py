@@ -1,6 +1,6 @@
 """Jobs as their readers see them, and rows for HybridJobs that people made by hand."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,13 +8,17 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from hybridjobs.model import JobType, Status
+from hybridjobs.model import Status
+from hybridjobs.store.conditions import given_conditions
 
 _GET = """
 SELECT id, type, status, payload::text AS payload, result::text AS result, error,
        retry_count, max_retries, attempt, priority, source, key, created_at, run_at, started_at,
        completed_at, failed_at, duration_ms, deadline_seconds, outcome_reason, error_category,
-       cancel_requested_at, namespace, resource_name, parent_id, submitted_by,
+       cancel_requested_at, namespace, resource_name, parent_id, submitted_by, stage, unique_key,
+       unique_while, batch_id, schedule, concurrency_key,
+       ARRAY(SELECT depends_on FROM hybridjobs.job_dependencies waiting
+             WHERE waiting.job_id = job.id ORDER BY depends_on) AS waits_for,
        coalesce((SELECT beat.progress FROM hybridjobs.job_heartbeats beat
                  WHERE beat.job_id = job.id AND job.status = 'processing'
                    AND beat.attempt = job.attempt), job.progress) AS progress
@@ -26,22 +30,25 @@ SELECT attempt, runner, claimed_at, dispatched_at, started_at, ended_at, outcome
 FROM hybridjobs.job_attempts WHERE job_id = %s ORDER BY attempt
 """
 _LIST = """
-SELECT id, type, status, attempt, created_at, started_at, completed_at, failed_at, duration_ms,
-       error, outcome_reason, resource_name
+SELECT id, type, status, stage, attempt, priority, source, key, created_at, run_at, started_at,
+       completed_at, failed_at, duration_ms, error, outcome_reason, resource_name
 FROM hybridjobs.background_jobs
-WHERE (%(status)s::text IS NULL OR status = %(status)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+WHERE {conditions}
+ORDER BY id DESC LIMIT %(limit)s
 """
-_ADOPT = """
-INSERT INTO hybridjobs.background_jobs
-    (id, type, payload, source, key, priority, order_key, max_retries, deadline_seconds,
-     namespace, resource_name, resource_uid, submitted_by)
-VALUES (%(id)s, %(type)s, %(payload)s::json, 'kubernetes', %(uid)s, %(priority)s,
-        now() - make_interval(mins => %(priority)s), %(max_retries)s, %(deadline_seconds)s,
-        %(namespace)s, %(name)s, %(uid)s, %(submitted_by)s)
-ON CONFLICT DO NOTHING
-"""
+_CONDITIONS = {
+    "statuses": "status = ANY(%(statuses)s)",
+    "type": "type = %(type)s",
+    "key": "key = %(key)s",
+    "source": "source = %(source)s",
+    "batch_id": "batch_id = %(batch_id)s",
+    "schedule": "schedule = %(schedule)s",
+    "parent_id": "parent_id = %(parent_id)s",
+    "since": "created_at >= %(since)s",
+    "until": "created_at < %(until)s",
+    "before": "id < %(before)s",
+}
+_RETRY = "SELECT hybridjobs.retry_failed_job(%s) AS retried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A row of `background_jobs`. `payload` and `result` are JSON text, exact."""
+    """A row of `background_jobs`. `payload` and `result` are JSON text, exact.
+
+    `stage` says where a queued job waits: ready, scheduled, parked or blocked. `waits_for` are the
+    jobs that have yet to end before it may run.
+    """
 
     id: UUID
     type: str
@@ -95,6 +106,13 @@ class Job:
     resource_name: str | None
     parent_id: UUID | None
     submitted_by: str | None
+    stage: str | None
+    unique_key: str | None
+    unique_while: str | None
+    batch_id: UUID | None
+    schedule: str | None
+    concurrency_key: str | None
+    waits_for: list[UUID]
     progress: dict[str, Any] | None
     attempts: tuple[Attempt, ...] = ()
 
@@ -106,8 +124,13 @@ class JobSummary:
     id: UUID
     type: str
     status: Status
+    stage: str | None
     attempt: int
+    priority: int
+    source: str
+    key: str | None
     created_at: datetime
+    run_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
     failed_at: datetime | None
@@ -115,6 +138,26 @@ class JobSummary:
     error: str | None
     outcome_reason: str | None
     resource_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list: those for which all hold that are given.
+
+    `since` and `until` bound the time of creation, the end excluded; `before` is the id that the
+    page before ended with.
+    """
+
+    statuses: tuple[Status, ...] = ()
+    type: str | None = None
+    key: str | None = None
+    source: str | None = None
+    batch_id: UUID | None = None
+    schedule: str | None = None
+    parent_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: UUID | None = None
 
 
 async def get_job(connection: AsyncConnection[DictRow], job_id: UUID) -> Job | None:
@@ -128,45 +171,22 @@ async def get_job(connection: AsyncConnection[DictRow], job_id: UUID) -> Job | N
 
 
 async def list_jobs(
-    connection: AsyncConnection[DictRow],
-    *,
-    status: Status | None = None,
-    type_: str | None = None,
-    limit: int = 50,
+    connection: AsyncConnection[DictRow], which: JobFilter, *, limit: int
 ) -> list[JobSummary]:
-    """The newest jobs first."""
-    cursor = await connection.execute(_LIST, {"status": status, "type": type_, "limit": limit})
+    """A page of jobs in descending order of their ids: the newest first."""
+    values = {**asdict(which), "statuses": [status.value for status in which.statuses] or None}
+    conditions, given = given_conditions(_CONDITIONS, values)
+    cursor = await connection.execute(
+        _LIST.format(conditions=conditions), {**given, "limit": limit}
+    )
     rows = await cursor.fetchall()
     return [JobSummary(**{**row, "status": Status(row["status"])}) for row in rows]
 
 
-async def adopt_job(
-    connection: AsyncConnection[DictRow],
-    job_id: UUID,
-    job_type: JobType,
-    *,
-    payload: str,
-    namespace: str,
-    name: str,
-    uid: str,
-    priority: int | None,
-    deadline_seconds: int | None,
-    submitted_by: str | None,
-) -> None:
-    """Make the row of a HybridJob that came by kubectl; a second time changes nothing."""
-    spec = job_type.spec
-    await connection.execute(
-        _ADOPT,
-        {
-            "id": job_id,
-            "type": spec.type,
-            "payload": payload,
-            "uid": uid,
-            "priority": spec.priority if priority is None else priority,
-            "max_retries": spec.retry.limit,
-            "deadline_seconds": deadline_seconds or spec.deadline_seconds,
-            "namespace": namespace,
-            "name": name,
-            "submitted_by": submitted_by,
-        },
-    )
+async def retry_job(connection: AsyncConnection[DictRow], job_id: UUID) -> bool:
+    """Run a failed or cancelled job once more, also beyond its retries. False: that cannot be.
+
+    The job is in another state or unknown, its last attempt still open, or its unique key taken.
+    """
+    row = await (await connection.execute(_RETRY, [job_id])).fetchone()
+    return row is not None and bool(row["retried"])

@@ -15,12 +15,14 @@ from hybridjobs.store.group_commit import GroupCommit
 
 _MAX_RETRY_AFTER_SECONDS = 7 * 86_400.0
 
-# The job first, then the attempt, and jobs by their ids: one lock order everywhere.
+# The job first, then the attempt, and jobs by their ids: one lock order everywhere. Whoever keeps
+# a row locked, as an open session of psql may, holds up that row's outcome alone.
 _LOCK = """
 SELECT job.id, job.status, job.retry_count, job.max_retries, job.priority,
        job.cancel_requested_at IS NOT NULL AS cancel_requested, job_type.spec->'retry' AS retry,
        now() AS now
 FROM hybridjobs.background_jobs job LEFT JOIN hybridjobs.job_types job_type USING (type)
+CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
 WHERE job.id = ANY(%s) ORDER BY job.id FOR UPDATE OF job
 """
 _FREE_RETRIES = """

@@ -7,7 +7,8 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from hybridjobs.model import Claim
+from hybridjobs.model import Claim, NewJob
+from hybridjobs.store.enqueue import insert_jobs
 
 # The job's row before the attempt's, as everywhere.
 _DISPATCHED = """
@@ -24,6 +25,11 @@ WITH job AS (
 UPDATE hybridjobs.background_jobs job
 SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
 FROM marked WHERE job.id = marked.job_id
+"""
+_ADOPTED = """
+UPDATE hybridjobs.background_jobs
+SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
+WHERE id = %(job_id)s AND resource_uid IS NULL
 """
 _FORGET = """
 UPDATE hybridjobs.background_jobs SET resource_uid = NULL
@@ -42,6 +48,19 @@ _WAITED = """
 SELECT now() - claimed_at AS waited FROM hybridjobs.job_attempts
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
 """
+
+
+async def adopt_job(
+    connection: AsyncConnection[DictRow], job: NewJob, *, namespace: str, name: str, uid: str
+) -> None:
+    """Make the row of a HybridJob that came by kubectl; a second time changes nothing.
+
+    In the caller's transaction, which the dispatcher must not see the middle of.
+    """
+    await insert_jobs(connection, [job])
+    await connection.execute(
+        _ADOPTED, {"job_id": job.id, "namespace": namespace, "name": name, "uid": uid}
+    )
 
 
 async def mark_dispatched(

@@ -37,7 +37,9 @@ UPDATE hybridjobs.job_types SET deleted_at = now(), updated_at = clock_timestamp
 WHERE uid = %s AND deleted_at IS NULL
 """
 _LIST = """
-SELECT name, uid, generation, spec, paused_at IS NOT NULL AS paused
+SELECT name, uid, generation, spec,
+       paused_at IS NOT NULL
+           OR EXISTS (SELECT FROM hybridjobs.queue_settings WHERE paused_at IS NOT NULL) AS paused
 FROM hybridjobs.job_types WHERE deleted_at IS NULL ORDER BY type
 """
 

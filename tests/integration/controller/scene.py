@@ -44,7 +44,7 @@ def namespace_of_its_own(name: str) -> Iterator[Cluster]:
     """A namespace with our definitions; it goes in the background."""
     cluster = current()
     _kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(_CRDS))
-    for definition in ("hybridjobs", "hybridjobtypes"):
+    for definition in ("hybridjobs", "hybridjobtypes", "hybridjobschedules"):
         condition = ("--for=condition=Established", f"crd/{definition}.hybridjobs.dev")
         _kubectl(cluster, "wait", *condition, "--timeout=60s")
     _kubectl(cluster, "create", "namespace", name)
@@ -91,6 +91,22 @@ class Scene:
             job = await get_job(connection, job_id)
         assert job is not None
         return job
+
+    async def job_named(self, name: str) -> Job:
+        """The job of a HybridJob that has been adopted."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT id FROM hybridjobs.background_jobs WHERE resource_name = %s", [name]
+            )
+            [row] = await cursor.fetchall()
+        return await self.job(row["id"])
+
+    async def count(self) -> int:
+        """How many rows there are."""
+        async with self.database.connection() as connection:
+            cursor = await connection.execute("SELECT count(*) AS n FROM hybridjobs.background_jobs")
+            [row] = await cursor.fetchall()
+        return int(row["n"])
 
     async def see(self, name: str) -> dict[str, Any]:
         """The HybridJob as it is now, told to the cache."""

@@ -138,3 +138,20 @@ async def test_a_deletion_held_up_by_a_finalizer_cancels_at_once(scene: Scene) -
     assert (job.status, job.outcome_reason) == (Status.CANCELLED, "HybridJobDeleted")
     free = {"metadata": {"finalizers": None}}
     await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, free)
+
+
+async def test_a_hand_made_job_is_not_run_again_when_retention_has_taken_its_row(
+    scene: Scene,
+) -> None:
+    await scene.made_by_hand("over", type="test/long")
+    await scene.reconciled("over")
+    job_id = (await scene.job_named("over")).id
+    await scene.sql(
+        "UPDATE hybridjobs.background_jobs SET status = 'cancelled' WHERE id = %s", job_id
+    )
+    body = await scene.reconciled("over")
+    assert body["status"]["state"] == "cancelled"
+    await scene.sql("DELETE FROM hybridjobs.background_jobs WHERE id = %s", job_id)
+    again = await scene.reconciled("over")
+    assert again["status"] == body["status"]
+    assert await scene.count() == 0

@@ -85,9 +85,9 @@ class Api:
         """`kubectl create` or `replace` of objects, moved into this run's group."""
         return self.kubectl(verb, "-f", "-", *options, stdin=self.ours(objects))
 
-    def patch(self, name: str, change: Object, *options: str) -> Answer:
-        """Merge into a HybridJob."""
-        resource = f"hybridjobs.{self.group}"
+    def patch(self, name: str, change: Object, *options: str, plural: str = "hybridjobs") -> Answer:
+        """Merge into a HybridJob, or another object of ours."""
+        resource = f"{plural}.{self.group}"
         return self.kubectl(
             "patch", resource, name, "--type=merge", "-p", json.dumps(change), *options
         )
@@ -117,7 +117,7 @@ class Api:
 
     def tear_down(self) -> None:
         """All of it gone again; the namespace's end is not waited for."""
-        for kind in ("hybridjobs", "hybridjobtypes"):
+        for kind in ("hybridjobs", "hybridjobtypes", "hybridjobschedules"):
             self.kubectl("delete", "crd", f"{kind}.{self.group}", "--ignore-not-found")
         for kind in (
             *("validatingadmissionpolicybinding", "validatingadmissionpolicy"),
@@ -126,6 +126,15 @@ class Api:
             self.kubectl("delete", kind, f"hybridjobs.{self.namespace}", "--ignore-not-found")
         for name in (self.namespace, self.other_namespace):
             self.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
+def hybridjobschedule(name: str, **spec: Any) -> Object:
+    return {
+        "apiVersion": "hybridjobs.dev/v1alpha1",
+        "kind": "HybridJobSchedule",
+        "metadata": {"name": name},
+        "spec": {"schedule": "@daily", "type": "test/sync", **spec},
+    }
 
 
 def hybridjob(name: str, **spec: Any) -> Object:

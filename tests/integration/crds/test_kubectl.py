@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.crds.api import Api, hybridjob
+from tests.integration.crds.api import Api, hybridjob, hybridjobschedule
 
 JOB_ID = "01936f3a-7c11-7abc-8def-0123456789ab"
 STATUSES: dict[str, dict[str, Any]] = {
@@ -45,6 +45,11 @@ def _table(api: Api, *options: str) -> dict[str, dict[str, str]]:
     text = api.must(
         *("get", f"hybridjobs.{api.group}", "--field-selector", "spec.type=test/shown", *options)
     )
+    return _rows(text)
+
+
+def _rows(text: str) -> dict[str, dict[str, str]]:
+    """A table of kubectl as rows by name."""
     head, *lines = text.splitlines()
     starts = [match.start() for match in re.finditer(r"\S+", head)]
     columns = list(zip(starts, [*starts[1:], None], strict=True))
@@ -122,6 +127,7 @@ def test_an_impossible_state_is_refused(shown: Api) -> None:
         ("hybridjobs.spec.cancel", "Cannot be taken back"),
         ("hybridjobtypes.spec.retry", "spends no retry"),
         ("hybridjobtypes.spec.podTemplate", "restricted Pod Security"),
+        ("hybridjobschedules.spec.timeZone", "that comes twice fires the first time"),
     ],
 )
 def test_explain_teaches(api: Api, path: str, words: str) -> None:
@@ -129,6 +135,46 @@ def test_explain_teaches(api: Api, path: str, words: str) -> None:
     assert words in " ".join(text.split())
 
 
-def test_the_category_lists_both_kinds(shown: Api) -> None:
+def test_a_schedules_line_tells_when_it_fires(api: Api) -> None:
+    plural = "hybridjobschedules"
+    made = api.send("create", hybridjobschedule("shown", schedule="30 2 * * *"))
+    assert made.accepted, made.error
+    status = {
+        "active": 1,
+        "nextScheduleTime": "2026-11-24T02:30:00Z",
+        "history": [{"tickAt": "2026-11-23T02:30:00Z", "decision": "skipped"}],
+        "conditions": [
+            {
+                "type": "Accepted",
+                "status": "True",
+                "reason": "Scheduled",
+                "lastTransitionTime": "2026-11-24T02:00:00Z",
+            }
+        ],
+    }
+    change = {"status": status}
+    done = api.patch("shown", change, "--subresource=status", plural=plural)
+    assert done.accepted, done.error
+    row = _rows(api.must("get", f"{plural}.{api.group}", "shown", "-o", "wide"))["shown"]
+    assert row | {"AGE": ""} == {
+        "NAME": "shown",
+        "SCHEDULE": "30 2 * * *",
+        "ZONE": "UTC",
+        "TYPE": "test/sync",
+        "SUSPEND": "false",
+        "LAST": "",
+        "NEXT": "2026-11-24T02:30:00Z",
+        "AGE": "",
+        "ACCEPTED": "True",
+        "ACTIVE": "1",
+        "POLICY": "Allow",
+    }
+
+
+def test_the_category_lists_every_kind(shown: Api) -> None:
     names = shown.must("api-resources", "--categories=hybrid", f"--api-group={shown.group}")
-    assert {line.split()[-1] for line in names.splitlines()[1:]} == {"HybridJob", "HybridJobType"}
+    assert {line.split()[-1] for line in names.splitlines()[1:]} == {
+        "HybridJob",
+        "HybridJobType",
+        "HybridJobSchedule",
+    }

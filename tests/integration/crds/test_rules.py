@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.crds.api import Api, hybridjob
+from hybridjobs.schedules.ticks import ALIASES
+from tests.integration.crds.api import Api, hybridjob, hybridjobschedule
 from tests.unit.chart.helm import Object, crds
 
 _EXAMPLES = {
@@ -116,6 +117,54 @@ def test_a_type_out_of_bounds_is_refused_by_its_field(api: Api, spec: Object, wh
     answer = api.send("create", body, "--dry-run=server")
     assert not answer.accepted
     assert where in answer.error
+
+
+@pytest.mark.parametrize(
+    ("spec", "where"),
+    [
+        ({"schedule": "@reboot"}, "spec.schedule"),
+        ({"schedule": "0 0 * *"}, "spec.schedule"),
+        ({"schedule": "0 0 * * * *"}, "spec.schedule"),
+        ({"timeZone": "../UTC"}, "spec.timeZone"),
+        ({"timeZone": ""}, "spec.timeZone"),
+        ({"type": "Test/Sync"}, "spec.type"),
+        ({"payload": [1]}, "spec.payload"),
+        ({"concurrencyPolicy": "Queue"}, "spec.concurrencyPolicy"),
+        ({"startingDeadlineSeconds": 0}, "spec.startingDeadlineSeconds"),
+        ({"historyLimit": 101}, "spec.historyLimit"),
+        ({"priority": -101}, "spec.priority"),
+        ({"deadlineSeconds": 86_401}, "spec.deadlineSeconds"),
+    ],
+)
+def test_a_schedule_out_of_bounds_is_refused_by_its_field(
+    api: Api, spec: Object, where: str
+) -> None:
+    answer = api.send("create", hybridjobschedule("bounds", **spec), "--dry-run=server")
+    assert not answer.accepted
+    assert where in answer.error
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_a_schedule_may_be_an_alias(api: Api, alias: str) -> None:
+    body = hybridjobschedule("alias", schedule=alias)
+    answer = api.send("create", body, "--dry-run=server")
+    assert answer.accepted, answer.error
+
+
+def test_a_schedule_gets_its_defaults(api: Api) -> None:
+    body = api.ours(hybridjobschedule("bare", type="bare"))
+    made = yaml.safe_load(
+        api.must("create", "-f", "-", "--dry-run=server", "-o", "yaml", stdin=body)
+    )
+    assert made["spec"] == {
+        "schedule": "@daily",
+        "timeZone": "UTC",
+        "type": "bare",
+        "payload": {},
+        "suspend": False,
+        "concurrencyPolicy": "Allow",
+        "historyLimit": 10,
+    }
 
 
 def test_a_type_gets_its_defaults(api: Api) -> None:

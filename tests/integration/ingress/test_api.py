@@ -146,7 +146,7 @@ async def test_listing_filters_and_is_newest_first(api: Running) -> None:
     assert [job["id"] for job in jobs] == [strict, *reversed(ids)]
     jobs = (await api.api.get("/api/jobs?type=test/long&limit=2&status=queued")).json()["jobs"]
     assert [job["id"] for job in jobs] == [ids[2], ids[1]]
-    assert (await api.api.get("/api/jobs?status=failed")).json() == {"jobs": []}
+    assert (await api.api.get("/api/jobs?status=failed")).json() == {"jobs": [], "next": None}
     wrong = await api.api.get("/api/jobs?status=nope&limit=0")
     assert wrong.status_code == 422
     assert [error["path"] for error in wrong.json()["errors"]] == ["/status", "/limit"]
@@ -160,7 +160,12 @@ async def test_types_are_listed(api: Running) -> None:
         "mode": "long",
         "events": ["github/push"],
         "paused": False,
+        "pausedAt": None,
+        "pausedBy": None,
+        "waiting": 0,
+        "running": 0,
     }
+    assert answer.json()["queue"] == {"paused": False, "pausedAt": None, "pausedBy": None}
 
 
 async def test_cancel(api: Running) -> None:

@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hybridjobs.errors import ClusterUnavailable, ConfigurationError
-from hybridjobs.health import Server
 from hybridjobs.ingress import tokens
 from hybridjobs.ingress.tokens import ClusterKeys
+from hybridjobs.serving import Server
 from tests.integration.ingress.cluster import ISSUER, LocalKeys
 
 

@@ -277,3 +277,30 @@ async def test_the_outcome_waits_for_a_database_that_comes_back(
             await admin.execute("ALTER ROLE service CONNECTION LIMIT -1")
     assert (answer.status_code, answer.json()["status"]) == (202, "processing")
     await eventually(ingress, answer.json()["id"], Status.COMPLETED)
+
+
+async def test_a_limited_quick_type_runs_here_while_its_limit_has_room(
+    quick_ingress: Start,
+) -> None:
+    limited = quick_type("quick/pid", concurrency={"limit": 1, "key": "repository"})
+    ingress: Running = await quick_ingress(limited)
+    first = asyncio.create_task(ingress.submit("quick/pid", {"repository": "a", "seconds": 1}))
+    await asyncio.sleep(0.5)
+    same, other = await asyncio.gather(
+        ingress.submit("quick/pid", {"repository": "a"}),
+        ingress.submit("quick/pid", {"repository": "b"}),
+    )
+    assert (same.status_code, other.status_code, (await first).status_code) == (202, 200, 200)
+    waiting = await ingress.job(same.json()["id"])
+    assert (waiting.status, waiting.attempt) == (Status.QUEUED, 0)
+    ran = await ingress.job(other.json()["id"])
+    assert [(each.runner, each.outcome) for each in ran.attempts] == [("inline", "succeeded")]
+    again = await ingress.submit("quick/pid", {"repository": "a"})
+    assert again.status_code == 200
+
+
+async def test_a_throttled_quick_type_waits_in_line_past_its_rate(quick_ingress: Start) -> None:
+    throttled = quick_type("quick/echo", throttle={"limit": 2, "periodSeconds": 3600})
+    ingress: Running = await quick_ingress(throttled)
+    answers = await asyncio.gather(*(ingress.submit("quick/echo") for _ in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 202, 202, 202, 202]

@@ -65,7 +65,7 @@ def render(
 
 
 def crds() -> list[Object]:
-    """The two custom resource definitions."""
+    """The custom resource definitions."""
     return of_kind(render(), "CustomResourceDefinition")
 
 

@@ -1,11 +1,13 @@
-"""The two custom resource definitions, as text; tests/integration/crds has them at work."""
+"""The custom resource definitions, as text; tests/integration/crds has them at work."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from hybridjobs.model import GROUP, VERSION, JobTypeSpec
+from hybridjobs.model import GROUP, VERSION, Decision, JobTypeSpec, ScheduleSpec
+from hybridjobs.schedules.ticks import ALIASES
 from tests.unit.chart.helm import Object, crds, of_kind, render
 
 
@@ -39,6 +41,7 @@ def test_names_group_and_version_are_those_of_the_program() -> None:
     assert found == {
         f"hybridjobs.{GROUP}": (GROUP, VERSION, "Namespaced", ["hj"]),
         f"hybridjobtypes.{GROUP}": (GROUP, VERSION, "Namespaced", ["hjt"]),
+        f"hybridjobschedules.{GROUP}": (GROUP, VERSION, "Namespaced", ["hjs"]),
     }
 
 
@@ -61,28 +64,55 @@ def test_kubectl_explain_has_a_word_on_every_field(schemas: dict[str, Object]) -
                 assert len(node["description"]) > 5, path
 
 
-def test_the_defaults_are_those_that_the_program_assumes(schemas: dict[str, Object]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "assumed", "some"),
+    [
+        (
+            "HybridJobType",
+            JobTypeSpec(type="a"),
+            {"deadlineSeconds", "startDeadlineSeconds", "retry", "mode"},
+        ),
+        (
+            "HybridJobSchedule",
+            ScheduleSpec(schedule="@daily", type="a"),
+            {"timeZone", "payload", "suspend", "concurrencyPolicy", "historyLimit"},
+        ),
+    ],
+)
+def test_the_defaults_are_those_that_the_program_assumes(
+    schemas: dict[str, Object], kind: str, assumed: BaseModel, some: set[str]
+) -> None:
     def defaults(schema: Object) -> dict[str, Any]:
         return {
             name: defaults(field) if field["default"] == {} else field["default"]
-            for name, field in schema["properties"].items()
+            for name, field in schema.get("properties", {}).items()
             if "default" in field
         }
 
-    given = defaults(schemas["HybridJobType"]["properties"]["spec"])
-    assumed = JobTypeSpec(type="a").model_dump(mode="json", by_alias=True)
-    assert given == {name: assumed[name] for name in given}
-    assert {"deadlineSeconds", "startDeadlineSeconds", "retry", "mode"} <= set(given)
+    given = defaults(schemas[kind]["properties"]["spec"])
+    ours = assumed.model_dump(mode="json", by_alias=True)
+    assert given == {name: ours[name] for name in given}
+    assert some <= set(given)
 
 
-def test_the_program_reads_every_field_of_a_type(schemas: dict[str, Object]) -> None:
-    def names(model: type[Any]) -> set[str]:
-        return {field.alias or name for name, field in model.model_fields.items()}
+@pytest.mark.parametrize(
+    ("kind", "model"), [("HybridJobType", JobTypeSpec), ("HybridJobSchedule", ScheduleSpec)]
+)
+def test_the_program_reads_every_field(
+    schemas: dict[str, Object], kind: str, model: type[BaseModel]
+) -> None:
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    assert names == set(schemas[kind]["properties"]["spec"]["properties"])
 
-    fields = set(schemas["HybridJobType"]["properties"]["spec"]["properties"])
-    # throttle is part of the API, and claimed by nothing yet.
-    assert fields - names(JobTypeSpec) <= {"throttle"}
-    assert names(JobTypeSpec) <= fields
+
+def test_a_schedule_shows_every_decision_and_takes_every_alias(schemas: dict[str, Object]) -> None:
+    schema = schemas["HybridJobSchedule"]["properties"]
+    entry = schema["status"]["properties"]["history"]["items"]["properties"]
+    assert set(entry["decision"]["enum"]) == {decision.value for decision in Decision}
+    [rule] = schema["spec"]["properties"]["schedule"]["x-kubernetes-validations"]
+    for alias in ALIASES:
+        assert alias in rule["message"]
+        assert alias.removeprefix("@") in rule["rule"]
 
 
 def test_they_stay_when_the_release_goes_unless_told() -> None:
@@ -92,6 +122,6 @@ def test_they_stay_when_the_release_goes_unless_told() -> None:
             "helm.sh/resource-policy" in each["metadata"].get("annotations", {}) for each in found
         ]
 
-    assert kept({}) == [True, True]
-    assert kept({"keep": False}) == [False, False]
+    assert kept({}) == [True, True, True]
+    assert kept({"keep": False}) == [False, False, False]
     assert kept({"enabled": False}) == []

@@ -24,7 +24,7 @@ def test_nothing_differs_from_the_chart() -> None:
 
 def test_the_kustomization_is_a_whole_installation_without_secrets() -> None:
     objects = _kustomize(MANIFESTS)
-    assert len(of_kind(objects, "CustomResourceDefinition")) == 2
+    assert len(of_kind(objects, "CustomResourceDefinition")) == 3
     assert set(pod_templates(objects)) == {
         "Deployment/hybridjobs-ingress",
         "Deployment/hybridjobs-operator",

@@ -13,6 +13,8 @@ OPERATOR = {
     ("hybridjobs.dev", "hybridjobs/finalizers"): {"update"},
     ("hybridjobs.dev", "hybridjobtypes"): {"get", "list", "watch", "create", "patch", "delete"},
     ("hybridjobs.dev", "hybridjobtypes/status"): {"patch"},
+    ("hybridjobs.dev", "hybridjobschedules"): {"get", "list", "watch"},
+    ("hybridjobs.dev", "hybridjobschedules/status"): {"patch"},
     ("batch", "jobs"): {"create", "get", "list", "watch", "patch", "delete", "deletecollection"},
     ("", "pods"): {"get", "list", "watch", "patch", "delete"},
     ("", "pods/log"): {"get"},
@@ -52,13 +54,17 @@ def test_all_of_it_holds_in_the_jobs_namespace_alone(release: list[Object]) -> N
         assert {each["metadata"]["namespace"] for each in of_kind(release, kind)} == {"work"}
 
 
-def test_the_one_right_in_the_whole_cluster_is_to_see_our_two_crds(release: list[Object]) -> None:
+def test_the_one_right_in_the_whole_cluster_is_to_see_our_crds(release: list[Object]) -> None:
     (role,) = of_kind(release, "ClusterRole")
     assert role["rules"] == [
         {
             "apiGroups": ["apiextensions.k8s.io"],
             "resources": ["customresourcedefinitions"],
-            "resourceNames": ["hybridjobs.hybridjobs.dev", "hybridjobtypes.hybridjobs.dev"],
+            "resourceNames": [
+                "hybridjobs.hybridjobs.dev",
+                "hybridjobtypes.hybridjobs.dev",
+                "hybridjobschedules.hybridjobs.dev",
+            ],
             "verbs": ["get"],
         }
     ]

@@ -20,6 +20,23 @@ def test_members_are_the_text_that_was_written(value: dict[str, object], space: 
     assert codec.members(text) == {k: json.dumps(v) for k, v in value.items()}
 
 
+@given(st.lists(_JSON), st.sampled_from(["", " ", "\n\t"]))
+def test_elements_are_the_text_that_was_written(values: list[object], space: str) -> None:
+    texts = [json.dumps(value) for value in values]
+    text = space + "[" + space + f"{space},{space}".join(texts) + space + "]" + space
+    assert codec.elements(text) == texts
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "1", "[", "[1", "[1,", "[1,]", "[1 2]", "[1]x", "[NaN]"]
+)
+def test_what_is_no_array_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        codec.elements(text)
+    with pytest.raises(ValueError, match=r".+"):
+        codec.members(f'{{"a": {text}' if text else "")
+
+
 def test_numbers_keep_their_digits() -> None:
     found = codec.members('{"a": 12345678901234567890, "b": 1.0, "c": 1E30, "d": 0.10}')
     assert found == {"a": "12345678901234567890", "b": "1.0", "c": "1E30", "d": "0.10"}

@@ -1,6 +1,8 @@
 """What a job request says, and what a type's schema makes of its payload."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,11 +11,25 @@ from hypothesis import strategies as st
 
 from hybridjobs import codec
 from hybridjobs.errors import InvalidInput, PayloadTooLarge
+from hybridjobs.ids import new_id
 from hybridjobs.ingress.payloads import PayloadSchemas
-from hybridjobs.ingress.submissions import JobRequest, Submission, new_row
+from hybridjobs.ingress.submissions import JobOptions, JobRequest, Submission, new_row
 from tests.builders import job_type
 
 LIMIT = 1024
+OPTIONS = {
+    "priority": -5,
+    "deadlineSeconds": 60,
+    "maxRetries": 0,
+    "runAt": "2026-11-24T09:30:00+02:00",
+    "uniqueKey": "u",
+    "uniqueWhile": "queued",
+    "dependsOn": [],
+    "onDependencyFailure": "run",
+}
+SUBMISSION = Submission(
+    payload="{}", source="api", key=None, submitted_by=None, arrived=0.0, budget_seconds=None
+)
 
 
 def _parse(text: str) -> JobRequest:
@@ -28,8 +44,27 @@ def test_the_payload_is_the_text_as_written(payload: str) -> None:
 
 
 def test_null_leaves_the_choice_to_the_type() -> None:
-    asked = _parse('{"type":"t","payload":{},"key":null,"priority":null,"deadlineSeconds":null}')
-    assert (asked.key, asked.priority, asked.deadline_seconds) == (None, None, None)
+    members: dict[str, Any] = {"type": "t", "payload": {}, **dict.fromkeys(("key", *OPTIONS))}
+    asked = _parse(json.dumps(members))
+    assert (asked.key, asked.depends_on, asked.options) == (None, (), JobOptions())
+
+
+def test_what_a_job_may_ask_for_becomes_its_row() -> None:
+    awaited = new_id()
+    asked = _parse(json.dumps({"type": "t", "payload": {}, **OPTIONS, "dependsOn": [str(awaited)]}))
+    submission = replace(SUBMISSION, options=asked.resolved())
+    row = new_row(job_type(concurrency={"limit": 1, "key": "a.b"}), submission, None)
+    assert (row.priority, row.deadline_seconds, row.max_retries) == (-5, 60, 0)
+    assert row.run_at == datetime(2026, 11, 24, 7, 30, tzinfo=UTC)
+    assert (row.unique_key, row.unique_while) == ("u", "queued")
+    assert (row.depends_on, row.on_dependency_failure) == ((awaited,), "run")
+    assert row.key_path == "a.b"
+
+
+def test_a_dependency_is_an_id() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        _parse(f'{{"type":"t","payload":{{}},"dependsOn":["{new_id()}","a"]}}').resolved()
+    assert [error.path for error in caught.value.errors] == ["/dependsOn/1"]
 
 
 def test_every_fault_is_named_at_once() -> None:
@@ -55,7 +90,7 @@ def test_the_limit_counts_bytes() -> None:
 def test_priorities_are_bounded(priority: int) -> None:
     text = f'{{"type":"t","payload":0,"priority":{priority}}}'
     if -100 <= priority <= 100:
-        assert _parse(text).priority == priority
+        assert _parse(text).options.priority == priority
     else:
         with pytest.raises(InvalidInput):
             _parse(text)
@@ -64,18 +99,10 @@ def test_priorities_are_bounded(priority: int) -> None:
 def test_the_type_decides_what_the_request_leaves_open() -> None:
     spec: dict[str, Any] = {"priority": 7, "deadlineSeconds": 60, "retry": {"limit": 1}}
     known = job_type(generation=4, **spec)
-    submission = Submission(
-        payload="{}",
-        source="api",
-        key=None,
-        submitted_by=None,
-        arrived=0.0,
-        budget_seconds=None,
-    )
-    row = new_row(known, submission, None)
+    row = new_row(known, SUBMISSION, None)
     assert (row.priority, row.deadline_seconds, row.max_retries) == (7, 60, 1)
     assert (row.type_generation, row.lease_seconds) == (4, None)
-    assert (new_row(known, submission, 8.0).lease_seconds or 0) > 8
+    assert (new_row(known, SUBMISSION, 8.0).lease_seconds or 0) > 8
 
 
 def test_schemas_follow_the_generation() -> None:

@@ -16,7 +16,7 @@ WHEN ((NEW.stage IS NOT NULL) IS DISTINCT FROM (NEW.status = 'queued' AND NEW.di
 EXECUTE FUNCTION settle_stage();
 
 -- UPDATE background_jobs SET status = 'failed' …, by hand, counts: the attempt is closed with it,
--- and the sweep ends its pod. Ours clear dispatched_at when they end a job.
+-- and the sweep ends its pod. Ours clear dispatched_at when they end a job, and say when it was.
 CREATE OR REPLACE FUNCTION end_by_hand() RETURNS trigger
 LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
 BEGIN
@@ -32,8 +32,8 @@ BEGIN
     END IF;
     NEW.dispatched_at := NULL;
     IF NEW.status = 'completed' THEN
-        NEW.started_at := coalesce(NEW.started_at, now());
         NEW.completed_at := coalesce(NEW.completed_at, now());
+        NEW.started_at := coalesce(NEW.started_at, NEW.completed_at);
     ELSIF NEW.status = 'failed' THEN
         NEW.failed_at := coalesce(NEW.failed_at, now());
         NEW.error_category := coalesce(NEW.error_category, 'unknown');
@@ -41,8 +41,10 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE OR REPLACE TRIGGER end_by_hand BEFORE UPDATE OF status ON background_jobs FOR EACH ROW
-WHEN (OLD.status IN ('queued', 'processing') AND NEW.status IN ('completed', 'failed', 'cancelled')
-      AND NEW.dispatched_at IS NOT NULL)
+WHEN (NEW.status IN ('completed', 'failed', 'cancelled') AND OLD.status <> NEW.status
+      AND (NEW.dispatched_at IS NOT NULL
+           OR NEW.status = 'completed' AND (NEW.completed_at IS NULL OR NEW.started_at IS NULL)
+           OR NEW.status = 'failed' AND NEW.failed_at IS NULL))
 EXECUTE FUNCTION end_by_hand();
 
 -- … SET status = 'queued' on a job that is over is a retry.
@@ -99,51 +101,44 @@ CREATE OR REPLACE TRIGGER resolve_retried AFTER UPDATE OF status ON background_j
 WHEN (OLD.status = 'failed' AND NEW.status <> 'failed')
 EXECUTE FUNCTION resolve_retried();
 
--- Who waited for this job goes on, or is cancelled with it.
-CREATE OR REPLACE FUNCTION release_dependents(ended uuid, succeeded boolean) RETURNS void
-LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+-- Who waited for an ended job goes on, or is cancelled with it: at most so many, and not those whose
+-- rows others hold. Returns how many. That is the claim's work (link_dependencies), since nobody
+-- starts before the next claim anyway: an outcome writes its own row, however many wait for it and
+-- however long their chain, and waits for none of theirs.
+CREATE OR REPLACE FUNCTION release_dependents(ended uuid, succeeded boolean, at_most integer)
+RETURNS integer LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+DECLARE
+    held uuid[];
 BEGIN
-    -- In one order, so that two that end at once see each other's work and never wait in a circle.
-    PERFORM FROM background_jobs j
-    WHERE j.id IN (SELECT d.job_id FROM job_dependencies d WHERE d.depends_on = ended)
-    ORDER BY j.id FOR UPDATE;
+    held := ARRAY(SELECT j.id FROM job_dependencies d JOIN background_jobs j ON j.id = d.job_id
+                  WHERE d.depends_on = ended
+                  ORDER BY j.id LIMIT at_most FOR UPDATE OF j SKIP LOCKED);
     IF NOT succeeded THEN
         UPDATE background_jobs j
         SET status = 'cancelled', stage = NULL, outcome_reason = 'DependencyFailed',
             error = format('job %s, which it waited for, did not complete', ended)
-        WHERE j.id IN (SELECT d.job_id FROM job_dependencies d WHERE d.depends_on = ended)
-          AND j.stage = 'blocked' AND j.on_dependency_failure = 'cancel';
+        WHERE j.id = ANY(held) AND j.stage = 'blocked' AND j.on_dependency_failure = 'cancel';
     END IF;
-    WITH met AS (
-        DELETE FROM job_dependencies d WHERE d.depends_on = ended RETURNING d.job_id
-    )
+    DELETE FROM job_dependencies d WHERE d.depends_on = ended AND d.job_id = ANY(held);
     UPDATE background_jobs j
     SET stage = CASE WHEN j.run_at > now() THEN 'scheduled' ELSE 'ready' END
-    FROM met
-    WHERE j.id = met.job_id AND j.stage = 'blocked'
-      AND NOT EXISTS (SELECT FROM job_dependencies d
-                      WHERE d.job_id = j.id AND d.depends_on <> ended);
+    WHERE j.id = ANY(held) AND j.stage = 'blocked'
+      AND NOT EXISTS (SELECT FROM job_dependencies d WHERE d.job_id = j.id);
+    RETURN cardinality(held);
 END $$;
 
-CREATE OR REPLACE FUNCTION release_dependents_of_row() RETURNS trigger
-LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
-BEGIN
-    PERFORM release_dependents(NEW.id, NEW.status = 'completed');
-    RETURN NULL;
-END $$;
-CREATE OR REPLACE TRIGGER release_dependents AFTER UPDATE OF status ON background_jobs FOR EACH ROW
-WHEN (NEW.has_dependents AND NEW.status IN ('completed', 'failed', 'cancelled')
-      AND OLD.status IN ('queued', 'processing'))
-EXECUTE FUNCTION release_dependents_of_row();
-
+-- What waits for a row that is deleted has to be told by that deletion: nothing of it remains.
 CREATE OR REPLACE FUNCTION release_dependents_of_deleted() RETURNS trigger
 LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
 BEGIN
-    PERFORM release_dependents(OLD.id, false);
+    PERFORM FROM background_jobs j
+    WHERE j.id IN (SELECT d.job_id FROM job_dependencies d WHERE d.depends_on = OLD.id)
+    ORDER BY j.id FOR UPDATE;
+    PERFORM release_dependents(OLD.id, OLD.status = 'completed', NULL);
     RETURN NULL;
 END $$;
 CREATE OR REPLACE TRIGGER release_dependents_of_deleted AFTER DELETE ON background_jobs FOR EACH ROW
-WHEN (OLD.has_dependents AND OLD.status IN ('queued', 'processing'))
+WHEN (OLD.has_dependents)
 EXECUTE FUNCTION release_dependents_of_deleted();
 
 -- A job that leaves before those it waits for takes its side of the matter with it.
@@ -157,41 +152,66 @@ CREATE OR REPLACE TRIGGER forget_dependencies AFTER UPDATE OF status ON backgrou
 WHEN (OLD.stage = 'blocked' AND NEW.status <> 'queued')
 EXECUTE FUNCTION forget_dependencies();
 
--- New dependencies are made known to the jobs waited for; those that have ended by now are met, or
--- failed, at once. Rows that others hold are left for the next call. Returns how many were linked.
+-- New dependencies are made known to the jobs waited for, and those of jobs that have ended are met,
+-- or failed. Does about `at_most` of each, and leaves rows that others hold for the next call: it
+-- never waits. Returns how many it did.
 CREATE OR REPLACE FUNCTION link_dependencies(at_most integer DEFAULT 1000) RETURNS integer
 LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
 DECLARE
+    nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
     held uuid[];
-    job record;
-    linked_now integer;
+    gone uuid;
+    ended record;
+    last uuid := nobody;
+    since integer := 0;                       -- how many this round through the ended released
+    released integer := 0;
+    done integer;
 BEGIN
-    SELECT array_agg(j.id) INTO held FROM (
-        SELECT j.id FROM background_jobs j
-        WHERE j.id IN (SELECT d.depends_on FROM job_dependencies d WHERE NOT d.linked
-                       ORDER BY d.job_id LIMIT at_most)
-        ORDER BY j.id FOR NO KEY UPDATE SKIP LOCKED) AS j;
-    UPDATE background_jobs j SET has_dependents = true
-    WHERE j.id = ANY(held) AND NOT j.has_dependents AND j.status IN ('queued', 'processing');
-    UPDATE job_dependencies d SET linked = true WHERE NOT d.linked AND d.depends_on = ANY(held);
-    GET DIAGNOSTICS linked_now = ROW_COUNT;
-    FOR job IN
-        SELECT j.id, j.status FROM background_jobs j
-        WHERE j.id = ANY(held) AND j.status IN ('completed', 'failed', 'cancelled')
-        UNION ALL
-        -- Gone by retention, which is a long time after their end.
-        SELECT DISTINCT d.depends_on, 'completed' FROM job_dependencies d
+    held := ARRAY(SELECT j.id FROM background_jobs j
+                  WHERE j.id IN (SELECT d.depends_on FROM job_dependencies d WHERE NOT d.linked
+                                 ORDER BY d.job_id LIMIT at_most)
+                  ORDER BY j.id FOR NO KEY UPDATE SKIP LOCKED);
+    UPDATE background_jobs j SET has_dependents = true WHERE j.id = ANY(held) AND NOT j.has_dependents;
+    WITH new AS (
+        SELECT d.job_id, d.depends_on FROM job_dependencies d
+        WHERE NOT d.linked AND d.depends_on = ANY(held) FOR UPDATE SKIP LOCKED
+    )
+    UPDATE job_dependencies d SET linked = true FROM new
+    WHERE d.job_id = new.job_id AND d.depends_on = new.depends_on;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    -- Gone by retention, which is a long time after their end.
+    FOR gone IN
+        SELECT DISTINCT d.depends_on FROM job_dependencies d
         WHERE NOT d.linked
           AND NOT EXISTS (SELECT FROM background_jobs j WHERE j.id = d.depends_on)
         ORDER BY 1
     LOOP
-        PERFORM release_dependents(job.id, job.status = 'completed');
+        EXIT WHEN released >= at_most;
+        released := released + release_dependents(gone, true, at_most - released);
     END LOOP;
-    RETURN linked_now;
+    -- In one round from the lowest id to the highest, and again while that releases any: who is
+    -- cancelled here has ended too.
+    WHILE released < at_most LOOP
+        SELECT j.id, j.status INTO ended FROM background_jobs j
+        WHERE j.has_dependents AND j.status IN ('completed', 'failed', 'cancelled') AND j.id > last
+        ORDER BY j.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            EXIT WHEN released = since;
+            last := nobody;
+            since := released;
+            CONTINUE;
+        END IF;
+        last := ended.id;
+        released := released
+            + release_dependents(ended.id, ended.status = 'completed', at_most - released);
+        UPDATE background_jobs j SET has_dependents = false
+        WHERE j.id = ended.id
+          AND NOT EXISTS (SELECT FROM job_dependencies d WHERE d.depends_on = j.id);
+    END LOOP;
+    RETURN done + released;
 END $$;
 
 REVOKE ALL ON FUNCTION settle_stage, end_by_hand, requeue_by_hand, write_dead_letter,
-    resolve_retried, release_dependents, release_dependents_of_row, release_dependents_of_deleted,
-    forget_dependencies,
+    resolve_retried, release_dependents, release_dependents_of_deleted, forget_dependencies,
     link_dependencies FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION release_dependents, link_dependencies TO hybridjobs_service;

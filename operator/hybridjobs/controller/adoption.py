@@ -1,0 +1,69 @@
+"""HybridJobs that people made by hand get a row, which makes them jobs like all others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hybridjobs import codec
+from hybridjobs.controller.cache import Object
+from hybridjobs.controller.observe import job_id
+from hybridjobs.errors import InvalidInput
+from hybridjobs.model import JobType, NewJob
+from hybridjobs.payload import check_payload
+from hybridjobs.store.database import Database
+from hybridjobs.store.resources import adopt_job
+
+_TYPE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no row: a condition's reason and message. Worth another look after a while?"""
+
+    reason: str
+    message: str
+    again_after_seconds: float | None = None
+
+
+async def adopt(
+    database: Database, types: Mapping[str, JobType], hybridjob: Object
+) -> Refusal | None:
+    """Make the row of a HybridJob that has none; None: it is there now."""
+    spec, metadata = hybridjob["spec"], hybridjob["metadata"]
+    if "jobId" in spec:
+        return Refusal("UnknownJob", f"there is no job {spec['jobId']} in the database")
+    job_type = types.get(spec["type"])
+    if job_type is None:
+        known = ", ".join(sorted(types)) or "none"
+        message = f"there is no HybridJobType for {spec['type']!r}; known types: {known}"
+        return Refusal("UnknownType", message, again_after_seconds=_TYPE_SECONDS)
+    try:
+        job = _row(hybridjob, job_type)
+        async with database.transaction() as connection:
+            await adopt_job(
+                connection,
+                job,
+                namespace=metadata["namespace"],
+                name=metadata["name"],
+                uid=metadata["uid"],
+            )
+    except InvalidInput as error:
+        return Refusal("InvalidPayload", error.detail)
+    return None
+
+
+def _row(hybridjob: Object, job_type: JobType) -> NewJob:
+    spec, defaults = hybridjob["spec"], job_type.spec
+    payload = codec.dumps(spec.get("payload", {}))
+    check_payload(payload)
+    return NewJob(
+        id=job_id(hybridjob),
+        type=defaults.type,
+        payload=payload,
+        source="kubernetes",
+        key=hybridjob["metadata"]["uid"],
+        priority=spec.get("priority", defaults.priority),
+        max_retries=defaults.retry.limit,
+        deadline_seconds=spec.get("deadlineSeconds") or defaults.deadline_seconds,
+        submitted_by="kubernetes",
+        key_path=defaults.key_path,
+    )

@@ -1,0 +1,195 @@
+"""What the members of a JSON object, and the parameters of a query, may be.
+
+A check takes what was sent and returns the value that it stands for, or raises Fault.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from starlette.datastructures import QueryParams
+
+from hybridjobs import codec
+from hybridjobs.errors import FieldError, InvalidInput
+from hybridjobs.payload import pointer
+
+MAX_TEXT_LENGTH = 255
+MAX_NOTE_LENGTH = 4000
+
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+_AHEAD = timedelta(days=3653)
+# RFC 3339; datetime.fromisoformat takes more, such as weeks and dates without a time.
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+class Fault(Exception):  # noqa: N818 - the input's, and always caught here
+    """The value cannot be taken; `path` leads to the fault within it."""
+
+    def __init__(self, message: str, *path: str | int) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+Check = Callable[[Any], Any]
+
+
+def read_members(
+    texts: Mapping[str, str],
+    checks: Mapping[str, Check],
+    *,
+    required: Collection[str] = (),
+    raw: Collection[str] = (),
+    shape: str,
+) -> dict[str, Any]:
+    """The checked values of an object's members; InvalidInput (422) names every fault.
+
+    null is as good as absent, unless the member is required. Those of `raw` stay the text that
+    they were written in. `shape` says what the object should be.
+    """
+    known = {*checks, *raw}
+    errors = [FieldError(pointer(name), "unknown member") for name in texts if name not in known]
+    errors += [FieldError(pointer(name), "is required") for name in required if name not in texts]
+    values: dict[str, Any] = {name: texts[name] for name in raw if name in texts}
+    for name, written in texts.items():
+        value = codec.loads(written) if name in checks else None
+        if name not in checks or (value is None and name not in required):
+            continue
+        try:
+            values[name] = checks[name](value)
+        except Fault as fault:
+            errors.append(FieldError(pointer(name, *fault.path), str(fault)))
+    if errors:
+        raise InvalidInput(f"the request does not have the shape of {shape}", errors=errors)
+    return values
+
+
+def read_query(query: QueryParams, checks: Mapping[str, Check]) -> dict[str, Any]:
+    """The checked values of a query's parameters; InvalidInput (422) names every fault."""
+    errors: list[FieldError] = []
+    values: dict[str, Any] = {}
+    for name in query:
+        try:
+            if name not in checks:
+                raise Fault("unknown parameter")
+            if len(query.getlist(name)) > 1:
+                raise Fault("is there more than once")
+            values[name] = checks[name](query[name])
+        except Fault as fault:
+            errors.append(FieldError(pointer(name, *fault.path), str(fault)))
+    if errors:
+        raise InvalidInput("the query is wrong", errors=errors)
+    return values
+
+
+def text(value: object) -> str:
+    """A short text that can be shown."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_TEXT_LENGTH and value.isprintable():
+        return value
+    raise Fault(f"must be a string of 1 to {MAX_TEXT_LENGTH} printable characters")
+
+
+def note(value: object) -> str:
+    """A remark of some lines."""
+    if isinstance(value, str) and len(value) <= MAX_NOTE_LENGTH and _is_storable(value):
+        return value
+    raise Fault(f"must be a string of at most {MAX_NOTE_LENGTH} characters without NUL")
+
+
+def integer(least: int, most: int) -> Check:
+    """An integer within bounds."""
+
+    def check(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise Fault(f"must be an integer from {least} to {most}")
+
+    return check
+
+
+def number(over: float, most: float) -> Check:
+    """A number above the one bound, and at most the other."""
+
+    def check(value: object) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and over < value <= most:
+            return float(value)
+        raise Fault(f"must be a number above {over:g}, at most {most:g}")
+
+    return check
+
+
+def digits(least: int, most: int) -> Check:
+    """An integer within bounds, in a query."""
+
+    def check(value: str) -> int:
+        if value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most:
+            return int(value)
+        raise Fault(f"must be an integer from {least} to {most}")
+
+    return check
+
+
+def one_of(names: Sequence[str]) -> Check:
+    """One of the names."""
+
+    def check(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return str(value)
+        raise Fault(f"must be one of {', '.join(names)}")
+
+    return check
+
+
+def some_of(names: Sequence[str]) -> Check:
+    """Some of the names, with commas between them, in a query."""
+    check_name = one_of(names)
+
+    def check(value: str) -> tuple[str, ...]:
+        return tuple(check_name(name) for name in value.split(","))
+
+    return check
+
+
+def texts(most: int) -> Check:
+    """An array of short texts."""
+
+    def check(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or len(value) > most:
+            raise Fault(f"must be an array of at most {most} strings")
+        for place, item in enumerate(value):
+            try:
+                text(item)
+            except Fault as fault:
+                raise Fault(str(fault), place) from None
+        return tuple(value)
+
+    return check
+
+
+def moment(value: object) -> datetime:
+    """A time of RFC 3339, from the year 2000 until ten years ahead."""
+    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+        raise Fault("must be a time of RFC 3339, such as 2026-11-24T09:30:00Z")
+    try:
+        found = datetime.fromisoformat(value.upper())
+    except ValueError as error:
+        raise Fault(f"is no time: {error}") from None
+    if not _EARLIEST <= found <= datetime.now(UTC) + _AHEAD:
+        raise Fault("must be from the year 2000 until ten years ahead")
+    return found.astimezone(UTC)
+
+
+def identifier(value: object) -> UUID:
+    """A UUID."""
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return UUID(value)
+    raise Fault("must be a UUID")
+
+
+def _is_storable(value: str) -> bool:
+    return "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)

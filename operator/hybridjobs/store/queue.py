@@ -1,0 +1,125 @@
+"""How the queue stands for people: what is paused, what waits, and what schedules did last."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, class_row
+
+from hybridjobs.model import Decision
+
+_PAUSE = "SELECT hybridjobs.pause_queue(%s)"
+_RESUME = "SELECT hybridjobs.resume_queue()"
+_PAUSE_TYPE = "SELECT hybridjobs.pause_type(%s, %s) AS done"
+_RESUME_TYPE = "SELECT hybridjobs.resume_type(%s) AS done"
+_PAUSED = "SELECT paused_at, paused_by FROM hybridjobs.queue_settings"
+_LINES = """
+WITH waiting AS (
+    SELECT type, sum(jobs)::bigint AS jobs FROM (
+        SELECT type, count(*) AS jobs FROM hybridjobs.background_jobs
+        WHERE stage = 'ready' GROUP BY type
+        UNION ALL
+        SELECT type, count(*) FROM hybridjobs.background_jobs
+        WHERE stage = 'parked' GROUP BY type) AS due
+    GROUP BY type
+), running AS (
+    SELECT job.type, count(*) AS jobs
+    FROM hybridjobs.job_attempts attempt
+    JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
+    WHERE attempt.ended_at IS NULL GROUP BY job.type
+)
+SELECT job_type.type, coalesce(job_type.paused_at, queue.paused_at) AS paused_at,
+       coalesce(job_type.paused_by, queue.paused_by) AS paused_by,
+       coalesce(waiting.jobs, 0) AS waiting, coalesce(running.jobs, 0) AS running
+FROM hybridjobs.job_types job_type
+CROSS JOIN hybridjobs.queue_settings queue
+LEFT JOIN waiting USING (type)
+LEFT JOIN running USING (type)
+WHERE job_type.deleted_at IS NULL
+"""
+_SCHEDULES = """
+SELECT last.schedule AS name, last.tick_at, last.decision, last.decided_at, last.job_id,
+       (SELECT count(*) FROM hybridjobs.background_jobs job
+        WHERE job.schedule = last.schedule AND job.status IN ('queued', 'processing')) AS open_jobs
+FROM (SELECT DISTINCT ON (schedule) schedule, tick_at, decision, decided_at, job_id
+      FROM hybridjobs.schedule_ticks ORDER BY schedule, tick_at DESC) AS last
+ORDER BY last.schedule
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Since when no job starts, and who asked for that."""
+
+    paused_at: datetime
+    paused_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TypeLine:
+    """A type's jobs that are due and `waiting`, and its open attempts.
+
+    A pause of the whole queue is one of each type.
+    """
+
+    type: str
+    paused_at: datetime | None
+    paused_by: str | None
+    waiting: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleLine:
+    """A schedule's last decided tick, and how many jobs of it are open."""
+
+    name: str
+    tick_at: datetime
+    decision: Decision
+    decided_at: datetime
+    job_id: UUID | None
+    open_jobs: int
+
+
+async def pause_queue(connection: AsyncConnection[DictRow], *, by: str) -> None:
+    """No job of any type starts; what runs goes on. Who paused first stays on record."""
+    await connection.execute(_PAUSE, [by])
+
+
+async def resume_queue(connection: AsyncConnection[DictRow]) -> None:
+    """Jobs start again, but for those of types that are paused themselves."""
+    await connection.execute(_RESUME)
+
+
+async def pause_type(connection: AsyncConnection[DictRow], type_: str, *, by: str) -> bool:
+    """No job of the type starts; what runs goes on. False: there is no such type."""
+    row = await (await connection.execute(_PAUSE_TYPE, [type_, by])).fetchone()
+    return row is not None and bool(row["done"])
+
+
+async def resume_type(connection: AsyncConnection[DictRow], type_: str) -> bool:
+    """Jobs of the type start again, unless the queue is paused. False: there is no such type."""
+    row = await (await connection.execute(_RESUME_TYPE, [type_])).fetchone()
+    return row is not None and bool(row["done"])
+
+
+async def queue_pause(connection: AsyncConnection[DictRow]) -> Pause | None:
+    """The pause of the whole queue; None: it is not paused."""
+    row = await (await connection.execute(_PAUSED)).fetchone()
+    return None if row is None or row["paused_at"] is None else Pause(**row)
+
+
+async def type_lines(connection: AsyncConnection[DictRow]) -> dict[str, TypeLine]:
+    """How each type stands, by its name."""
+    async with connection.cursor(row_factory=class_row(TypeLine)) as cursor:
+        return {line.type: line for line in await (await cursor.execute(_LINES)).fetchall()}
+
+
+async def schedule_lines(connection: AsyncConnection[DictRow]) -> list[ScheduleLine]:
+    """Every schedule that has a decided tick on record, by name."""
+    cursor = await connection.execute(_SCHEDULES)
+    return [
+        ScheduleLine(**{**row, "decision": Decision(row["decision"])})
+        for row in await cursor.fetchall()
+    ]
