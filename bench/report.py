@@ -41,6 +41,10 @@ class Report:
         }
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{self._name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        self.show()
+
+    def show(self) -> None:
+        """Print the figures, one a line."""
         for name, value in self._figures.items():
             print(name, value)
 

@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -61,6 +61,12 @@ class BatchJob:
     on_dependency_failure: OnDependencyFailure = "cancel"
     ref: str | None = None
 
+    def __post_init__(self) -> None:
+        """A time without a zone is nobody's."""
+        if self.run_at is not None and self.run_at.tzinfo is None:
+            message = "must have a time zone"
+            raise InvalidInput(f"run_at {message}", errors=[FieldError("/runAt", message)])
+
     def document(self) -> dict[str, object]:
         """The job as the API takes it."""
         members: dict[str, object] = {
@@ -68,7 +74,7 @@ class BatchJob:
             "priority": self.priority,
             "deadlineSeconds": self.deadline_seconds,
             "maxRetries": self.max_retries,
-            "runAt": None if self.run_at is None else _moment(self.run_at),
+            "runAt": None if self.run_at is None else self.run_at.isoformat(),
             "uniqueKey": self.unique_key,
             "uniqueWhile": self.unique_while if self.unique_key is not None else None,
             "dependsOn": [str(awaited) for awaited in self.depends_on] or None,
@@ -108,12 +114,15 @@ class Batch:
         """The counts when every job is over; TimeoutError after `timeout` seconds."""
         give_up = None if timeout is None else monotonic() + timeout
         while True:
-            left = _WAIT_SECONDS if give_up is None else int(give_up - monotonic())
-            wait_seconds = max(0, min(_WAIT_SECONDS, left))
+            left = _WAIT_SECONDS if give_up is None else max(0.0, give_up - monotonic())
+            # The API waits whole seconds.
+            if left < 1:
+                await asyncio.sleep(left)
+            wait_seconds = int(min(_WAIT_SECONDS, left))
             found = await self._client._batch(self.id, wait_seconds=wait_seconds)
             if found["finished"]:
                 return _counts(found)
-            if give_up is not None and monotonic() >= give_up - 1:
+            if left < 1:
                 raise TimeoutError(f"batch {self.id} is not finished")
 
 
@@ -160,7 +169,7 @@ class Client:
     async def submit(
         self,
         type_: str,
-        payload: object = None,
+        payload: object,
         *,
         key: str | None = None,
         priority: int | None = None,
@@ -181,7 +190,7 @@ class Client:
         """
         job = BatchJob(
             type=type_,
-            payload={} if payload is None else payload,
+            payload=payload,
             key=key,
             priority=priority,
             deadline_seconds=deadline_seconds,
@@ -218,9 +227,11 @@ class Client:
     ) -> Job:
         """The job when it is over; TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            while not (job := await self.job(job_id)).status.is_terminal:
+            while True:
+                job = await self.job(job_id)
+                if job.status.is_terminal:
+                    return job
                 await asyncio.sleep(every_seconds)
-        return job
 
     async def cancel(self, job_id: UUID) -> Status:
         """Cancel a queued job, ask a running one to end; InvalidInput (409) if it is over.
@@ -289,13 +300,6 @@ def _text(value: object) -> str:
         return codec.dumps(value)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the payload is not JSON: {error}") from None
-
-
-def _moment(value: datetime) -> str:
-    if value.tzinfo is None:
-        message = "must have a time zone"
-        raise InvalidInput(f"run_at {message}", errors=[FieldError("/runAt", message)])
-    return value.astimezone(UTC).isoformat()
 
 
 def _job(document: dict[str, Any]) -> Job:

@@ -128,7 +128,7 @@ def show(
 @app.command()
 def redrive(
     letter_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID...]", help="The dead letters' ids.")
+        list[str] | None, typer.Argument(metavar="ID", help="The dead letters' ids.")
     ] = None,
     type_: Type = None,
     category: Category = None,

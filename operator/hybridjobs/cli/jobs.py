@@ -32,7 +32,7 @@ Statuses = Annotated[
     list[Status] | None,
     typer.Option("--status", help="Only jobs in this state; may be given several times."),
 ]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids.")]
 
 _PAGE = 1000
 
@@ -123,7 +123,7 @@ def list_(
 
 def retry(
     job_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID...]", help="The jobs' ids.")
+        list[str] | None, typer.Argument(metavar="ID", help="The jobs' ids.")
     ] = None,
     status: Statuses = None,
     type_: Type = None,

@@ -11,7 +11,7 @@ from hybridjobs.cli.exits import CommandError, Exit
 from hybridjobs.cli.options import URL, AsJson, By, Token, Url, query_of
 from hybridjobs.cli.output import console, print_facts, print_table, seconds, text
 
-TypeOrNone = Annotated[str | None, typer.Argument(metavar="[TYPE]", help="The job type.")]
+TypeOrNone = Annotated[str | None, typer.Argument(metavar="TYPE", help="The job type.")]
 All = Annotated[bool, typer.Option("--all", help="Every type: the whole queue.")]
 
 

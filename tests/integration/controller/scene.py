@@ -104,7 +104,9 @@ class Scene:
     async def count(self) -> int:
         """How many rows there are."""
         async with self.database.connection() as connection:
-            cursor = await connection.execute("SELECT count(*) AS n FROM hybridjobs.background_jobs")
+            cursor = await connection.execute(
+                "SELECT count(*) AS n FROM hybridjobs.background_jobs"
+            )
             [row] = await cursor.fetchall()
         return int(row["n"])
 

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -199,23 +200,46 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _enqueue(self, *jobs: NewJob) -> None:
         ids = self._run(self.queue.enqueue(*jobs))
-        self.jobs += [job_id for job_id in ids if job_id not in self.jobs]
+        self.jobs += [job_id for job_id in dict.fromkeys(ids) if job_id not in self.jobs]
 
-    @rule(type_=_types, key=_keys, priority=st.sampled_from([-5, 0, 5]))
-    def enqueue(self, type_: str, key: str | None, priority: int) -> None:
-        self._enqueue(self._new(type_, key, priority=priority))
+    @initialize()
+    def some_of_each_type_and_key(self) -> None:
+        for type_ in _BY_NAME:
+            self._enqueue(*(self._new(type_, key) for key in "aaabb"))
 
-    @rule(type_=_types, key=_keys, count=st.integers(2, 8))
-    def enqueue_many(self, type_: str, key: str | None, count: int) -> None:
-        self._enqueue(*(self._new(type_, key) for _ in range(count)))
-
-    @rule(type_=_types, key=_keys, seconds=st.sampled_from([5, 100]))
-    def enqueue_for_later(self, type_: str, key: str | None, seconds: int) -> None:
-        run_at = datetime.now(UTC) + timedelta(seconds=seconds)
-        self._enqueue(self._new(type_, key, run_at=run_at))
+    @rule(
+        how=st.sampled_from(["plain", "urgent", "many", "later", "chain", "begun", "by SQL"]),
+        type_=_types,
+        key=_keys,
+    )
+    def submit(self, how: str, type_: str, key: str | None) -> None:
+        match how:
+            case "plain":
+                self._enqueue(self._new(type_, key))
+            case "urgent":
+                self._enqueue(self._new(type_, key, priority=5))
+            case "many":
+                self._enqueue(*(self._new(type_, key) for _ in range(6)))
+            case "later":
+                run_at = datetime.now(UTC) + timedelta(seconds=100)
+                self._enqueue(self._new(type_, key, run_at=run_at))
+            case "chain":
+                batch = new_id()
+                first = self._new(type_, key, batch_id=batch)
+                second = self._new(type_, key, batch_id=batch, depends_on=(first.id,))
+                third = self._new(type_, key, batch_id=batch, depends_on=(first.id, second.id))
+                self._enqueue(first, second, third)
+            case "begun":
+                job = self._new("m/plain", key, lease_seconds=10.0)
+                self._enqueue(job)
+                self.attempts.append((job.id, 1))
+            case "by SQL":
+                payload = json.dumps({} if key is None else {"k": key})
+                submitted = self.queue.value("SELECT submit_job(%s, %s::jsonb)", type_, payload)
+                self.jobs.append(self._run(submitted))
 
     @rule(type_=_types, key=_keys, while_=st.sampled_from(["queued", "open"]), unique=_keys)
-    def enqueue_unique(self, type_: str, key: str | None, while_: Any, unique: str | None) -> None:
+    def submit_unique(self, type_: str, key: str | None, while_: Any, unique: str | None) -> None:
         self._enqueue(self._new(type_, key, unique_key=unique or "x", unique_while=while_))
 
     @precondition(lambda self: self.jobs)
@@ -225,32 +249,23 @@ class QueueMachine(RuleBasedStateMachine):
         picks=st.lists(_picks, min_size=1, max_size=3),
         on_failure=st.sampled_from(["cancel", "run"]),
     )
-    def enqueue_dependent(
+    def submit_dependent(
         self, type_: str, key: str | None, picks: list[int], on_failure: Any
     ) -> None:
         awaited = tuple({self._job(pick) for pick in picks})
         job = self._new(type_, key, depends_on=awaited, on_dependency_failure=on_failure)
         self._enqueue(job)
 
-    @rule(type_=_types, key=_keys)
-    def enqueue_batch_with_a_chain(self, type_: str, key: str | None) -> None:
-        batch = new_id()
-        first = self._new(type_, key, batch_id=batch)
-        second = self._new(type_, key, batch_id=batch, depends_on=(first.id,))
-        third = self._new(type_, key, batch_id=batch, depends_on=(first.id, second.id))
-        self._enqueue(first, second, third)
-
-    @rule(type_=_types, key=_keys, pick=_picks)
-    def submit_by_sql(self, type_: str, key: str | None, pick: int) -> None:
-        payload = json.dumps({} if key is None else {"k": key})
-        awaited = [self._job(pick)] if self.jobs and pick % 2 else []
-        submit = "SELECT submit_job(%s, %s::jsonb, depends_on => %s::uuid[])"
-        self.jobs.append(self._run(self.queue.value(submit, type_, payload, awaited)))
-
     # Running
 
-    @rule(window=st.sampled_from([1, 4, 100]))
-    def claim(self, window: int) -> None:
+    def _attempt(self, pick: int, *, late: bool) -> tuple[UUID, int] | None:
+        """Any attempt there was, or one that is open."""
+        those = [each for each in self.attempts if late or each not in self.ended]
+        return those[pick % len(those)] if those else None
+
+    @rule(window=st.sampled_from([2, 6, 100, 100]), seconds=st.sampled_from([0, 0, 6, 45, 61, 120]))
+    def claim(self, window: int, seconds: int) -> None:
+        self._run(self.queue.pass_time(timedelta(seconds=seconds)))
         for each in self._run(self.queue.claim(window=window)):
             if (each.job_id, each.attempt) not in self.attempts:
                 self.attempts.append((each.job_id, each.attempt))
@@ -269,89 +284,77 @@ class QueueMachine(RuleBasedStateMachine):
         if self._run(claim_it()):
             self.attempts.append((job_id, self._run(self.queue.job(job_id))["attempt"]))
 
-    @rule(key=_keys)
-    def enqueue_begun(self, key: str | None) -> None:
-        job = self._new("m/plain", key, lease_seconds=10.0)
-        self._enqueue(job)
-        self.attempts.append((job.id, 1))
+    @rule(pick=_picks, late=st.booleans())
+    def start_and_beat(self, pick: int, late: bool) -> None:
+        if found := self._attempt(pick, late=late):
+            is_open = self._run(self._start_and_beat(*found))
+            assert is_open == (found not in self.ended)
 
-    @precondition(lambda self: self.attempts)
-    @rule(pick=_picks)
-    def start(self, pick: int) -> None:
-        job_id, attempt = self.attempts[pick % len(self.attempts)]
+    async def _start_and_beat(self, job_id: UUID, attempt: int) -> bool:
+        async with self.database.connection() as connection:
+            [heard] = await record_beats(connection, [Beat(job_id, attempt)])
+            try:
+                await attempts.start(
+                    connection,
+                    job_id,
+                    attempt,
+                    pod_name="p",
+                    pod_uid="u",
+                    started_at=datetime.now(UTC),
+                )
+            except AttemptClosed:
+                assert heard is None
+        return heard is not None
 
-        async def start() -> None:
-            async with self.database.connection() as connection:
-                with contextlib.suppress(AttemptClosed):
-                    await attempts.start(
-                        connection,
-                        job_id,
-                        attempt,
-                        pod_name="p",
-                        pod_uid="u",
-                        started_at=datetime.now(UTC),
-                    )
-
-        self._run(start())
-
-    @precondition(lambda self: self.attempts)
-    @rule(pick=_picks)
-    def beat(self, pick: int) -> None:
-        job_id, attempt = self.attempts[pick % len(self.attempts)]
-
-        async def beat() -> bool | None:
-            async with self.database.connection() as connection:
-                [heard] = await record_beats(connection, [Beat(job_id, attempt)])
-            return heard
-
-        assert (self._run(beat()) is None) == ((job_id, attempt) in self.ended)
-
-    @precondition(lambda self: self.attempts)
-    @rule(pick=_picks, outcome=st.sampled_from(Outcome), after=st.sampled_from([None, 0.0, 90.0]))
-    def report(self, pick: int, outcome: Outcome, after: float | None) -> None:
-        job_id, attempt = self.attempts[pick % len(self.attempts)]
-        if job_id in self.jobs:
+    @rule(
+        pick=_picks,
+        late=st.booleans(),
+        outcome=st.sampled_from(Outcome),
+        after=st.sampled_from([None, 0.0, 90.0]),
+    )
+    def report(self, pick: int, late: bool, outcome: Outcome, after: float | None) -> None:
+        if found := self._attempt(pick, late=late):
+            job_id, attempt = found
             end = self.queue.end(job_id, outcome, attempt=attempt, retry_after_seconds=after)
             self._run(end)
 
-    @precondition(lambda self: self.attempts)
-    @rule(seconds=st.sampled_from([1, 61]))
-    def succeed_all(self, seconds: int) -> None:
+    @rule()
+    def succeed_all(self) -> None:
         self._run(self.queue.end_all())
-        self._run(self.queue.pass_time(timedelta(seconds=seconds)))
 
     # Commands and hands
 
     @precondition(lambda self: self.jobs)
-    @rule(pick=_picks)
-    def retry(self, pick: int) -> None:
+    @rule(
+        pick=_picks,
+        what=st.sampled_from(
+            ["retry", "cancel", "delete", "failed", "queued", "completed", "cancelled"]
+        ),
+    )
+    def command(self, pick: int, what: str) -> None:
         job_id = self._job(pick)
-        if self._run(self.queue.value("SELECT retry_failed_job(%s)", job_id)):
-            self.retried[job_id] += 1
+        match what:
+            case "retry":
+                if self._run(self.queue.value("SELECT retry_failed_job(%s)", job_id)):
+                    self.retried[job_id] += 1
+            case "cancel":
+                self._run(self.queue.value("SELECT cancel_job(%s)", job_id))
+            case "delete":
+                self._run(self._delete(job_id))
+            case status:
+                update = "UPDATE background_jobs SET status = %s WHERE id = %s"
+                # Another job may have the unique key by now: there is nothing to be had by hand.
+                with contextlib.suppress(psycopg.errors.UniqueViolation):
+                    self._run(self.queue.execute(update, status, job_id))
 
-    @precondition(lambda self: self.jobs)
-    @rule(pick=_picks)
-    def cancel(self, pick: int) -> None:
-        self._run(self.queue.value("SELECT cancel_job(%s)", self._job(pick)))
-
-    @precondition(lambda self: self.jobs)
-    @rule(pick=_picks, status=st.sampled_from(["failed", "queued", "completed", "cancelled"]))
-    def set_by_hand(self, pick: int, status: str) -> None:
-        update = "UPDATE background_jobs SET status = %s WHERE id = %s"
-        # Another job may have the unique key by now: then there is nothing to be had by hand.
-        with contextlib.suppress(psycopg.errors.UniqueViolation):
-            self._run(self.queue.execute(update, status, self._job(pick)))
-
-    @precondition(lambda self: self.jobs)
-    @rule(pick=_picks)
-    def delete_by_hand(self, pick: int) -> None:
-        job_id = self._job(pick)
+    async def _delete(self, job_id: UUID) -> None:
+        """One that has never begun: who deletes a running job deletes its limits' memory."""
         delete = "DELETE FROM background_jobs WHERE id = %s AND attempt = 0 RETURNING id"
-        if self._run(self.queue.rows(delete, job_id)):
+        if await self.queue.rows(delete, job_id):
             self.jobs.remove(job_id)
             self.retried.pop(job_id, None)
             forget = "DELETE FROM dead_letter_queue WHERE original_job_id = %s"
-            self._run(self.queue.execute(forget, job_id))
+            await self.queue.execute(forget, job_id)
 
     @rule(rate=st.sampled_from([0.1, 1000]))
     def redrive(self, rate: float) -> None:
@@ -367,22 +370,19 @@ class QueueMachine(RuleBasedStateMachine):
         )
         self._run(self.queue.execute(resolve))
 
-    @rule(type_=_types)
-    def pause(self, type_: str) -> None:
-        self._run(self.queue.execute("SELECT pause_type(%s)", type_))
-
-    @rule()
-    def pause_all(self) -> None:
-        self._run(self.queue.execute("SELECT pause_queue()"))
-        assert self._run(self.queue.claimed()) == [] or self.attempts
-
-    @rule()
-    def resume(self) -> None:
+    @rule(type_=_types | st.none())
+    def claim_while_paused(self, type_: str | None) -> None:
+        """Of the type, or of all, nothing starts meanwhile."""
+        pause = "SELECT pause_queue()" if type_ is None else f"SELECT pause_type('{type_}')"
+        begun = (
+            "SELECT count(*) FROM job_attempts a JOIN background_jobs j ON j.id = a.job_id "
+            "WHERE %s::text IS NULL OR type = %s"
+        )
+        self._run(self.queue.execute(pause))
+        before = self._run(self.queue.value(begun, type_, type_))
+        self.claim(window=100, seconds=0)
+        assert self._run(self.queue.value(begun, type_, type_)) == before
         self._run(self._resume())
-
-    @rule(seconds=st.sampled_from([6, 45, 120]))
-    def pass_time(self, seconds: int) -> None:
-        self._run(self.queue.pass_time(timedelta(seconds=seconds)))
 
     # Crashes
 
@@ -390,11 +390,10 @@ class QueueMachine(RuleBasedStateMachine):
     def crash_in_a_claim(self, kill: bool) -> None:
         self._run(self._abandoned(kill, None))
 
-    @precondition(lambda self: self.attempts)
     @rule(pick=_picks, outcome=st.sampled_from(Outcome), kill=st.booleans())
     def crash_in_a_report(self, pick: int, outcome: Outcome, kill: bool) -> None:
-        job_id, attempt = self.attempts[pick % len(self.attempts)]
-        self._run(self._abandoned(kill, (job_id, attempt, AttemptEnd(outcome, "Crashed"))))
+        if found := self._attempt(pick, late=False):
+            self._run(self._abandoned(kill, (*found, AttemptEnd(outcome, "Crashed"))))
 
     async def _abandoned(self, kill: bool, report: tuple[UUID, int, AttemptEnd] | None) -> None:
         connection = await psycopg.AsyncConnection.connect(
@@ -457,7 +456,7 @@ class QueueMachine(RuleBasedStateMachine):
         pytest.fail(f"never to run: {rows}")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(240)
 def test_the_invariants_hold_whatever_happens(database_urls: DatabaseUrls) -> None:
     loop = asyncio.new_event_loop()
     database = Database(database_urls.owner, size=2)
@@ -468,8 +467,8 @@ def test_the_invariants_hold_whatever_happens(database_urls: DatabaseUrls) -> No
         run_state_machine_as_test(
             QueueMachine,
             settings=settings(
-                max_examples=300,
-                stateful_step_count=50,
+                max_examples=30,
+                stateful_step_count=40,
                 deadline=None,
                 phases=[Phase.explicit, Phase.generate, Phase.shrink],
                 suppress_health_check=list(HealthCheck),

@@ -1,0 +1,115 @@
+"""What the client sends, and what it makes of answers; httpx's mock stands in for the network."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from hybridjobs.client import BatchJob, Client
+from hybridjobs.errors import ConfigurationError, InvalidInput, Unavailable
+from hybridjobs.ids import new_id
+from hybridjobs.model import Status
+
+JOB = new_id()
+
+
+def _client(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
+    return Client("http://api", "token", transport=httpx.MockTransport(answer))
+
+
+def _answers(status: int, body: Any = None, **headers: str) -> Client:
+    return _client(lambda _: httpx.Response(status, json=body, headers=headers))
+
+
+async def test_only_what_is_said_is_sent() -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(202, json={"id": str(JOB)})
+
+    async with _client(answer) as client:
+        assert await client.submit("t", {"n": 1}) == JOB
+        moment = datetime(2026, 11, 24, tzinfo=UTC)
+        await client.submit(
+            "t", None, run_at=moment, unique_key="u", unique_while="queued", depends_on=[JOB]
+        )
+    assert sent[0].headers["authorization"] == "Bearer token"
+    assert json.loads(sent[0].content) == {"type": "t", "payload": {"n": 1}}
+    assert json.loads(sent[1].content) == {
+        "type": "t",
+        "payload": None,
+        "runAt": "2026-11-24T00:00:00+00:00",
+        "uniqueKey": "u",
+        "uniqueWhile": "queued",
+        "dependsOn": [str(JOB)],
+        "onDependencyFailure": "cancel",
+    }
+
+
+async def test_a_refusal_has_its_status_and_faults() -> None:
+    problem = {"detail": "no", "errors": [{"path": "/priority", "message": "must be less"}]}
+    async with _answers(422, problem) as client:
+        with pytest.raises(InvalidInput, match="no") as caught:
+            await client.submit("t", {}, priority=101)
+    assert caught.value.status == 422
+    assert [error.path for error in caught.value.errors] == ["/priority"]
+
+
+@pytest.mark.parametrize("body", [[], "text", {"errors": [1]}, {}])
+async def test_a_refusal_by_something_between(body: Any) -> None:
+    async with _answers(403, body) as client:
+        with pytest.raises(InvalidInput, match="HTTP 403"):
+            await client.job(JOB)
+
+
+async def test_an_absent_service_says_when_to_come_back() -> None:
+    async with _answers(503, {"detail": "away"}, **{"Retry-After": "7"}) as client:
+        with pytest.raises(Unavailable, match="away") as caught:
+            await client.cancel(JOB)
+    assert caught.value.retry_after == 7
+
+    def refuses(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    async with _client(refuses) as client:
+        with pytest.raises(Unavailable, match="http://api does not answer"):
+            await client.retry(JOB)
+
+
+async def test_what_is_wrong_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYBRIDJOBS_API_URL", raising=False)
+    async with _answers(500) as client:
+        with pytest.raises(InvalidInput, match="time zone"):
+            await client.submit("t", {}, run_at=datetime(2026, 11, 24))
+        with pytest.raises(InvalidInput, match="not JSON"):
+            await client.submit("t", {"n": float("nan")})
+        with pytest.raises(InvalidInput, match="not JSON"):
+            await client.submit("t", object())
+    async with Client() as client:
+        with pytest.raises(ConfigurationError, match="HYBRIDJOBS_API_URL"):
+            await client.submit("t", {})
+
+
+async def test_a_batch_waits_in_spans_and_gives_up() -> None:
+    waits: list[str | None] = []
+    counts = {"queued": 1, "processing": 0, "completed": 1, "failed": 0, "cancelled": 0}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(202, json={"id": str(JOB), "total": 2})
+        waits.append(request.url.params.get("wait"))
+        over = len(waits) == 3
+        return httpx.Response(200, json={"counts": counts, "finished": over})
+
+    async with _client(answer) as client:
+        batch = await client.submit_batch([BatchJob(type="t", payload=n) for n in range(2)])
+        assert (batch.id, batch.total) == (JOB, 2)
+        assert (await batch.counts())[Status.QUEUED] == 1
+        assert (await batch.wait())[Status.COMPLETED] == 1
+        assert waits == [None, "20", "20"]
+        with pytest.raises(TimeoutError):
+            await batch.wait(timeout=0.1)
