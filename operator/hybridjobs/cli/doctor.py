@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-import psycopg
 import typer
 
 from hybridjobs.cli.exits import Exit
@@ -97,6 +96,8 @@ async def _findings(
 
 
 async def _database(url: str) -> AsyncIterator[Finding]:
+    import psycopg
+
     from hybridjobs.store.database import Database
     from hybridjobs.store.server import server_facts
 
