@@ -191,7 +191,7 @@ async def _rights(
                 check,
                 Level.FAIL,
                 f"these credentials may not, in namespace {namespace}: {may_not}",
-                f"upgrade the chart, or run this in the {process}'s pod",
+                f"upgrade the chart, or run this in the {process}'s pod with --process {process}",
             )
         else:
             yield Finding(check, Level.OK, f"all there in namespace {namespace}")
