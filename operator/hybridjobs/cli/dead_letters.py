@@ -23,7 +23,7 @@ from hybridjobs.cli.options import (
     confirm,
     query_of,
 )
-from hybridjobs.cli.output import console, print_facts, print_table, text
+from hybridjobs.cli.output import console, print_facts, print_page, print_table, text
 from hybridjobs.model import ErrorCategory
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The dead letter's id.")]
@@ -79,25 +79,21 @@ def list_(
     if as_json:
         typer.echo(answer)
         return
-    page = codec.loads(answer)
-    print_table(
+    print_page(
+        codec.loads(answer),
+        "deadLetters",
         ("ID", "JOB", "TYPE", "CATEGORY", "FAILURES", "LAST FAILED", "RESOLVED BY", "ERROR"),
-        (
-            (
-                letter["id"],
-                letter["jobId"],
-                letter["type"],
-                letter["errorCategory"],
-                letter["failureCount"],
-                letter["lastFailedAt"],
-                letter["resolvedBy"],
-                letter["error"],
-            )
-            for letter in page["deadLetters"]
+        lambda letter: (
+            letter["id"],
+            letter["jobId"],
+            letter["type"],
+            letter["errorCategory"],
+            letter["failureCount"],
+            letter["lastFailedAt"],
+            letter["resolvedBy"],
+            letter["error"],
         ),
     )
-    if page["next"]:
-        typer.echo(f"there are more: --before {page['next']}", err=True)
 
 
 @app.command()

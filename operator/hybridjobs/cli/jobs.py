@@ -24,7 +24,7 @@ from hybridjobs.cli.options import (
     confirm,
     query_of,
 )
-from hybridjobs.cli.output import print_table, seconds
+from hybridjobs.cli.output import print_page, seconds
 from hybridjobs.cli.waiting import show_job, wait_for_job
 from hybridjobs.model import Status
 
@@ -100,25 +100,21 @@ def list_(
     if as_json:
         typer.echo(answer)
         return
-    page = codec.loads(answer)
-    print_table(
+    print_page(
+        codec.loads(answer),
+        "jobs",
         ("ID", "TYPE", "STATUS", "STAGE", "ATTEMPT", "CREATED", "SECONDS", "REASON"),
-        (
-            (
-                job["id"],
-                job["type"],
-                job["status"],
-                job["stage"],
-                job["attempt"],
-                job["createdAt"],
-                seconds(job["durationMs"]),
-                job["outcomeReason"],
-            )
-            for job in page["jobs"]
+        lambda job: (
+            job["id"],
+            job["type"],
+            job["status"],
+            job["stage"],
+            job["attempt"],
+            job["createdAt"],
+            seconds(job["durationMs"]),
+            job["outcomeReason"],
         ),
     )
-    if page["next"]:
-        typer.echo(f"there are more: --before {page['next']}", err=True)
 
 
 def retry(

@@ -1,8 +1,10 @@
 """How commands print: tables for people, whole lines for pipes."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +23,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*(text(cell) for cell in row))
     console().print(table)
+
+
+def print_page(
+    page: Mapping[str, Any],
+    member: str,
+    columns: Sequence[str],
+    cells: Callable[[Mapping[str, Any]], Sequence[object]],
+) -> None:
+    """A page of the API: its `member` as a table, and how to ask for what comes after."""
+    print_table(columns, map(cells, page[member]))
+    if page["next"]:
+        typer.echo(f"there are more: --before {page['next']}", err=True)
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:

@@ -172,7 +172,7 @@ class Kubernetes:
         items: list[Object] = []
         query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
         while True:
-            data = await self._request(
+            data, _ = await self._answer(
                 "GET",
                 resource.path(namespace),
                 query=query,
@@ -244,7 +244,7 @@ class Kubernetes:
         # limitBytes keeps the beginning, so the tail is asked for by lines and cut here.
         query = {"container": container, "tailLines": str(max_bytes // 32)}
         path = PODS.path(namespace, pod, "log")
-        data = await self._request("GET", path, query=query, last_bytes=max_bytes)
+        data, _ = await self._answer("GET", path, query=query, last_bytes=max_bytes)
         return data.decode(errors="replace")
 
     async def version(self) -> tuple[str, datetime]:
@@ -256,7 +256,7 @@ class Kubernetes:
     async def served(self, group: str, version: str) -> frozenset[str]:
         """The plural names of the resources that are served; empty where the group is unknown."""
         try:
-            data = await self._request("GET", f"/apis/{group}/{version}", query={})
+            data, _ = await self._answer("GET", f"/apis/{group}/{version}", query={})
         except NotFound:
             return frozenset()
         return frozenset(resource["name"] for resource in json.loads(data)["resources"])
@@ -274,31 +274,9 @@ class Kubernetes:
         query = dict(query or {})
         if manager:
             query["fieldManager"] = self._field_manager
-        data = await self._request(method, path, body, query=query, content_type=content_type)
+        data, _ = await self._answer(method, path, body, query=query, content_type=content_type)
         parsed: Object = json.loads(data)
         return parsed
-
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        body: Object | None = None,
-        *,
-        query: dict[str, str],
-        content_type: str = "application/json",
-        accept: str = _JSON,
-        last_bytes: int | None = None,
-    ) -> bytes:
-        data, _ = await self._answer(
-            method,
-            path,
-            body,
-            query=query,
-            content_type=content_type,
-            accept=accept,
-            last_bytes=last_bytes,
-        )
-        return data
 
     async def _answer(
         self,
