@@ -22,12 +22,13 @@ def _finite(number: str) -> float:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _SPACE = " \t\n\r"
 
 
 def dumps(value: object) -> str:
     """Compact JSON text; ValueError for NaN and infinities, which JSON does not have."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encoder.encode(value)
 
 
 def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any

@@ -1,21 +1,23 @@
 """The one id type: UUIDv7 (RFC 9562), so that ids sort by creation and indexes grow at one end."""
 
 import hashlib
-import secrets
+import os
 import time
 from datetime import datetime
 from uuid import UUID
 
+_RANDOM = (1 << 74) - 1  # the bits that are not time, version or variant
+
 
 def new_id() -> UUID:
     """A fresh UUIDv7."""
-    return _uuid7(time.time_ns() // 1_000_000, secrets.randbits(74))
+    return _uuid7(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10)) & _RANDOM)
 
 
 def derived_id(uid: str, created: datetime) -> UUID:
     """The id that belongs to a Kubernetes object: the same for the same uid, every time."""
     digest = hashlib.sha256(uid.encode()).digest()
-    return _uuid7(int(created.timestamp() * 1000), int.from_bytes(digest[:10]) & (1 << 74) - 1)
+    return _uuid7(int(created.timestamp() * 1000), int.from_bytes(digest[:10]) & _RANDOM)
 
 
 def first_id_of(moment: datetime) -> UUID:

@@ -12,7 +12,7 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
 from hybridjobs.store.retention import Keep, delete_old_rows
 from hybridjobs.store.statistics import refresh_rollups
-from hybridjobs.store.stuck import ProcessingRows, SilentAttempts
+from hybridjobs.store.stuck import SilentAttempts, put_right
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ async def maintain(database: Database, keep: Keep) -> None:
     duties: tuple[tuple[float, Duty], ...] = (
         (3, lambda: end_expired_leases(database)),
         (10, SilentAttempts(database).end),
-        (10, ProcessingRows(database).put_right),
+        (10, lambda: put_right(database)),
         (60, fold_minutes),
         (600, lambda: delete_old_rows(database, keep)),
     )

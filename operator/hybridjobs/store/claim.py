@@ -90,7 +90,7 @@ WHERE id = %s AND stage = 'ready'
 _CLAIM = """
 WITH chosen AS (
     SELECT id FROM hybridjobs.background_jobs
-    WHERE id = ANY(%(ids)s) AND stage IN ('ready', 'parked')
+    WHERE id = ANY(%(ids)b::uuid[]) AND stage IN ('ready', 'parked')
     ORDER BY id FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE hybridjobs.background_jobs job
@@ -125,7 +125,7 @@ SELECT attempt.job_id, job.type, attempt.attempt, attempt.deadline_seconds, job.
        job.namespace, job.resource_name, job.resource_uid, job.traceparent
 FROM hybridjobs.job_attempts attempt JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
 WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod' AND attempt.dispatched_at IS NULL
-  AND (attempt.job_id = ANY(%(ids)s) OR attempt.claimed_at < now() - %(redrive_after)s)
+  AND (attempt.job_id = ANY(%(ids)b::uuid[]) OR attempt.claimed_at < now() - %(redrive_after)s)
 ORDER BY attempt.claimed_at, attempt.job_id
 LIMIT %(limit)s
 """

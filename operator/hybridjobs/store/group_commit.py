@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 # Callers that are answered together come again together: batches without a bound grow until
 # everybody waits in one, and the database and we work in turn instead of at once.
-MAX_BATCH = 64
+MAX_BATCH = 256
 MAX_WAITING = 10_000
 COMMIT_SECONDS = 6.0
 _PROGRAM_LIMIT_EXCEEDED = "54"  # SQLSTATE class: nested too deep, key too long for an index

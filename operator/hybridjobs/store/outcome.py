@@ -18,70 +18,74 @@ _MAX_RETRY_AFTER_SECONDS = 7 * 86_400.0
 # The job first, then the attempt, and jobs by their ids: one lock order everywhere. Whoever keeps
 # a row locked, as an open session of psql may, holds up that row's outcome alone.
 _LOCK = """
-SELECT job.id, job.status, job.retry_count, job.max_retries, job.priority,
+SELECT job.id, job.retry_count, job.max_retries, job.priority,
        job.cancel_requested_at IS NOT NULL AS cancel_requested, job_type.spec->'retry' AS retry,
        now() AS now
 FROM hybridjobs.background_jobs job LEFT JOIN hybridjobs.job_types job_type USING (type)
 CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
-WHERE job.id = ANY(%s) ORDER BY job.id FOR UPDATE OF job
+WHERE job.id = ANY(%b) ORDER BY job.id FOR UPDATE OF job
 """
 _FREE_RETRIES = """
 SELECT job_id, outcome, count(*) AS free_retries FROM hybridjobs.job_attempts
-WHERE job_id = ANY(%s) AND NOT spent_retry GROUP BY job_id, outcome
-"""
-_END = """
-UPDATE hybridjobs.job_attempts attempt
-SET ended_at = greatest(coalesce(report.ended_at, now()), attempt.claimed_at, attempt.started_at,
-                        report.started_at),
-    outcome = report.outcome, reason = report.reason, error_category = report.category,
-    exit_code = report.exit_code, message = report.message,
-    log_tail = coalesce(report.log_tail, attempt.log_tail),
-    started_at = coalesce(attempt.started_at, report.started_at),
-    pod_name = coalesce(report.pod_name, attempt.pod_name), spent_retry = report.spent_retry,
-    progress = (SELECT progress FROM hybridjobs.job_heartbeats beat
-                WHERE beat.job_id = attempt.job_id AND beat.attempt = attempt.attempt)
-FROM unnest(
-    %(job_id)b::uuid[], %(attempt)b::int4[], %(ended_at)b::timestamptz[], %(outcome)b::text[],
-    %(reason)b::text[], %(category)b::text[], %(exit_code)b::int4[], %(message)b::text[],
-    %(log_tail)b::text[], %(started_at)b::timestamptz[], %(pod_name)b::text[],
-    %(spent_retry)b::bool[]
-) AS report (job_id, attempt, ended_at, outcome, reason, category, exit_code, message, log_tail,
-             started_at, pod_name, spent_retry)
-WHERE attempt.job_id = report.job_id AND attempt.attempt = report.attempt
-  AND attempt.ended_at IS NULL
-RETURNING attempt.job_id, attempt.started_at, attempt.ended_at, attempt.progress::text AS progress
+WHERE job_id = ANY(%b) AND NOT spent_retry GROUP BY job_id, outcome
 """
 _FINISH = """
-UPDATE hybridjobs.background_jobs job
-SET status = over.status, result = over.result::jsonb, error = over.error, stage = NULL,
-    dispatched_at = NULL,
-    started_at = CASE WHEN over.status = 'completed'
-                      THEN coalesce(over.started_at, over.ended_at) ELSE over.started_at END,
-    completed_at = CASE WHEN over.status = 'completed' THEN over.ended_at END,
-    failed_at = CASE WHEN over.status = 'failed' THEN over.ended_at END,
-    outcome_reason = over.reason, error_category = over.category,
-    progress = coalesce(over.progress::jsonb, job.progress)
-FROM unnest(
-    %(job_id)b::uuid[], %(status)b::text[], %(result)b::text[], %(error)b::text[],
-    %(started_at)b::timestamptz[], %(ended_at)b::timestamptz[], %(reason)b::text[],
-    %(category)b::text[], %(progress)b::text[]
-) AS over (job_id, status, result, error, started_at, ended_at, reason, category, progress)
-WHERE job.id = over.job_id
-"""
+        status = ended.status, stage = NULL, result = ended.result::jsonb,
+        started_at = CASE WHEN ended.status = 'completed'
+                          THEN coalesce(ended.started_at, ended.ended_at) ELSE ended.started_at END,
+        completed_at = CASE WHEN ended.status = 'completed' THEN ended.ended_at END,
+        failed_at = CASE WHEN ended.status = 'failed' THEN ended.ended_at END"""
 _AGAIN = """
-UPDATE hybridjobs.background_jobs job
-SET status = 'queued', run_at = again.run_at, order_key = again.order_key, dispatched_at = NULL,
-    stage = CASE WHEN again.run_at > now() THEN 'scheduled' ELSE 'ready' END,
-    started_at = NULL, retry_count = job.retry_count + again.spent, error = again.error,
-    outcome_reason = again.reason, error_category = again.category,
-    progress = coalesce(again.progress::jsonb, job.progress)
-FROM unnest(
-    %(job_id)b::uuid[], %(run_at)b::timestamptz[], %(order_key)b::timestamptz[],
-    %(spent)b::int4[], %(error)b::text[], %(reason)b::text[], %(category)b::text[],
-    %(progress)b::text[]
-) AS again (job_id, run_at, order_key, spent, error, reason, category, progress)
-WHERE job.id = again.job_id
-"""
+        status = 'queued', run_at = ended.run_at, order_key = ended.order_key, started_at = NULL,
+        stage = CASE WHEN ended.run_at > now() THEN 'scheduled' ELSE 'ready' END,
+        retry_count = job.retry_count + ended.spent_retry::int4"""
+
+
+def _end_and(follow: str) -> str:
+    # The CASE leads to the attempts by their primary key: the index of the open ones, which a plain
+    # `ended_at IS NULL` would use, is read as a whole.
+    return f"""
+WITH locked AS (
+    SELECT job.id, job.status AS old_status, report.*
+    FROM unnest(
+        %(job_id)b::uuid[], %(attempt)b::int4[], %(ended_at)b::timestamptz[], %(outcome)b::text[],
+        %(reason)b::text[], %(category)b::text[], %(exit_code)b::int4[], %(message)b::text[],
+        %(log_tail)b::text[], %(started_at)b::timestamptz[], %(pod_name)b::text[],
+        %(error)b::text[], %(status)b::text[], %(result)b::text[], %(run_at)b::timestamptz[],
+        %(order_key)b::timestamptz[], %(spent_retry)b::bool[])
+    AS report (job_id, attempt, ended_at, outcome, reason, category, exit_code, message, log_tail,
+               started_at, pod_name, error, status, result, run_at, order_key, spent_retry)
+    JOIN hybridjobs.background_jobs job ON job.id = report.job_id
+    CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
+    WHERE job.id = ANY(%(job_id)b::uuid[]) ORDER BY job.id FOR UPDATE OF job
+), ended AS (
+    UPDATE hybridjobs.job_attempts attempt
+    SET ended_at = greatest(coalesce(report.ended_at, now()), attempt.claimed_at,
+                            attempt.started_at, report.started_at),
+        outcome = report.outcome, reason = report.reason, error_category = report.category,
+        exit_code = report.exit_code, message = report.message,
+        log_tail = coalesce(report.log_tail, attempt.log_tail),
+        started_at = coalesce(attempt.started_at, report.started_at),
+        pod_name = coalesce(report.pod_name, attempt.pod_name), spent_retry = report.spent_retry,
+        progress = (SELECT progress FROM hybridjobs.job_heartbeats beat
+                    WHERE beat.job_id = attempt.job_id AND beat.attempt = attempt.attempt)
+    FROM locked AS report
+    WHERE attempt.job_id = report.job_id AND attempt.attempt = report.attempt
+      AND CASE WHEN attempt.ended_at IS NULL THEN true ELSE false END
+    RETURNING attempt.job_id, attempt.started_at, attempt.ended_at, attempt.progress,
+              report.error, report.reason, report.category, report.status, report.result,
+              report.run_at, report.order_key, report.spent_retry
+), moved AS (
+    UPDATE hybridjobs.background_jobs job
+    SET {follow}, dispatched_at = NULL, error = ended.error, outcome_reason = ended.reason,
+        error_category = ended.category, progress = coalesce(ended.progress, job.progress)
+    FROM ended WHERE job.id = ended.job_id
+)
+SELECT id, old_status AS status, id IN (SELECT job_id FROM ended) AS changed FROM locked
+"""  # noqa: S608 - of constants
+
+
+_END_AND_FINISH, _END_AND_AGAIN = _end_and(_FINISH), _end_and(_AGAIN)
 _EVIDENCE = """
 UPDATE hybridjobs.job_attempts
 SET log_tail = coalesce(log_tail, %(log_tail)s), exit_code = coalesce(exit_code, %(exit_code)s),
@@ -113,7 +117,7 @@ class Outcomes:
     """Records the ends of attempts, many to a commit; `run()` must be running."""
 
     def __init__(self, url: str) -> None:
-        self._commits: GroupCommit[Report, Recorded | None] = GroupCommit(url, _flush)
+        self._commits: GroupCommit[Report, Recorded | None] = GroupCommit(url, _flush, lanes=2)
 
     async def record(self, job_id: UUID, attempt: int, end: AttemptEnd) -> Recorded | None:
         """As `record_outcome`, committed; InvalidInput for a result that Postgres refuses."""
@@ -140,50 +144,48 @@ async def record_outcome(
 async def record_outcomes(
     connection: AsyncConnection[DictRow], reports: Sequence[Report]
 ) -> list[Recorded | None]:
-    """As `record_outcome`, for attempts of different jobs; one answer a report, in order."""
-    reports = [replace(report, end=_storable_end(report.end)) for report in reports]
-    cursor = await connection.execute(_LOCK, [[report.job_id for report in reports]])
-    jobs = {row["id"]: row for row in await cursor.fetchall()}
-    known = [report for report in reports if report.job_id in jobs]
-    decided = await _decide(connection, known, jobs)
-    ended = await _end(connection, decided)
+    """As `record_outcome`, for attempts of different jobs; one answer a report, in order.
+
+    Where all of them succeeded it is one statement, which commits by itself.
+    """
+    reports = [_storable_report(report) for report in reports]
+    decided = await _decide(connection, reports)
     answers: dict[UUID, Recorded] = {}
-    finished: list[_Follow] = []
-    again: list[_Follow] = []
-    for report, decision in decided:
-        job = jobs[report.job_id]
-        if report.job_id not in ended:
+    for kind, statement in ((policy.Finish, _END_AND_FINISH), (policy.Again, _END_AND_AGAIN)):
+        chosen = [each for each in decided if isinstance(each.decision, kind)]
+        if chosen:
+            answers |= await _end(connection, statement, chosen)
+    for report in reports:
+        answer = answers.get(report.job_id)
+        if answer is not None and not answer.changed:
             await add_evidence(connection, report.job_id, report.attempt, report.end)
-            answers[report.job_id] = Recorded(changed=False, status=Status(job["status"]))
-        elif isinstance(decision, policy.Again):
-            answers[report.job_id] = Recorded(True, Status.QUEUED, decision.run_at)
-            again.append(_follow(report, decision, job, ended[report.job_id]))
-        else:
-            answers[report.job_id] = Recorded(True, decision.status)
-            finished.append(_follow(report, decision, job, ended[report.job_id]))
-    for statement, rows in ((_FINISH, finished), (_AGAIN, again)):
-        if rows:
-            await connection.execute(statement, _columns(rows))
     return [answers.get(report.job_id) for report in reports]
 
 
-_Decided = tuple[Report, policy.Finish | policy.Again]
-_Follow = dict[str, object]
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    report: Report
+    decision: policy.Finish | policy.Again
+    priority: int = 0
+
+
+_COMPLETED = policy.Finish(Status.COMPLETED)
 
 
 async def _decide(
-    connection: AsyncConnection[DictRow], reports: Sequence[Report], jobs: dict[UUID, DictRow]
+    connection: AsyncConnection[DictRow], reports: Sequence[Report]
 ) -> list[_Decided]:
-    free: dict[tuple[UUID, str], int] = {}
-    asking = [each.job_id for each in reports if policy.may_retry_for_free(each.end.outcome)]
-    if asking:
-        cursor = await connection.execute(_FREE_RETRIES, [asking])
-        free = {
-            (row["job_id"], row["outcome"]): row["free_retries"] for row in await cursor.fetchall()
-        }
+    """What follows for those jobs that are there; success needs no look at the job."""
+    if all(report.end.outcome is Outcome.SUCCEEDED for report in reports):
+        return [_Decided(report, _COMPLETED) for report in reports]
+    cursor = await connection.execute(_LOCK, [[report.job_id for report in reports]])
+    jobs = {row["id"]: row for row in await cursor.fetchall()}
+    free = await _free_retries(connection, reports)
     decided: list[_Decided] = []
     for report in reports:
-        job = jobs[report.job_id]
+        job = jobs.get(report.job_id)
+        if job is None:
+            continue
         history = policy.JobHistory(
             retry_count=job["retry_count"],
             max_retries=job["max_retries"],
@@ -194,62 +196,65 @@ async def _decide(
         decision = policy.after_attempt(
             report.end, history, retry, now=job["now"], jitter=policy.jitter()
         )
-        decided.append((report, decision))
+        decided.append(_Decided(report, decision, job["priority"]))
     return decided
 
 
-async def _end(
-    connection: AsyncConnection[DictRow], decided: Sequence[_Decided]
-) -> dict[UUID, DictRow]:
-    """Close the attempts that are open; those that were, by job."""
-    rows: list[dict[str, object]] = [
-        {
-            "job_id": report.job_id,
-            "attempt": report.attempt,
-            "ended_at": report.end.ended_at,
-            "outcome": report.end.outcome.value,
-            "reason": report.end.reason,
-            "category": policy.category(report.end),
-            "exit_code": report.end.exit_code,
-            "message": report.end.message,
-            "log_tail": report.end.log_tail,
-            "started_at": report.end.started_at,
-            "pod_name": report.end.pod_name,
-            "spent_retry": isinstance(decision, policy.Again) and decision.spends_retry,
-        }
-        for report, decision in decided
-    ]
-    if not rows:
+async def _free_retries(
+    connection: AsyncConnection[DictRow], reports: Sequence[Report]
+) -> dict[tuple[UUID, str], int]:
+    """How often each job has ended with an outcome that spends no retry, where that matters."""
+    asking = [each.job_id for each in reports if policy.may_retry_for_free(each.end.outcome)]
+    if not asking:
         return {}
-    cursor = await connection.execute(_END, _columns(rows))
-    return {row["job_id"]: row for row in await cursor.fetchall()}
+    cursor = await connection.execute(_FREE_RETRIES, [asking])
+    return {(row["job_id"], row["outcome"]): row["free_retries"] for row in await cursor.fetchall()}
 
 
-def _follow(
-    report: Report, decision: policy.Finish | policy.Again, job: DictRow, ended: DictRow
-) -> _Follow:
-    end = report.end
-    row: _Follow = {
+async def _end(
+    connection: AsyncConnection[DictRow], statement: str, decided: Sequence[_Decided]
+) -> dict[UUID, Recorded]:
+    """Close the attempts that are open, and move their jobs on."""
+    rows = [_row(each) for each in decided]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    cursor = await connection.execute(statement.encode(), columns)
+    found = {row["id"]: row for row in await cursor.fetchall()}
+    answers: dict[UUID, Recorded] = {}
+    for each in decided:
+        row = found.get(each.report.job_id)
+        if row is None:
+            continue
+        if not row["changed"]:
+            answers[each.report.job_id] = Recorded(False, Status(row["status"]))
+        elif isinstance(each.decision, policy.Again):
+            answers[each.report.job_id] = Recorded(True, Status.QUEUED, each.decision.run_at)
+        else:
+            answers[each.report.job_id] = Recorded(True, each.decision.status)
+    return answers
+
+
+def _row(decided: _Decided) -> dict[str, object]:
+    report, decision, end = decided.report, decided.decision, decided.report.end
+    again = decision if isinstance(decision, policy.Again) else None
+    return {
         "job_id": report.job_id,
-        "error": None if end.outcome is Outcome.SUCCEEDED else end.message or end.reason,
+        "attempt": report.attempt,
+        "ended_at": end.ended_at,
+        "outcome": end.outcome.value,
         "reason": end.reason,
         "category": policy.category(end),
-        "progress": ended["progress"],
+        "exit_code": end.exit_code,
+        "message": end.message,
+        "log_tail": end.log_tail,
+        "started_at": end.started_at,
+        "pod_name": end.pod_name,
+        "error": None if end.outcome is Outcome.SUCCEEDED else end.message or end.reason,
+        "status": None if isinstance(decision, policy.Again) else decision.status.value,
+        "result": None if again else end.result,
+        "run_at": again and again.run_at,
+        "order_key": again and policy.order_key(again.run_at, decided.priority),
+        "spent_retry": again is not None and again.spends_retry,
     }
-    if isinstance(decision, policy.Again):
-        row["run_at"] = decision.run_at
-        row["order_key"] = policy.order_key(decision.run_at, job["priority"])
-        row["spent"] = int(decision.spends_retry)
-    else:
-        row["status"] = decision.status.value
-        row["result"] = end.result
-        row["started_at"] = ended["started_at"]
-        row["ended_at"] = ended["ended_at"]
-    return row
-
-
-def _columns(rows: Sequence[dict[str, object]]) -> dict[str, list[object]]:
-    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 async def _flush(
@@ -266,12 +271,20 @@ async def _flush(
                 later.append((place, report))
             else:
                 now[report.job_id] = (place, report)
-        async with connection.transaction():
-            recorded = await record_outcomes(connection, [report for _, report in now.values()])
+        recorded = await _recorded(connection, [report for _, report in now.values()])
         for (place, _), answer in zip(now.values(), recorded, strict=True):
             answers[place] = answer
         waiting = later
     return [answers[place] for place in range(len(reports))]
+
+
+async def _recorded(
+    connection: AsyncConnection[DictRow], reports: Sequence[Report]
+) -> list[Recorded | None]:
+    if all(report.end.outcome is Outcome.SUCCEEDED for report in reports):
+        return await record_outcomes(connection, reports)
+    async with connection.transaction():
+        return await record_outcomes(connection, reports)
 
 
 async def add_evidence(
@@ -303,14 +316,18 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _storable_end(end: AttemptEnd) -> AttemptEnd:
+def _storable_report(report: Report) -> Report:
     """What a worker said of its failure, within what can be stored and added to a time."""
+    end = report.end
     after = end.retry_after_seconds
+    if (end.message, end.log_tail, after) == (None, None, None):
+        return report
     if after is not None:
         after = min(max(after, 0.0), _MAX_RETRY_AFTER_SECONDS) if isfinite(after) else None
-    return replace(
+    storable = replace(
         end,
         message=_storable(end.message),
         log_tail=_storable(end.log_tail),
         retry_after_seconds=after,
     )
+    return replace(report, end=storable)

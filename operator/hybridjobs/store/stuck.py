@@ -19,23 +19,12 @@ from hybridjobs.store.outcome import record_outcome
 
 log = structlog.get_logger(__name__)
 
-_PAGE_ROWS = 5000
-_AFTER_ALL = UUID(int=2**128 - 1)
-
-# Along the primary key from the newest rows on: no index costs every job something for the sake of
-# rows that should not be.
-_PAGE = """
-WITH page AS MATERIALIZED (
-    SELECT id, status FROM hybridjobs.background_jobs
-    WHERE id < %(before)s ORDER BY id DESC LIMIT %(limit)s
-)
-SELECT (SELECT id FROM page ORDER BY id LIMIT 1) AS last,
-       (SELECT count(*) FROM page) AS rows,
-       ARRAY(SELECT id FROM page
-             WHERE status = 'processing'
-               AND NOT EXISTS (SELECT FROM hybridjobs.job_attempts attempt
-                               WHERE attempt.job_id = page.id AND attempt.ended_at IS NULL))
-           AS job_ids
+_ORPHANS = """
+SELECT job.id FROM hybridjobs.background_jobs job
+WHERE job.status = 'processing'
+  AND NOT EXISTS (SELECT FROM hybridjobs.job_attempts attempt
+                  WHERE attempt.job_id = job.id AND attempt.ended_at IS NULL)
+ORDER BY job.id LIMIT 1000
 """
 # One that somebody holds is about to change; the next round finds it.
 _LOCK = """
@@ -74,28 +63,18 @@ ORDER BY attempt.job_id LIMIT 100
 _GONE = AttemptEnd(Outcome.LOST, "AttemptMissing", "the job was processing without an attempt")
 
 
-class ProcessingRows:
-    """Finds rows that are processing without an open attempt, a page of the table at a time."""
+async def put_right(database: Database) -> int:
+    """Move on the rows that are processing without an open attempt; returns how many were.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._before = _AFTER_ALL
-
-    async def put_right(self, *, page_rows: int = _PAGE_ROWS) -> int:
-        """Look through the next page; returns how many rows were put right.
-
-        What the last attempt ended in follows for the job once more; one without any attempt is
-        lost.
-        """
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_PAGE, {"before": self._before, "limit": page_rows})
-            [page] = await cursor.fetchall()
-        self._before = page["last"] if page["rows"] == page_rows else _AFTER_ALL
-        changed = 0
-        for job_id in page["job_ids"]:
-            async with self._database.transaction() as connection:
-                changed += await _put_right(connection, job_id)
-        return changed
+    What the last attempt ended in follows for the job once more; one without any attempt is lost.
+    """
+    async with database.connection() as connection:
+        orphans = await (await connection.execute(_ORPHANS)).fetchall()
+    changed = 0
+    for row in orphans:
+        async with database.transaction() as connection:
+            changed += await _put_right(connection, row["id"])
+    return changed
 
 
 async def _put_right(connection: AsyncConnection[DictRow], job_id: UUID) -> bool:

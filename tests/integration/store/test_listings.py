@@ -48,6 +48,7 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ({}, "background_jobs_pkey"),
         ({"before": new_id()}, "background_jobs_pkey"),
         ({"statuses": ["failed"]}, "background_jobs_failed"),
+        ({"statuses": ["processing"]}, "background_jobs_processing"),
         ({"batch_id": new_id()}, "background_jobs_batch"),
         ({"parent_id": new_id()}, "background_jobs_parent"),
         ({"source": "api", "key": "k", "type": "test/long"}, "background_jobs_key"),

@@ -250,6 +250,8 @@ async def test_outcomes(connection: Explained, outcome: Outcome) -> None:
     await record_outcomes(connection, reports[:1])  # a late one, which adds evidence
     _check(connection)
     assert "background_jobs_pkey" in _indexes(connection, "FOR UPDATE OF job")
+    assert "job_attempts_pkey" in _indexes(connection, "UPDATE hybridjobs.job_attempts attempt")
+    assert not any("job_attempts_open" in plan.indexes for plan in connection.plans)
 
 
 async def test_attempts(connection: Explained) -> None:

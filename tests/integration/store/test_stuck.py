@@ -13,7 +13,7 @@ from hybridjobs.model import Status
 from hybridjobs.store import stuck
 from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import Job, get_job
-from hybridjobs.store.stuck import ProcessingRows, SilentAttempts
+from hybridjobs.store.stuck import SilentAttempts, put_right
 from tests.builders import job_type, register
 from tests.integration.store.history import ended_jobs, running_job
 
@@ -54,7 +54,7 @@ async def test_what_the_last_attempt_ended_in_follows(
         connection, status="processing", outcome=outcome, reason="Why", ago=_MINUTE
     )
     before = (await _job(connection, job_id)).attempts
-    assert await ProcessingRows(database).put_right() == 1
+    assert await put_right(database) == 1
     job = await _job(connection, job_id)
     assert (job.status, job.error_category, job.outcome_reason) == (status, category, "Why")
     assert [(each.outcome, each.ended_at) for each in job.attempts] == [
@@ -63,7 +63,7 @@ async def test_what_the_last_attempt_ended_in_follows(
     cursor = await connection.execute("SELECT original_job_id FROM hybridjobs.dead_letter_queue")
     letters = [row["original_job_id"] for row in await cursor.fetchall()]
     assert letters == ([job_id] if status is Status.FAILED else [])
-    assert await ProcessingRows(database).put_right() == 0
+    assert await put_right(database) == 0
 
 
 async def test_a_job_without_any_attempt_runs_again(
@@ -74,7 +74,7 @@ async def test_a_job_without_any_attempt_runs_again(
         "INSERT INTO hybridjobs.background_jobs (id, type) VALUES (%s, 'test/long')", [job_id]
     )
     await _process_by_hand(connection, job_id)
-    assert await ProcessingRows(database).put_right() == 1
+    assert await put_right(database) == 1
     job = await _job(connection, job_id)
     assert (job.status, job.attempt, job.retry_count) == (Status.QUEUED, 1, 0)
     [attempt] = job.attempts
@@ -85,20 +85,17 @@ async def test_a_live_attempt_is_left_alone(
     database: Database, connection: AsyncConnection[DictRow]
 ) -> None:
     job_id = await running_job(connection)
-    assert await ProcessingRows(database).put_right() == 0
+    assert await put_right(database) == 0
     assert (await _job(connection, job_id)).status is Status.PROCESSING
 
 
-async def test_every_page_is_looked_through(
+async def test_all_of_them_are_put_right(
     database: Database, connection: AsyncConnection[DictRow]
 ) -> None:
-    await ended_jobs(connection, 1, status="processing", ago=_MINUTE)
+    await ended_jobs(connection, 3, status="processing", ago=_MINUTE)
     await ended_jobs(connection, 9)
-    rows = ProcessingRows(database)
-    changed = [await rows.put_right(page_rows=4) for _ in range(3)]
-    assert changed == [0, 0, 1]
-    await ended_jobs(connection, 1, status="processing")
-    assert await rows.put_right(page_rows=4) == 1
+    await running_job(connection)
+    assert await put_right(database) == 3
 
 
 async def _silent(
