@@ -8,6 +8,7 @@ HybridJobsError
  ├─ Unavailable             a dependency is away; try again after `retry_after` seconds
  │   ├─ DatabaseUnavailable
  │   └─ ClusterUnavailable
+ ├─ BrokenPayloadSchema     a job type's payloadSchema is no JSON Schema
  ├─ SchemaError             the database's schema is older than this program needs, or altered
  └─ AttemptClosed           the attempt named is not the open one: the caller is fenced
 
@@ -24,6 +25,13 @@ class HybridJobsError(Exception):
 
 class ConfigurationError(HybridJobsError):
     """A setting is missing or wrong."""
+
+
+class BrokenPayloadSchema(HybridJobsError):  # noqa: N818 - named for what is broken
+    """A job type's payloadSchema is no JSON Schema."""
+
+    def __init__(self, type_: str) -> None:
+        super().__init__(f"the payloadSchema of {type_} is no JSON Schema")
 
 
 class SchemaError(HybridJobsError):
@@ -52,6 +60,11 @@ class InvalidInput(HybridJobsError):  # noqa: N818 - named for what the caller d
         self.errors = tuple(errors)
         if status is not None:
             self.status = status
+
+    def in_full(self) -> str:
+        """The detail and every fault with its path, as one line."""
+        faults = "; ".join(f"{each.path}: {each.message}" for each in self.errors)
+        return f"{self.detail}: {faults}" if faults else self.detail
 
 
 class UnknownType(InvalidInput):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -170,3 +171,28 @@ async def test_a_hybridjob_of_an_unknown_type_says_so(release: Release, access: 
     release.kubectl("wait", f"hybridjob/{name}", "--for=condition=Accepted=false", "--timeout=30s")
     assert "known types" in release.object("hybridjob", name)["status"]["message"]
     release.kubectl("delete", "hybridjob", name)
+
+
+async def test_a_schedule_runs_its_jobs(release: Release, access: Access) -> None:
+    name = unique_key()
+    release.apply(
+        {
+            "apiVersion": "hybridjobs.dev/v1alpha1",
+            "kind": "HybridJobSchedule",
+            "metadata": {"name": name},
+            "spec": {"schedule": "* * * * *", "type": "test/echo", "payload": {"tick": True}},
+        }
+    )
+
+    async def ticked() -> dict[str, Any] | None:
+        status = release.object("hybridjobschedule", name).get("status") or {}
+        started = [each for each in status.get("history") or [] if "jobId" in each]
+        return started[-1] if started else None
+
+    tick = await eventually(ticked, seconds=90, what="the next minute's tick")
+    release.kubectl("delete", "hybridjobschedule", name)
+    job = await access.until(tick["jobId"])
+    assert (job["status"], job["source"], job["schedule"]) == ("completed", "schedule", name)
+    assert job["result"] == {"tick": True}
+    rows = await access.sql("SELECT key FROM hybridjobs.background_jobs WHERE id = %s", job["id"])
+    assert [row["key"].rpartition("/")[2] for row in rows] == [tick["tickAt"]]

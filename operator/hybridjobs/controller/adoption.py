@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from hybridjobs import codec
 from hybridjobs.controller.cache import Object
 from hybridjobs.controller.observe import job_id
-from hybridjobs.errors import InvalidInput
+from hybridjobs.errors import BrokenPayloadSchema, InvalidInput
 from hybridjobs.model import JobType, NewJob
 from hybridjobs.payload import check_payload
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.resources import adopt_job
 
@@ -25,7 +26,10 @@ class Refusal:
 
 
 async def adopt(
-    database: Database, types: Mapping[str, JobType], hybridjob: Object
+    database: Database,
+    types: Mapping[str, JobType],
+    schemas: PayloadSchemas,
+    hybridjob: Object,
 ) -> Refusal | None:
     """Make the row of a HybridJob that has none; None: it is there now."""
     spec, metadata = hybridjob["spec"], hybridjob["metadata"]
@@ -38,6 +42,7 @@ async def adopt(
         return Refusal("UnknownType", message, again_after_seconds=_TYPE_SECONDS)
     try:
         job = _row(hybridjob, job_type)
+        schemas.check(job_type, job.payload)
         async with database.transaction() as connection:
             await adopt_job(
                 connection,
@@ -47,7 +52,9 @@ async def adopt(
                 uid=metadata["uid"],
             )
     except InvalidInput as error:
-        return Refusal("InvalidPayload", error.detail)
+        return Refusal("InvalidPayload", error.in_full())
+    except BrokenPayloadSchema as error:
+        return Refusal("BrokenType", str(error), again_after_seconds=_TYPE_SECONDS)
     return None
 
 

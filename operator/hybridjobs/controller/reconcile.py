@@ -38,6 +38,7 @@ from hybridjobs.kube.client import (
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job
 from hybridjobs.model import GROUP, AttemptEnd, Outcome, Status
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
@@ -68,6 +69,7 @@ class Reconciler:
         self._queue = queue
         self._namespace = namespace
         self._worker = worker
+        self._schemas = PayloadSchemas()
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
 
     async def run(self, workers: int) -> None:
@@ -352,7 +354,7 @@ class Reconciler:
         name = hybridjob["metadata"]["name"]
         if _is_over(hybridjob):
             return  # it ran, and retention has taken its row since
-        refusal = await adopt(self._database, self._cache.types, hybridjob)
+        refusal = await adopt(self._database, self._cache.types, self._schemas, hybridjob)
         if refusal is None:
             log.info("HybridJob adopted", hybridjob=name, job_id=str(job_id(hybridjob)))
             self._queue.add(name)

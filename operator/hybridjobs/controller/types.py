@@ -10,9 +10,15 @@ from pydantic import ValidationError
 
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.workqueue import WorkQueue
-from hybridjobs.errors import ClusterUnavailable, ConfigurationError, DatabaseUnavailable
+from hybridjobs.errors import (
+    BrokenPayloadSchema,
+    ClusterUnavailable,
+    ConfigurationError,
+    DatabaseUnavailable,
+)
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, Kubernetes, NotFound
 from hybridjobs.model import JobType
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.types import delete_other_types, delete_type, upsert_type
 
@@ -36,6 +42,7 @@ class TypeMirror:
         self._cache = cache
         self._queue = queue
         self._namespace = namespace
+        self._schemas = PayloadSchemas()
         self._complete = False
 
     async def read_all(self) -> None:
@@ -79,7 +86,8 @@ class TypeMirror:
                 generation=metadata["generation"],
                 spec=body["spec"],
             )
-        except ValidationError as error:
+            self._schemas.compile(job_type)
+        except (ValidationError, BrokenPayloadSchema) as error:
             await self._say(body, "False", "Invalid", str(error)[:1024])
             return
         known = self._cache.types.get(job_type.spec.type)

@@ -26,13 +26,13 @@ from hybridjobs.ingress.asgi import Listener, by_path
 from hybridjobs.ingress.github import GitHubWebhooks
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.maintenance import maintain
-from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.serving import GRACE_SECONDS, Server, server
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database

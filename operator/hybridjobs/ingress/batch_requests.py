@@ -11,10 +11,10 @@ from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput, UnknownType
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress.members import read_members
-from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.submissions import JobRequest, Submission, new_row, unknown_dependencies
 from hybridjobs.model import JobType, NewJob
 from hybridjobs.payload import check_payload, pointer
+from hybridjobs.payload_schemas import PayloadSchemas
 
 MAX_JOBS = 10_000
 MAX_BATCH_BYTES = 64 * 1024 * 1024

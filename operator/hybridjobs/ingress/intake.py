@@ -14,7 +14,6 @@ import structlog
 from hybridjobs import codec
 from hybridjobs.errors import DatabaseUnavailable, InvalidInput
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.quick import Ended, QuickJobs
 from hybridjobs.ingress.submissions import (
     LEASE_MARGIN_SECONDS,
@@ -24,6 +23,7 @@ from hybridjobs.ingress.submissions import (
 )
 from hybridjobs.model import Enqueued, JobType, NewJob, Status
 from hybridjobs.payload import check_payload
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
 from hybridjobs.store.jobs import get_job

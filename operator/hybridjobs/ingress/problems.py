@@ -19,6 +19,7 @@ from starlette.types import Send
 from hybridjobs import codec
 from hybridjobs.errors import (
     AttemptClosed,
+    BrokenPayloadSchema,
     FieldError,
     HybridJobsError,
     InvalidInput,
@@ -93,6 +94,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(
                 503, "Unavailable", _public(error), headers=((b"retry-after", retry_after),)
             )
+        case BrokenPayloadSchema():
+            return Problem(500, "Broken job type", str(error))
         case AttemptClosed():
             return Problem(409, "Attempt closed", str(error))
         case psycopg.DataError():

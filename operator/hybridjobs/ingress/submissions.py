@@ -11,7 +11,6 @@ from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.members import Fault, identifier, read_members
-from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.model import (
     MAX_DEADLINE_SECONDS,
     MAX_RETRIES,
@@ -21,6 +20,7 @@ from hybridjobs.model import (
     UniqueWhile,
 )
 from hybridjobs.payload import check_payload, pointer
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer, unknown_jobs
 from hybridjobs.store.types import TypeCatalog

@@ -6,7 +6,7 @@ the database holds; each wakes the other.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hybridjobs.schedules.ticks import Fault, Object, Schedule
 from hybridjobs.store.schedules import ScheduleState
@@ -34,10 +34,14 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What the database holds: the states by uid, and the names of the job types."""
+    """What the database holds: the states by uid, and the names of the job types.
+
+    `refused`, by uid: why a schedule's payload does not fit its type.
+    """
 
     by_uid: Mapping[str, ScheduleState]
     types: Sequence[str]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class KnownSchedules:

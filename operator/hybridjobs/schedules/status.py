@@ -41,6 +41,8 @@ def _verdict(known: Known, states: States | None) -> Schedule | Fault:
                 "UnknownType",
                 f"spec.type: there is no HybridJobType for {type_!r}; known types: {names}",
             )
+        if known.uid in states.refused:
+            return Fault("InvalidPayload", f"spec.payload: {states.refused[known.uid]}")
     return known.parsed
 
 

@@ -11,9 +11,10 @@ from datetime import datetime
 
 import structlog
 
-from hybridjobs.errors import DatabaseUnavailable
+from hybridjobs.errors import BrokenPayloadSchema, DatabaseUnavailable, InvalidInput
 from hybridjobs.ids import new_id
 from hybridjobs.model import JobType
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.schedules.known import KnownSchedules, States
 from hybridjobs.schedules.ticks import Schedule, decide, job_of, rfc3339
 from hybridjobs.store.database import Database
@@ -40,12 +41,14 @@ class _View:
     now: datetime
     types: Mapping[str, JobType]
     states: Mapping[str, ScheduleState]
+    refused: Mapping[str, str]
 
     def is_due(self, schedule: Schedule) -> bool:
         state = self.states.get(schedule.uid)
         return (
             state is not None
             and schedule.spec.type in self.types
+            and schedule.uid not in self.refused
             and schedule.due_ticks(state.decided_until, self.now, at_most=1) != []
         )
 
@@ -56,6 +59,7 @@ class Ticker:
     def __init__(self, database: Database, known: KnownSchedules) -> None:
         self._database = database
         self._known = known
+        self._schemas = PayloadSchemas()
 
     async def run(self) -> None:
         """Decide at every tick, at every change and every 30 s; a database away is waited for."""
@@ -76,7 +80,7 @@ class Ticker:
             for schedule in due:
                 await self._decide(schedule, view.types[schedule.spec.type])
             view = await self._look()
-        self._known.tell(States(view.states, sorted(view.types)))
+        self._known.tell(States(view.states, sorted(view.types), view.refused))
         return self._seconds_until_next(view.now)
 
     async def _look(self) -> _View:
@@ -84,9 +88,24 @@ class Ticker:
         async with self._database.connection() as connection:
             if self._known.complete:
                 await forget_schedules(connection, list(names))
-            types = await list_types(connection)
+            types = {each.spec.type: each for each in await list_types(connection)}
             now, states = await read_schedules(connection, names)
-        return _View(now, {each.spec.type: each for each in types}, states)
+        return _View(now, types, states, self._refused(types))
+
+    def _refused(self, types: Mapping[str, JobType]) -> dict[str, str]:
+        """Why the payloads of schedules do not fit their types, by uid; of those that do not."""
+        refused = {}
+        for schedule in self._known.schedules():
+            job_type = types.get(schedule.spec.type)
+            if job_type is None:
+                continue
+            try:
+                self._schemas.check(job_type, schedule.payload)
+            except InvalidInput as error:
+                refused[schedule.uid] = error.in_full()
+            except BrokenPayloadSchema as error:
+                refused[schedule.uid] = str(error)
+        return refused
 
     async def _decide(self, schedule: Schedule, job_type: JobType) -> None:
         try:

@@ -16,12 +16,14 @@ from tests.integration.controller.scene import Scene
 FAILED = AttemptEnd(Outcome.PERMANENT, "PermanentError", "no")
 
 
-def _body(name: str, namespace: str) -> dict[str, object]:
+def _body(
+    name: str, namespace: str, payload_schema: dict[str, object] | None = None
+) -> dict[str, object]:
     return {
         "apiVersion": "hybridjobs.dev/v1alpha1",
         "kind": "HybridJobType",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"type": name},
+        "spec": {"type": name} | ({"payloadSchema": payload_schema} if payload_schema else {}),
     }
 
 
@@ -124,6 +126,27 @@ async def test_a_payload_that_postgres_cannot_hold_is_refused(scene: Scene) -> N
     await scene.made_by_hand("holds-nul", type="test/long", payload={"a": "\0"})
     status = (await scene.reconciled("holds-nul"))["status"]
     assert (status["reason"], status["conditions"][0]["status"]) == ("InvalidPayload", "False")
+
+
+async def test_a_payload_is_checked_as_if_it_came_by_the_api(scene: Scene) -> None:
+    body = _body("counts", scene.namespace, {"properties": {"n": {"type": "integer"}}})
+    await scene.kubernetes.create(HYBRIDJOB_TYPES, scene.namespace, body)
+    await scene.mirror.read_all()
+    await scene.made_by_hand("counts-words", type="counts", payload={"n": "many"})
+    status = (await scene.reconciled("counts-words"))["status"]
+    assert (status["reason"], status["conditions"][0]["status"]) == ("InvalidPayload", "False")
+    assert "/payload/n" in status["message"]
+
+
+async def test_a_type_whose_schema_is_none_is_not_accepted(scene: Scene) -> None:
+    body = _body("schemaless", scene.namespace, {"type": "no such type"})
+    await scene.kubernetes.create(HYBRIDJOB_TYPES, scene.namespace, body)
+    await scene.mirror.read_all()
+    found = await scene.kubernetes.get(HYBRIDJOB_TYPES, scene.namespace, "schemaless")
+    [accepted] = found["status"]["conditions"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "Invalid")
+    assert "payloadSchema" in accepted["message"]
+    assert "schemaless" not in scene.cache.types
 
 
 async def test_a_deletion_held_up_by_a_finalizer_cancels_at_once(scene: Scene) -> None:

@@ -122,6 +122,18 @@ async def test_a_ticks_job_is_a_job_like_any_other(database: Database) -> None:
     assert [each.job_id for each in _state(known).ticks] == [job["id"]]
 
 
+async def test_a_payload_that_does_not_fit_its_type_makes_no_job(database: Database) -> None:
+    strict = {"properties": {"repository": {"type": "string"}}}
+    async with database.connection() as connection:
+        await register(connection, job_type("test/strict", payloadSchema=strict))
+    known = await _decide(database, _once(2, type="test/strict", payload={"repository": 7}))
+    assert (await _rows(database, _JOBS), await _rows(database, _TICKS)) == ([], [])
+    assert known.states is not None
+    assert "/payload/repository" in known.states.refused["hjs-1"]
+    await _decide(database, _once(2, type="test/strict", payload={"repository": "a/b"}))
+    assert await _decisions(database) == ["submitted"]
+
+
 async def test_eight_that_decide_at_once_make_one_job(database_urls: DatabaseUrls) -> None:
     body = _once(2, concurrencyPolicy="Replace")
     async with Database(database_urls.service, size=16) as database:

@@ -18,7 +18,7 @@ from hybridjobs.ingress.batch_requests import (
     BatchRows,
     rows_of_batch,
 )
-from hybridjobs.ingress.payloads import PayloadSchemas
+from hybridjobs.payload_schemas import PayloadSchemas
 from tests.builders import job_type
 
 TYPES = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hybridjobs import codec
 from hybridjobs.errors import InvalidInput, PayloadTooLarge
 from hybridjobs.ids import new_id
-from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.submissions import JobOptions, JobRequest, Submission, new_row
+from hybridjobs.payload_schemas import PayloadSchemas
 from tests.builders import job_type
 
 LIMIT = 1024

@@ -77,6 +77,15 @@ def test_a_type_that_is_not_there_is_a_fault_like_others() -> None:
     assert accepted["message"].endswith("known types: test/long")
 
 
+def test_a_payload_that_does_not_fit_its_type_is_a_fault_like_others() -> None:
+    refused = replace(STATES, refused={"hjs-1": "/payload/n: not an integer"})
+    status = _status(_known(), refused)
+    [accepted] = status["conditions"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidPayload")
+    assert accepted["message"] == "spec.payload: /payload/n: not an integer"
+    assert status["nextScheduleTime"] is None
+
+
 def test_a_suspended_schedule_has_no_next_tick() -> None:
     status = _status(_known(suspend=True))
     assert status["nextScheduleTime"] is None

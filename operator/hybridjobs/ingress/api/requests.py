@@ -16,8 +16,8 @@ from hybridjobs.ingress import members as checks
 from hybridjobs.ingress.asgi import Application, read_body
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.members import Check, Fault, identifier, read_members
-from hybridjobs.ingress.payloads import PayloadSchemas
 from hybridjobs.ingress.problems import Refused
+from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.types import TypeCatalog
 

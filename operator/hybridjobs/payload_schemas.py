@@ -5,8 +5,7 @@ from typing import Any
 import jsonschema_rs
 
 from hybridjobs import codec
-from hybridjobs.errors import FieldError, InvalidInput
-from hybridjobs.ingress.problems import Refused
+from hybridjobs.errors import BrokenPayloadSchema, FieldError, InvalidInput
 from hybridjobs.model import JobType
 from hybridjobs.payload import pointer
 
@@ -21,7 +20,7 @@ class PayloadSchemas:
         self._validators: dict[str, tuple[str, int, jsonschema_rs.Validator]] = {}
 
     def check(self, job_type: JobType, payload: str) -> None:
-        """InvalidInput (422) with a path below /payload for each fault."""
+        """InvalidInput (422) with a path below /payload for each fault, or BrokenPayloadSchema."""
         schema = job_type.spec.payload_schema
         if schema is None:
             return
@@ -36,6 +35,11 @@ class PayloadSchemas:
             name = job_type.spec.type
             raise InvalidInput(f"the payload does not fit the schema of {name}", errors=errors)
 
+    def compile(self, job_type: JobType) -> None:
+        """BrokenPayloadSchema for one that no payload can be checked against."""
+        if job_type.spec.payload_schema is not None:
+            self._validator(job_type, job_type.spec.payload_schema)
+
     def _validator(self, job_type: JobType, schema: dict[str, Any]) -> jsonschema_rs.Validator:
         name = job_type.spec.type
         known = self._validators.get(name)
@@ -43,8 +47,6 @@ class PayloadSchemas:
             try:
                 validator = jsonschema_rs.validator_for(schema)
             except (jsonschema_rs.ValidationError, ValueError):
-                raise Refused(
-                    500, "Broken job type", f"the payloadSchema of {name} is no JSON Schema"
-                ) from None
+                raise BrokenPayloadSchema(name) from None
             known = self._validators[name] = (job_type.uid, job_type.generation, validator)
         return known[2]
