@@ -19,9 +19,6 @@ from hybridjobs.store.database import connect
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Callers that are answered together come again together: batches without a bound grow until
-# everybody waits in one, and the database and we work in turn instead of at once.
-MAX_BATCH = 256
 MAX_WAITING = 10_000
 COMMIT_SECONDS = 6.0
 _PROGRAM_LIMIT_EXCEEDED = "54"  # SQLSTATE class: nested too deep, key too long for an index
@@ -55,7 +52,9 @@ class GroupCommit(Generic[Item, Result]):
     same batch is sent once more. Data that Postgres refuses fails only its own item
     (InvalidInput), and so does a row or key that somebody keeps locked (DatabaseUnavailable),
     where `flush` sets a lock_timeout; a database that is away, or silent for COMMIT_SECONDS, fails
-    them all (DatabaseUnavailable). `committed` is told the size of each batch that is durable.
+    them all (DatabaseUnavailable). Callers that are answered together come again together: without
+    `max_batch` a batch would grow until everybody waits in one, and the database and we would work
+    in turn instead of at once. `committed` is told the size of each batch that is durable.
     """
 
     def __init__(
@@ -64,10 +63,12 @@ class GroupCommit(Generic[Item, Result]):
         flush: Callable[[AsyncConnection[DictRow], Sequence[Item]], Awaitable[list[Result]]],
         *,
         lanes: int = 1,
+        max_batch: int = 64,
         committed: Callable[[int], None] | None = None,
     ) -> None:
         self._lanes = [_Lane(url) for _ in range(lanes)]
         self._flush = flush
+        self._max_batch = max_batch
         self._committed = committed
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._wake = asyncio.Event()
@@ -100,7 +101,10 @@ class GroupCommit(Generic[Item, Result]):
         try:
             while True:
                 await self._wake.wait()
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                batch, self._waiting = (
+                    self._waiting[: self._max_batch],
+                    self._waiting[self._max_batch :],
+                )
                 if not self._waiting:
                     self._wake.clear()
                 if batch:

@@ -117,7 +117,9 @@ class Outcomes:
     """Records the ends of attempts, many to a commit; `run()` must be running."""
 
     def __init__(self, url: str) -> None:
-        self._commits: GroupCommit[Report, Recorded | None] = GroupCommit(url, _flush, lanes=2)
+        self._commits: GroupCommit[Report, Recorded | None] = GroupCommit(
+            url, _flush, lanes=2, max_batch=256
+        )
 
     async def record(self, job_id: UUID, attempt: int, end: AttemptEnd) -> Recorded | None:
         """As `record_outcome`, committed; InvalidInput for a result that Postgres refuses."""
