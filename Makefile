@@ -68,12 +68,15 @@ lock: setup ## Write requirements*.txt anew from pyproject.toml
 manifests: setup ## Make manifests/ anew from the chart
 	@$(PY) -m tests.unit.chart.render
 
-.PHONY: bench-ingest bench-queue bench-latency
+.PHONY: bench-ingest bench-queue bench-plans bench-latency
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest
 
 bench-queue: setup ## Enqueue, claim and complete a second, against procrastinate, pgqueuer and plain commits
 	@$(PY) -m bench.queue
+
+bench-plans: setup ## The plans of the hot statements with a million queued, a million blocked, ten million over
+	@HYBRIDJOBS_TEST_PLANS=full $(PY) -m pytest tests/integration/store/test_plans.py
 
 bench-latency: image ## From 202 to a started container, against a bare Job
 	@$(PY) -m bench.latency
