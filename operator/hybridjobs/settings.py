@@ -73,6 +73,7 @@ class IngressSettings(DatabaseSettings):
     max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
 
     inline_children: Annotated[int, Field(ge=0)] = 2
+    inline_child_memory_bytes: Annotated[int, Field(ge=32 * 1024 * 1024)] = 256 * 1024 * 1024
 
     # Not under a week, within which a replayed webhook must find its job.
     retention_completed_days: Annotated[int, Field(ge=7, le=3650)] = 7  # and cancelled

@@ -101,6 +101,7 @@ class Ingress:
             heartbeats = Heartbeats(url)
             pool = Pool(
                 settings.inline_children,
+                memory_bytes=settings.inline_child_memory_bytes,
                 environment=settings.child_environment,
                 handlers=lambda: _quick_handlers(catalog),
             )

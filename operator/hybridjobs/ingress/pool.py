@@ -1,5 +1,4 @@
-"""The warm children of this process: as many as asked for, replaced when they die or grow old."""
-
+"""The warm children of this process, replaced when they die, grow too large or go stale."""
 import asyncio
 from collections.abc import Callable, Mapping
 
@@ -20,17 +19,20 @@ class NoFreeChild(Exception):  # noqa: N818 - a state, named as one
 class Pool:
     """`size` children for the handlers that `handlers()` names; `run()` must be running.
 
-    `environment` is theirs, beside what a Python process needs.
+    `environment` is theirs, beside what a Python process needs. One that holds more than
+    `memory_bytes` is killed, in the middle of a job too: it shares our container's memory.
     """
 
     def __init__(
         self,
         size: int,
         *,
+        memory_bytes: int,
         environment: Mapping[str, str],
         handlers: Callable[[], tuple[str, ...]],
     ) -> None:
         self.size = size
+        self._memory_bytes = memory_bytes
         self._environment = environment
         self._handlers = handlers
         self._free: asyncio.Queue[Child] = asyncio.Queue()
@@ -92,6 +94,9 @@ class Pool:
         try:
             while child.alive:
                 await asyncio.wait([child.exited], timeout=_WATCH_SECONDS)
+                if (held := child.memory_bytes()) > self._memory_bytes:
+                    log.warning("inline child killed for its memory", bytes=held)
+                    child.kill()
                 if not child.busy and child.handlers != self._handlers():
                     return
         finally:

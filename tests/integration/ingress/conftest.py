@@ -137,6 +137,7 @@ def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "quick/pid",
             "quick/blocks",
             "quick/spins",
+            "quick/hoards",
             "quick/exits",
             "quick/raises",
             "quick/refuses",

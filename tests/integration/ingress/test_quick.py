@@ -143,6 +143,17 @@ async def test_a_child_killed_in_the_middle_loses_nothing(quick_ingress: Start) 
     assert (await ingress.submit("quick/pid")).json()["result"]["pid"] != child
 
 
+async def test_a_child_that_hoards_memory_is_replaced_and_its_job_goes_on(
+    quick_ingress: Start,
+) -> None:
+    ingress: Running = await quick_ingress(quick_type("quick/hoards"), quick_type("quick/echo"))
+    answer = await ingress.submit("quick/hoards", {"bytes": 512 * 1024 * 1024})
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+    [attempt] = (await ingress.job(answer.json()["id"])).attempts
+    assert (attempt.outcome, attempt.reason) == ("lost", "ChildDied")
+    assert (await ingress.submit("quick/echo")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("type_", "status", "state", "outcome"),
     [
