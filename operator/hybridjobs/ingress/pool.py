@@ -1,4 +1,5 @@
 """The warm children of this process, replaced when they die, grow too large or go stale."""
+
 import asyncio
 from collections.abc import Callable, Mapping
 
