@@ -23,12 +23,12 @@ from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.api import Backend, BearerToken, api
 from hybridjobs.ingress.asgi import Listener, by_path
-from hybridjobs.ingress.github import GitHubWebhooks
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.sources.github import GitHubWebhooks
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridjobs.ingress.github import _names
+from hybridjobs.ingress.sources.github import _names
 from tests.recorded import deliveries
 
 
