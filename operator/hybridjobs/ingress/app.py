@@ -28,7 +28,9 @@ from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.sources.cloudevents import CloudEvents
 from hybridjobs.ingress.sources.github import GitHubWebhooks
+from hybridjobs.ingress.sources.standard import StandardWebhooks
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
@@ -132,7 +134,17 @@ class Ingress:
                 wake=wake,
             )
             intake = Intake(database, enqueuer, schemas, quick, wake=wake)
-            webhooks = by_path({"/webhooks/github": GitHubWebhooks(settings, catalog, intake)})
+            cloudevents = CloudEvents(settings, catalog, intake)
+            webhooks = by_path(
+                {
+                    "/webhooks/cloudevents": {
+                        "POST": cloudevents,
+                        "OPTIONS": cloudevents.handshake,
+                    },
+                    "/webhooks/github": {"POST": GitHubWebhooks(settings, catalog, intake)},
+                    "/webhooks/standard/": {"POST": StandardWebhooks(settings, catalog, intake)},
+                }
+            )
             backend = Backend(
                 database=database,
                 catalog=catalog,

@@ -1,7 +1,7 @@
 """What every source of webhooks shares: secrets, headers, JSON, the answer, the counting."""
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 
 import orjson
 from pydantic import SecretStr
@@ -43,7 +43,7 @@ def split_secrets(secret: SecretStr | None) -> tuple[bytes, ...]:
     return tuple(each.strip().encode() for each in secrets if each.strip())
 
 
-def header(headers: dict[bytes, bytes], name: bytes, pattern: re.Pattern[bytes]) -> str:
+def header(headers: Mapping[bytes, bytes], name: bytes, pattern: re.Pattern[bytes]) -> str:
     """The header's value; InvalidInput (400) where it is not what `pattern` says."""
     value = headers.get(name, b"")
     if not pattern.fullmatch(value):
@@ -105,6 +105,6 @@ def jobs_of(answer: Answer, *, replayed: bool) -> str:
     return text
 
 
-def errors_of(errors: tuple[FieldError, ...]) -> list[dict[str, str]]:
+def errors_of(errors: Sequence[FieldError]) -> list[dict[str, str]]:
     """Faults as an answer shows them."""
     return [{"path": each.path, "message": each.message} for each in errors]

@@ -7,6 +7,7 @@ deliveries", "Best practices"). The signature covers the body, so everything els
 import asyncio
 import hmac
 import re
+from collections.abc import Collection
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
@@ -59,7 +60,7 @@ class GitHubWebhooks:
             raise not_configured("GitHub's webhooks", "GITHUB_WEBHOOK_SECRET")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
-        self._verify(body, headers.get(b"x-hub-signature-256", b""))
+        verify(body, headers.get(b"x-hub-signature-256", b""), self._secrets)
         event = header(headers, b"x-github-event", _EVENT)
         delivery = header(headers, b"x-github-delivery", VISIBLE)
         payload = _payload(body, headers.get(b"content-type", b""))
@@ -79,6 +80,7 @@ class GitHubWebhooks:
             traceparent=traceparent(headers),
             arrived=arrived,
             budget_seconds=BUDGET_SECONDS,
+            is_event=True,
         )
         try:
             answer = await self._intake.accept(types, submission)
@@ -87,17 +89,19 @@ class GitHubWebhooks:
             raise
         return await answer_accepted(send, answer)
 
-    def _verify(self, body: bytes, signature: bytes) -> None:
-        valid = False
-        for secret in self._secrets:
-            expected = hmac.digest(secret, body, "sha256").hex().encode()
-            valid |= hmac.compare_digest(_SIGNATURE + expected, signature)
-        if not valid:
-            raise Refused(
-                401,
-                "Unauthorized",
-                "X-Hub-Signature-256 is missing, or does not fit this body and our secret",
-            )
+
+def verify(body: bytes, signature: bytes, secrets: Collection[bytes]) -> None:
+    """Refused (401) unless the signature is the body's, by one of the secrets."""
+    valid = False
+    for secret in secrets:
+        expected = hmac.digest(secret, body, "sha256").hex().encode()
+        valid |= hmac.compare_digest(_SIGNATURE + expected, signature)
+    if not valid:
+        raise Refused(
+            401,
+            "Unauthorized",
+            "X-Hub-Signature-256 is missing, or does not fit this body and our secret",
+        )
 
 
 def _payload(body: bytes, content_type: bytes) -> bytes:
