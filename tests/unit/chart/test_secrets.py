@@ -7,6 +7,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from hybridjobs.settings import IngressSettings
 from tests.unit.chart.helm import (
+    HelmError,
     Object,
     containers,
     named,
@@ -154,7 +155,7 @@ def test_the_secrets_of_sources_are_what_the_ingress_reads(
 
 @pytest.mark.parametrize("source", ["github", "Acme", "a b", "-a", ""])
 def test_a_name_that_no_source_may_have_is_refused(source: str) -> None:
-    with pytest.raises(AssertionError, match="webhooks"):
+    with pytest.raises(HelmError, match="propertyName"):
         render({"webhooks": {"standard": {"secrets": {source: "s"}}}})
 
 
