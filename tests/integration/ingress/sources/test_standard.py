@@ -8,6 +8,7 @@ from base64 import b64encode
 import httpx
 import pytest
 
+from hybridjobs.errors import ConfigurationError
 from hybridjobs.model import Status
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
@@ -129,6 +130,12 @@ async def test_without_secrets_it_is_closed(database_urls: DatabaseUrls) -> None
         answer = await post(closed, BODY, signed(BODY))
     assert answer.status_code == 503
     assert "HYBRIDJOBS_STANDARD_WEBHOOK_SECRETS" in answer.json()["detail"]
+
+
+async def test_a_secret_that_cannot_be_one_ends_the_start(database_urls: DatabaseUrls) -> None:
+    with pytest.raises(ConfigurationError, match="the secret of acme"):
+        async with running(database_urls.service, standard_webhook_secrets={"acme": "whsec_!"}):
+            pass
 
 
 async def test_the_mapping_of_a_type_makes_its_payload(sources: Running) -> None:
