@@ -12,7 +12,7 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(STAMP) tests/recorded/node_modules/.installed ## Install what everything below needs, into .venv
+setup: $(STAMP) tests/recorded/node_modules/.installed tests/conformance/node_modules/.installed ## Install what everything below needs, into .venv
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@echo "setup: Python packages into $(VENV) (about a minute)"
@@ -26,6 +26,11 @@ $(STAMP): requirements-dev.txt pyproject.toml
 tests/recorded/node_modules/.installed: $(STAMP) tests/recorded/package-lock.json
 	@echo "setup: recorded GitHub data"
 	@$(PY) -m tests.recorded setup
+	@touch $@
+
+tests/conformance/node_modules/.installed: $(STAMP) tests/conformance/package-lock.json
+	@echo "setup: senders of webhooks"
+	@$(PY) -m tests.conformance
 	@touch $@
 
 .PHONY: cluster cluster-down image
@@ -50,7 +55,7 @@ test: image lint ## Every test: lint, unit, integration, end to end
 	@$(PY) -m pytest tests
 
 test-fast: setup lint ## Without the cluster: lint, unit, integration
-	@$(PY) -m pytest tests/unit tests/integration --ignore tests/integration/crds
+	@$(PY) -m pytest tests/unit tests/integration tests/conformance --ignore tests/integration/crds
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .

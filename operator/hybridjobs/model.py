@@ -243,6 +243,7 @@ class JobTypeSpec(_Spec):
     priority: int = 0
     queue_name: str | None = None
     events: tuple[str, ...] = ()
+    mapping: dict[str, str] | None = None
     payload_schema: dict[str, Any] | None = None
     payload: Literal["env", "fetch"] = "env"
     pod_template: PodTemplate = PodTemplate()

@@ -6,15 +6,46 @@ A missing or wrong one ends the start with a ConfigurationError that names the v
 import os
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hybridjobs import codec
 from hybridjobs.errors import ConfigurationError
+from hybridjobs.payload import pointer
 
 _PREFIX = "HYBRIDJOBS_"
 _CHILD_PREFIX = "HYBRIDJOBS_CHILD_ENV_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+# The first part of an event's name. What others' events begin with is not to be had.
+RESERVED_SOURCES = frozenset(("github", "inngest"))
+
+
+def _not_reserved(source: str) -> str:
+    if source in RESERVED_SOURCES:
+        raise ValueError(f"the name {source} is taken by a source of its own")
+    return source
+
+
+SourceName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
+    AfterValidator(_not_reserved),
+]
+
+
+def _json_object(text: object) -> object:
+    """The value of a setting that is a JSON object; an error does not quote it."""
+    if not isinstance(text, str):
+        return text
+    try:
+        value = codec.loads(text or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON object")
+    return value
 
 
 class _Settings(BaseSettings):
@@ -27,8 +58,9 @@ class _Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             faults = "; ".join(
-                f"{_PREFIX}{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+                f"{_PREFIX}{str(name).upper()}{pointer(*path)}: {fault['msg']}"
                 for fault in error.errors(include_input=False)
+                for name, *path in [fault["loc"]]
             )
             raise ConfigurationError(f"settings: {faults}") from None
 
@@ -62,7 +94,13 @@ class IngressSettings(DatabaseSettings):
     dispatch: bool = True  # False: rows only, no cluster
     window: Annotated[int, Field(ge=1)] = 200  # live jobs in the cluster
 
-    github_webhook_secret: SecretStr | None = None  # several, comma-separated, while rotating
+    # Several secrets or tokens, comma-separated, while rotating.
+    github_webhook_secret: SecretStr | None = None
+    standard_webhook_secrets: Annotated[
+        dict[SourceName, SecretStr], NoDecode, BeforeValidator(_json_object)
+    ] = {}  # by source
+    cloudevents_token: SecretStr | None = None
+    cloudevents_allowed_origins: str = ""  # DNS names, comma-separated, or *
     api_token: SecretStr | None = None
     worker_service_account: str = "hybridjobs-worker"
     worker_audience: str = "hybridjobs"

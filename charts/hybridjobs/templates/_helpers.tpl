@@ -58,6 +58,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.webhooks.github.existingSecret | default (printf "%s-github-webhook" (include "hybridjobs.fullname" .)) }}
 {{- end }}
 
+{{- define "hybridjobs.standardWebhooksSecret" -}}
+{{ .Values.webhooks.standard.existingSecret | default (printf "%s-standard-webhooks" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{- define "hybridjobs.cloudeventsSecret" -}}
+{{ .Values.webhooks.cloudevents.existingSecret | default (printf "%s-cloudevents" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
 {{- define "hybridjobs.githubSecret" -}}
 {{ .Values.github.existingSecret | default (printf "%s-github" (include "hybridjobs.fullname" .)) }}
 {{- end }}

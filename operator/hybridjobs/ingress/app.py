@@ -23,12 +23,14 @@ from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.api import Backend, BearerToken, api
 from hybridjobs.ingress.asgi import Listener, by_path
-from hybridjobs.ingress.github import GitHubWebhooks
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.sources.cloudevents import CloudEvents
+from hybridjobs.ingress.sources.github import GitHubWebhooks
+from hybridjobs.ingress.sources.standard import StandardWebhooks
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
@@ -133,7 +135,17 @@ class Ingress:
                 wake=wake,
             )
             intake = Intake(database, enqueuer, schemas, quick, wake=wake)
-            webhooks = by_path({"/webhooks/github": GitHubWebhooks(settings, catalog, intake)})
+            cloudevents = CloudEvents(settings, catalog, intake)
+            webhooks = by_path(
+                {
+                    "/webhooks/cloudevents": {
+                        "POST": cloudevents,
+                        "OPTIONS": cloudevents.handshake,
+                    },
+                    "/webhooks/github": {"POST": GitHubWebhooks(settings, catalog, intake)},
+                    "/webhooks/standard/": {"POST": StandardWebhooks(settings, catalog, intake)},
+                }
+            )
             backend = Backend(
                 database=database,
                 catalog=catalog,

@@ -5,7 +5,7 @@ thousands of requests a second.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -118,16 +118,22 @@ class Application:
         await self._serve(scope, receive, send)
 
 
-def by_path(endpoints: dict[str, Endpoint]) -> ASGIApp:
-    """An application of exact paths, each for POST alone; the rest is 404 or 405."""
+def by_path(endpoints: Mapping[str, Mapping[str, Endpoint]]) -> ASGIApp:
+    """An application of paths, each with its endpoints by method; the rest is 404 or 405.
+
+    A path that ends in / stands for those with one more segment.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = endpoints.get(scope["path"])
+        path: str = scope["path"]
+        methods = endpoints.get(path) or endpoints.get(path[: path.rfind("/") + 1])
+        if methods is None:
+            raise Refused(404, "Not Found", f"there is nothing at {path}")
+        endpoint = methods.get(scope["method"])
         if endpoint is None:
-            raise Refused(404, "Not Found", f"there is nothing at {scope['path']}")
-        if scope["method"] != "POST":
+            allowed = ", ".join(methods)
             raise Refused(
-                405, "Method Not Allowed", "this takes POST only", headers={"Allow": "POST"}
+                405, "Method Not Allowed", f"this takes {allowed} only", headers={"Allow": allowed}
             )
         await endpoint(scope, receive, send)
 

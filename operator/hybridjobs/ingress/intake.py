@@ -30,6 +30,8 @@ from hybridjobs.store.jobs import get_job
 
 log = structlog.get_logger(__name__)
 
+Refusals = Sequence[tuple[str, InvalidInput]]
+
 _START_SECONDS = 0.05
 _RECORDING_SECONDS = 1.0  # past the budget, for the outcome of a job that used it up
 
@@ -68,7 +70,7 @@ class Answer:
 
     jobs: Sequence[Accepted]
     finished: bool = False
-    refused: Sequence[tuple[str, InvalidInput]] = ()
+    refused: Refusals = ()
 
     @property
     def replayed(self) -> bool:
@@ -104,11 +106,10 @@ class Intake:
         InvalidInput when the payload fits no type's schema, or could not be read by all, or a
         dependency is no job; DatabaseUnavailable when the rows are not known to be durable.
         """
-        check_payload(submission.payload)
-        types, refused = self._fitting(types, submission.payload)
+        types, submissions, refused = self._fitting(types, submission)
         await check_dependencies(self._database, submission.options.depends_on)
         budgets = [self._budget(job_type, submission) for job_type in types]
-        jobs = list(map(new_row, types, repeat(submission), budgets))
+        jobs = list(map(new_row, types, submissions, budgets))
         rows = await self._enqueuer.enqueue(jobs)
         metrics.count_enqueued(rows, submission.source)
         if budgets.count(None) == len(budgets):
@@ -127,6 +128,39 @@ class Intake:
         ended = await self._wait(rows, latest)
         return Answer(ended, finished=all(job.status.is_terminal for job in ended), refused=refused)
 
+    async def accept_all(
+        self, events: Sequence[tuple[Sequence[JobType], Submission]]
+    ) -> list[Answer | InvalidInput]:
+        """Events that came together, all of their rows in one commit; none of them runs here.
+
+        What `accept` would raise for one alone stands in its place, and holds up no other.
+        """
+        jobs: list[NewJob] = []
+        parts: list[tuple[int, Refusals] | InvalidInput] = []
+        for types, submission in events:
+            try:
+                taking, submissions, refused = self._fitting(types, submission)
+            except InvalidInput as error:
+                parts.append(error)
+            else:
+                jobs += map(new_row, taking, submissions, repeat(None))
+                parts.append((len(taking), refused))
+        rows = iter(await self._enqueued(jobs))
+        return [
+            part
+            if isinstance(part, InvalidInput)
+            else Answer([_accepted(next(rows)) for _ in range(part[0])], refused=part[1])
+            for part in parts
+        ]
+
+    async def _enqueued(self, jobs: Sequence[NewJob]) -> Sequence[Enqueued]:
+        if not jobs:
+            return ()
+        rows = await self._enqueuer.enqueue(jobs)
+        metrics.count_enqueued(rows, jobs[0].source)
+        self._wake()
+        return rows
+
     async def _started(
         self, job: NewJob, job_type: JobType, arrived: float, budget_seconds: float
     ) -> bool:
@@ -142,21 +176,28 @@ class Intake:
         return True
 
     def _fitting(
-        self, types: Sequence[JobType], payload: str
-    ) -> tuple[Sequence[JobType], list[tuple[str, InvalidInput]]]:
+        self, types: Sequence[JobType], submission: Submission
+    ) -> tuple[Sequence[JobType], Sequence[Submission], Refusals]:
+        """The types that take the submission, each with what it gets of it, and the others."""
+        check_payload(submission.payload)
+        taking: list[JobType] = []
+        submissions: list[Submission] = []
         refused: list[tuple[str, InvalidInput]] = []
         for job_type in types:
             try:
-                self._schemas.check(job_type, payload)
+                own = submission.for_type(job_type)
+                self._schemas.check(job_type, own.payload)
             except InvalidInput as error:
                 refused.append((job_type.spec.type, error))
-        if not refused:
-            return types, refused
-        if len(refused) == len(types):
-            raise refused[0][1]
-        names = {name for name, _ in refused}
-        log.warning("payload does not fit the schema", types=sorted(names))
-        return [each for each in types if each.spec.type not in names], refused
+            else:
+                taking.append(job_type)
+                submissions.append(own)
+        if refused:
+            if not taking:
+                raise refused[0][1]
+            names = sorted(name for name, _ in refused)
+            log.warning("payload does not fit the schema", types=names)
+        return taking, submissions, refused
 
     def _budget(self, job_type: JobType, submission: Submission) -> float | None:
         """Seconds that the type may take here, from the arrival; None: it runs as a pod."""

@@ -171,14 +171,19 @@ def texts(most: int) -> Check:
     return check
 
 
-def moment(value: object) -> datetime:
-    """A time of RFC 3339, from the year 2000 until ten years ahead."""
+def timestamp(value: object) -> datetime:
+    """A time of RFC 3339."""
     if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         raise Fault("must be a time of RFC 3339, such as 2026-11-24T09:30:00Z")
     try:
-        found = datetime.fromisoformat(value.upper())
+        return datetime.fromisoformat(value.upper())
     except ValueError as error:
         raise Fault(f"is no time: {error}") from None
+
+
+def moment(value: object) -> datetime:
+    """A time of RFC 3339, from the year 2000 until ten years ahead."""
+    found = timestamp(value)
     if not _EARLIEST <= found <= datetime.now(UTC) + _AHEAD:
         raise Fault("must be from the year 2000 until ten years ahead")
     return found.astimezone(UTC)

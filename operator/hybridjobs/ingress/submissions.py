@@ -11,6 +11,7 @@ from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.members import Fault, identifier, read_members
+from hybridjobs.mapping import mapped
 from hybridjobs.model import (
     MAX_DEADLINE_SECONDS,
     MAX_RETRIES,
@@ -69,7 +70,8 @@ _NO_OPTIONS = JobOptions()
 class Submission:
     """What a caller asks for. `payload` is JSON text; `arrived` the loop's time of the request.
 
-    `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
+    `budget_seconds` bounds what quick types may take of it; None: they do not run inline. An event
+    goes through the mapping of each type that wants it.
     """
 
     payload: str
@@ -81,6 +83,17 @@ class Submission:
     traceparent: str | None = None
     parent_id: UUID | None = None
     options: JobOptions = _NO_OPTIONS
+    is_event: bool = False
+
+    def for_type(self, job_type: JobType) -> Self:
+        """As a job of the type gets it; InvalidInput (400) for an event that is not JSON."""
+        mapping = job_type.spec.mapping
+        if mapping is None or not self.is_event:
+            return self
+        try:
+            return replace(self, payload=mapped(self.payload, mapping))
+        except ValueError as error:
+            raise InvalidInput(f"the payload is not JSON: {error}", status=400) from None
 
 
 def new_row(job_type: JobType, submission: Submission, budget_seconds: float | None) -> NewJob:

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from hybridjobs.settings import IngressSettings
 from tests.unit.chart.helm import (
+    HelmError,
     Object,
     containers,
     named,
@@ -75,6 +77,8 @@ def test_the_database_s_passwords_outlive_the_release_as_its_volume_does() -> No
         {"github": {"token": "t"}},
         {"webhooks": {"github": {"secret": "s"}}},
         {"webhooks": {"github": {"enabled": False}}},
+        {"webhooks": {"standard": {"secrets": {"acme": "whsec_YQ=="}}}},
+        {"webhooks": {"cloudevents": {"enabled": True}}},
     ],
 )
 def test_every_secret_that_a_pod_needs_is_in_the_release(values: dict[str, Any]) -> None:
@@ -93,7 +97,11 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
         {
             "database": {"embeddedSecret": "mine-db"},
             "api": {"existingSecret": "mine-api"},
-            "webhooks": {"github": {"existingSecret": "mine-hook"}},
+            "webhooks": {
+                "github": {"existingSecret": "mine-hook"},
+                "standard": {"existingSecret": "mine-standard"},
+                "cloudevents": {"enabled": True, "existingSecret": "mine-events"},
+            },
             "github": {"existingSecret": "mine-github"},
         }
     )
@@ -104,6 +112,8 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
         ("mine-db", "password"),
         ("mine-api", "token"),
         ("mine-hook", "secret"),
+        ("mine-standard", "secrets"),
+        ("mine-events", "token"),
     }
 
 
@@ -115,14 +125,58 @@ def test_a_given_webhook_secret_and_token_are_taken() -> None:
     assert secrets["hybridjobs", "hybridjobs-github"] == {"token": "ghp"}
 
 
-def test_a_new_given_secret_restarts_the_ingress() -> None:
-    def annotations(secret: str) -> dict[str, str]:
-        pods = pod_templates(render({"webhooks": {"github": {"secret": secret}}}))
+def test_the_secrets_of_sources_are_what_the_ingress_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = render(
+        {
+            "webhooks": {
+                "standard": {"secrets": {"acme": "whsec_YQ==,old", "b-2": '"quoted"'}},
+                "cloudevents": {"enabled": True, "token": "t", "allowedOrigins": ["a.b", "c.d"]},
+            }
+        }
+    )
+    [container] = containers(pod_templates(release)["Deployment/hybridjobs-ingress"])[-1:]
+    data = {name: secret for (_, name), secret in _secrets(release).items()}
+    for variable in container["env"]:
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        value = data.get(reference["name"], {}).get(reference["key"]) if reference else None
+        if (value := value or variable.get("value")) is not None:
+            monkeypatch.setenv(variable["name"], value)
+    read = IngressSettings.load()
+    secrets = {
+        name: each.get_secret_value() for name, each in read.standard_webhook_secrets.items()
+    }
+    assert secrets == {"acme": "whsec_YQ==,old", "b-2": '"quoted"'}
+    assert read.cloudevents_token is not None
+    assert read.cloudevents_token.get_secret_value() == "t"
+    assert read.cloudevents_allowed_origins == "a.b,c.d"
+
+
+@pytest.mark.parametrize("source", ["github", "Acme", "a b", "-a", ""])
+def test_a_name_that_no_source_may_have_is_refused(source: str) -> None:
+    with pytest.raises(HelmError, match="propertyName"):
+        render({"webhooks": {"standard": {"secrets": {source: "s"}}}})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"github": {"secret": "a"}}, {"github": {"secret": "b"}}),
+        ({"standard": {"secrets": {"x": "a"}}}, {"standard": {"secrets": {"x": "b"}}}),
+        ({"cloudevents": {"token": "a"}}, {"cloudevents": {"token": "b"}}),
+    ],
+)
+def test_a_new_given_secret_restarts_the_ingress(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    def annotations(webhooks: dict[str, Any]) -> dict[str, str]:
+        pods = pod_templates(render({"webhooks": webhooks}))
         found: dict[str, str] = pods["Deployment/hybridjobs-ingress"]["metadata"]["annotations"]
         return found
 
-    assert annotations("a") != annotations("b")
-    assert annotations("a") == annotations("a")
+    assert annotations(before) != annotations(after)
+    assert annotations(before) == annotations(before)
 
 
 def test_another_jobs_namespace_gets_what_its_pods_read_and_no_more() -> None:

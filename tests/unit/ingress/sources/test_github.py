@@ -1,12 +1,15 @@
 """The names of an event, as a full parse would give them."""
 
+import hmac
 import json
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridjobs.ingress.github import _names
+from hybridjobs.ingress.problems import Refused
+from hybridjobs.ingress.sources.github import _names, verify
 from tests.recorded import deliveries
 
 
@@ -30,6 +33,7 @@ _values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     document=st.dictionaries(st.sampled_from(["action", "a", "b", "c"]), _values),
     separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " : ")]),
@@ -40,3 +44,31 @@ def test_any_object_however_it_is_written(
     # GitHub's integers fit into 64 bits; orjson reads larger ones as floats, which no name shows.
     payload = json.dumps(document, separators=separators).encode()
     assert _names("e", payload) == _expected("e", document)
+
+
+BODY = b'{"action":"opened"}'
+SIGNATURE = b"sha256=" + hmac.digest(b"secret", BODY, "sha256").hex().encode()
+
+
+def test_a_signature_by_any_of_the_secrets_is_good() -> None:
+    verify(BODY, SIGNATURE, [b"another", b"secret"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    body=st.binary(max_size=30) | st.just(BODY),
+    signature=st.binary(max_size=80)
+    | st.sampled_from([b"sha256=", SIGNATURE[:-1], SIGNATURE + b" ", SIGNATURE.upper()]),
+)
+def test_nothing_but_a_secret_makes_a_signature(body: bytes, signature: bytes) -> None:
+    with pytest.raises(Refused):
+        verify(body, signature, [b"another", b"secret"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(bit=st.integers(0, len(SIGNATURE) * 8 - 1))
+def test_one_bit_changed_in_a_signature_is_refused(bit: int) -> None:
+    changed = bytearray(SIGNATURE)
+    changed[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(Refused):
+        verify(BODY, bytes(changed), [b"secret"])
