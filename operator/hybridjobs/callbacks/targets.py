@@ -111,15 +111,15 @@ class Targets:
             parsed = httpx.URL(url)
             host = parsed.raw_host.decode("ascii").lower()
         except (httpx.InvalidURL, ValueError) as error:
-            return f"is no URL: {error}"
+            return f"is not valid: {error}"
         if parsed.scheme not in ("http", "https") or not host:
             return "must be an absolute https:// URL"
         if parsed.userinfo:
             return "must have no user name or password"
         if parsed.fragment:
             return "must have no fragment"
-        if parsed.port == 0:
-            return "must have another port than 0"
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            return "must have a port from 1 to 65535"
         address = _address(host)
         if (address is not None and not self.permits(host, host)) or (
             address is None and _is_local_name(host) and not (self._lists(host) or self.networks)
