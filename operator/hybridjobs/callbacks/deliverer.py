@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -57,10 +58,10 @@ class Deliverer:
                     await self._begin_due()
                 except DatabaseUnavailable as error:
                     log.warning("callbacks wait", error=error.detail)
-                try:
-                    await asyncio.wait_for(self._freed.wait(), _POLL_SECONDS)
-                except TimeoutError:
-                    continue
+                # Not wait_for, which before Python 3.12 loses a cancel that comes with the event.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await self._freed.wait()
         finally:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_END_SECONDS)

@@ -186,8 +186,8 @@ async def claim_deliveries(
         "limit": limit,
         "lease": lease,
     }
-    async with connection.cursor(row_factory=class_row(Due)) as cursor:
-        return await (await cursor.execute(_CLAIM, parameters)).fetchall()
+    cursor = await connection.execute(_CLAIM, parameters)
+    return [Due(**row) for row in await cursor.fetchall()]
 
 
 async def record_try(connection: AsyncConnection[DictRow], due: Due, tried: Tried) -> bool:
