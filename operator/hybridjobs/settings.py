@@ -113,6 +113,10 @@ class IngressSettings(DatabaseSettings):
     inline_children: Annotated[int, Field(ge=0)] = 2
     inline_child_memory_bytes: Annotated[int, Field(ge=32 * 1024 * 1024)] = 256 * 1024 * 1024
 
+    # A folder with a file for each name of signing secrets; `default` where a type names none.
+    callback_secrets_dir: str | None = None
+    callback_allow: str = ""  # beside public addresses: names, *.domains, CIDRs; comma-separated
+
     # Not under a week, within which a replayed webhook must find its job.
     retention_completed_days: Annotated[int, Field(ge=7, le=3650)] = 7  # and cancelled
     retention_failed_days: Annotated[int, Field(ge=7, le=3650)] = 30

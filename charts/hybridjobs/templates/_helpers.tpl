@@ -66,6 +66,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.webhooks.cloudevents.existingSecret | default (printf "%s-cloudevents" (include "hybridjobs.fullname" .)) }}
 {{- end }}
 
+{{- define "hybridjobs.callbacksSecret" -}}
+{{ .Values.callbacks.existingSecret | default (printf "%s-callbacks" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
 {{- define "hybridjobs.githubSecret" -}}
 {{ .Values.github.existingSecret | default (printf "%s-github" (include "hybridjobs.fullname" .)) }}
 {{- end }}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hybridjobs import __version__
-from hybridjobs.cli import dead_letters, doctor, jobs, processes, queue, submit
+from hybridjobs.cli import callbacks, dead_letters, doctor, jobs, processes, queue, submit
 from hybridjobs.cli.exits import Exit, exit_for
 from hybridjobs.errors import HybridJobsError
 
@@ -58,6 +58,7 @@ app.command("jobs", rich_help_panel="Jobs")(jobs.list_)
 app.command(rich_help_panel="Jobs")(jobs.retry)
 app.command(rich_help_panel="Jobs")(jobs.cancel)
 app.add_typer(dead_letters.app, name="dlq", rich_help_panel="Jobs")
+app.add_typer(callbacks.app, name="callbacks", rich_help_panel="Jobs")
 app.command(rich_help_panel="Queue")(queue.types)
 app.command(rich_help_panel="Queue")(queue.pause)
 app.command(rich_help_panel="Queue")(queue.resume)

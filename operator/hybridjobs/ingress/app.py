@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.types import ASGIApp
 
+from hybridjobs.callbacks.deliverer import MAX_SENDS, Deliverer
+from hybridjobs.callbacks.network import Resolver
+from hybridjobs.callbacks.secrets import Secrets
+from hybridjobs.callbacks.sender import Sender
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
@@ -91,6 +96,9 @@ class Ingress:
         """Serve until `stop` is set: then refuse new work, end what runs, and return."""
         settings = self._settings
         url = settings.database_url.get_secret_value()
+        targets = Targets.parse(
+            settings.callback_allow, enabled=settings.callback_secrets_dir is not None
+        )
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(
                 Database(url, size=settings.database_pool_size)
@@ -107,6 +115,7 @@ class Ingress:
                 environment=settings.child_environment,
                 handlers=lambda: _quick_handlers(catalog),
             )
+            deliverer = _deliverer(settings, stack, database, targets)
             dispatcher = await self._dispatcher(stack, database)
             wake = dispatcher.wake if dispatcher else _nobody_to_wake
             parts = await stack.enter_async_context(_Parts())
@@ -114,6 +123,7 @@ class Ingress:
             parts.add("outcomes", outcomes.run)
             parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
+            parts.add("callbacks", deliverer.run)
             parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
             if pool.size:
                 parts.add("children", pool.run)
@@ -123,7 +133,13 @@ class Ingress:
             schemas = PayloadSchemas()
             limit = settings.max_payload_bytes
             children = ChildJobs(
-                catalog, enqueuer, schemas, database, max_payload_bytes=limit, wake=wake
+                catalog,
+                enqueuer,
+                schemas,
+                database,
+                max_payload_bytes=limit,
+                targets=targets,
+                wake=wake,
             )
             quick = QuickJobs(
                 pool,
@@ -154,6 +170,7 @@ class Ingress:
                 wake=wake,
                 stopping=stop,
                 max_payload_bytes=limit,
+                targets=targets,
             )
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
@@ -199,6 +216,17 @@ class Ingress:
         return Dispatcher(
             database, kubernetes, namespace=settings.namespace, window=settings.window
         )
+
+
+def _deliverer(
+    settings: IngressSettings, stack: AsyncExitStack, database: Database, targets: Targets
+) -> Deliverer:
+    resolver = Resolver()
+    stack.callback(resolver.close)
+    secrets = Secrets(settings.callback_secrets_dir)
+    sender = Sender(targets, secrets, resolver, connections=MAX_SENDS)
+    stack.push_async_callback(sender.close)
+    return Deliverer(database, sender, tried=metrics.observe_callback)
 
 
 class _Parts:

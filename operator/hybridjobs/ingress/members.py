@@ -13,6 +13,7 @@ from starlette.datastructures import QueryParams
 
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
+from hybridjobs.model import CALLBACK_EVENTS, Callback
 from hybridjobs.payload import pointer
 
 MAX_TEXT_LENGTH = 255
@@ -167,6 +168,31 @@ def texts(most: int) -> Check:
             except Fault as fault:
                 raise Fault(str(fault), place) from None
         return tuple(value)
+
+    return check
+
+
+def callback(fault_in: Callable[[str], str | None]) -> Check:
+    """An address to tell of the job's end; `fault_in` says what is wrong with a URL."""
+    check_event = one_of(CALLBACK_EVENTS)
+
+    def check(value: object) -> Callback:
+        if not isinstance(value, dict) or not isinstance(url := value.get("url"), str):
+            raise Fault('must be an object such as {"url": "https://example.com/done"}')
+        for name in value:
+            if name not in ("url", "on"):
+                raise Fault("unknown member", name)
+        if fault := fault_in(url):
+            raise Fault(fault, "url")
+        events = value.get("on", list(CALLBACK_EVENTS))
+        if not isinstance(events, list) or not 1 <= len(events) <= len(CALLBACK_EVENTS):
+            raise Fault(f"must be an array of some of {', '.join(CALLBACK_EVENTS)}", "on")
+        for place, event in enumerate(events):
+            try:
+                check_event(event)
+            except Fault as fault:
+                raise Fault(str(fault), "on", place) from None
+        return Callback(url=url, events=tuple(events))
 
     return check
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge, UnknownType
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
@@ -15,6 +16,7 @@ from hybridjobs.mapping import mapped
 from hybridjobs.model import (
     MAX_DEADLINE_SECONDS,
     MAX_RETRIES,
+    Callback,
     JobType,
     NewJob,
     OnDependencyFailure,
@@ -56,6 +58,7 @@ class JobOptions:
     unique_while: UniqueWhile = "open"
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = "cancel"
+    callback: Callback | None = None  # beside the type's
 
     @property
     def waits(self) -> bool:
@@ -126,6 +129,7 @@ def new_row(job_type: JobType, submission: Submission, budget_seconds: float | N
         unique_while=options.unique_while,
         depends_on=options.depends_on,
         on_dependency_failure=options.on_dependency_failure,
+        callbacks=spec.callbacks(options.callback),
     )
 
 
@@ -146,12 +150,20 @@ class JobRequest:
 
     @classmethod
     def parse(
-        cls, members: Mapping[str, str], *, max_payload_bytes: int, in_batch: bool = False
+        cls,
+        members: Mapping[str, str],
+        *,
+        max_payload_bytes: int,
+        targets: Targets,
+        in_batch: bool = False,
     ) -> Self:
         """From the members' JSON texts; InvalidInput (422, 413) names every fault by its path."""
         values = read_members(
             members,
-            _MEMBER_CHECKS if in_batch else _CHECKS,
+            {
+                **(_MEMBER_CHECKS if in_batch else _CHECKS),
+                "callback": checks.callback(targets.fault_in),
+            },
             required=("type", "payload"),
             raw=("payload",),
             shape="a job",
@@ -176,6 +188,7 @@ class JobRequest:
                 unique_key=values.get("uniqueKey"),
                 unique_while=values.get("uniqueWhile", "open"),
                 on_dependency_failure=values.get("onDependencyFailure", "cancel"),
+                callback=values.get("callback"),
             ),
         )
 
@@ -207,8 +220,10 @@ class ChildJobs:
         database: Database,
         *,
         max_payload_bytes: int,
+        targets: Targets,
         wake: Callable[[], None],
     ) -> None:
+        self._targets = targets
         self._catalog = catalog
         self._enqueuer = enqueuer
         self._schemas = schemas
@@ -218,7 +233,9 @@ class ChildJobs:
 
     async def submit(self, parent_id: UUID, members: dict[str, str]) -> UUID:
         """The new job's id; the same key of the same parent gives the same job."""
-        asked = JobRequest.parse(members, max_payload_bytes=self._max_payload_bytes)
+        asked = JobRequest.parse(
+            members, max_payload_bytes=self._max_payload_bytes, targets=self._targets
+        )
         job_type = await known_type(self._catalog, asked.type)
         check_payload(asked.payload)
         self._schemas.check(job_type, asked.payload)

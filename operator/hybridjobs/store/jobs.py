@@ -17,6 +17,9 @@ SELECT id, type, status, payload::text AS payload, result::text AS result, error
        completed_at, failed_at, duration_ms, deadline_seconds, outcome_reason, error_category,
        cancel_requested_at, namespace, resource_name, parent_id, submitted_by, stage, unique_key,
        unique_while, batch_id, schedule, concurrency_key,
+       (SELECT jsonb_agg(target - 'secret')
+        FROM jsonb_path_query(callback, '$[*] ? (@.url.type() == "string")') AS target)
+           AS callbacks,
        ARRAY(SELECT depends_on FROM hybridjobs.job_dependencies waiting
              WHERE waiting.job_id = job.id ORDER BY depends_on) AS waits_for,
        coalesce((SELECT beat.progress FROM hybridjobs.job_heartbeats beat
@@ -114,6 +117,7 @@ class Job:
     concurrency_key: str | None
     waits_for: list[UUID]
     progress: dict[str, Any] | None
+    callbacks: list[dict[str, Any]] | None
     attempts: tuple[Attempt, ...] = ()
 
 

@@ -71,6 +71,12 @@ DELETE FROM hybridjobs.job_batches WHERE id IN (
       AND NOT EXISTS (SELECT FROM hybridjobs.background_jobs job WHERE job.batch_id = batch.id)
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 """,
+    "callback_deliveries": """
+DELETE FROM hybridjobs.callback_deliveries WHERE id IN (
+    SELECT id FROM hybridjobs.callback_deliveries
+    WHERE id < %(deliveries_before_id)s AND status <> 'pending'
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+""",
     "throttle_starts": """
 DELETE FROM hybridjobs.throttle_starts
 WHERE (type, concurrency_key, started_at, job_id) IN (
@@ -113,6 +119,7 @@ class Keep:
     batches: timedelta = timedelta(days=30)
     rollups: timedelta = timedelta(days=400)
     run_times: timedelta = timedelta(days=35)
+    deliveries: timedelta = timedelta(days=30)  # of callbacks, counted from their job's end
 
     @classmethod
     def of(cls, settings: IngressSettings) -> Self:
@@ -167,6 +174,7 @@ def _parameters(keep: Keep, now: datetime, batch_rows: int) -> dict[str, Any]:
         "letters_before": now - keep.resolved_letters,
         "letters_before_id": first_id_of(now - min(keep.resolved_letters, keep.failed)),
         "batches_before": now - keep.batches,
+        "deliveries_before_id": first_id_of(now - keep.deliveries),
         "rollups_before": now - keep.rollups,
         "run_times_before": now - keep.run_times,
         "limit": batch_rows,

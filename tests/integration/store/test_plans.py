@@ -19,8 +19,15 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 
 from hybridjobs.ids import new_id
-from hybridjobs.model import AttemptEnd, Claim, Outcome, Progress
+from hybridjobs.model import AttemptEnd, Callback, Claim, Outcome, Progress
 from hybridjobs.store import attempts
+from hybridjobs.store.callbacks import (
+    DeliveryStatus,
+    Tried,
+    claim_deliveries,
+    record_try,
+    redeliver,
+)
 from hybridjobs.store.claim import claim
 from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.enqueue import insert_jobs, unknown_jobs
@@ -48,7 +55,7 @@ ROWS = _ROWS[_SCALE]
 
 pytestmark = pytest.mark.timeout(300 if _SCALE == "test" else 7200)
 
-_TABLES = {"background_jobs", "job_attempts"}
+_TABLES = {"background_jobs", "job_attempts", "callback_deliveries"}
 _QUEUED = """
 INSERT INTO hybridjobs.background_jobs
     (id, type, payload, source, key, created_at, run_at, order_key, concurrency_key, stage)
@@ -252,7 +259,8 @@ async def test_enqueue(connection: Explained) -> None:
     soon = new_job(run_at=datetime.now(UTC) + timedelta(hours=1))
     leased = new_job(lease_seconds=10.0)
     keyed = new_job("test/keyed", payload='{"repo": "busy"}', key_path="repo")
-    await insert_jobs(connection, [waits, soon, leased, keyed])
+    told = new_job(callbacks=(Callback(url="https://receiver.example"),))
+    await insert_jobs(connection, [waits, soon, leased, keyed, told])
     await unknown_jobs(connection, [jobs[0].id, new_id()])
     _check(connection)
     assert _indexes(connection, "SELECT DISTINCT ON (input.place)") >= {
@@ -260,6 +268,30 @@ async def test_enqueue(connection: Explained) -> None:
         "background_jobs_key",
         "background_jobs_unique",
     }
+
+
+async def test_callbacks(connection: Explained) -> None:
+    """However many wait for one receiver, or have arrived."""
+    await connection.execute(
+        "INSERT INTO hybridjobs.callback_deliveries "
+        "(id, job_id, type, event, url, secret, body, status, next_at) "
+        "SELECT hybridjobs.uuidv7_at(now()), gen_random_uuid(), 't', 'job.failed', "
+        "'https://' || (CASE WHEN n % 2 = 0 THEN 'slow' ELSE 'r' || n % 40 END), 'default', '{}', "
+        "CASE WHEN n % 2 = 0 THEN 'pending' ELSE 'delivered' END, now() - n * interval '1 s' "
+        "FROM generate_series(1, 40000) AS n"
+    )
+    await connection.execute("ANALYZE")
+    connection.plans.clear()
+    due = await claim_deliveries(
+        connection, sends={"slow": 1}, per_host=4, limit=32, lease=timedelta(seconds=60)
+    )
+    assert len(due) == 3
+    tried = Tried(DeliveryStatus.DELIVERED, datetime.now(UTC), 5, 200)
+    assert await record_try(connection, due[0], tried)
+    assert await redeliver(connection, due[0].id)
+    assert len(connection.plans) == 6
+    assert not any("callback_deliveries" in plan.scanned for plan in connection.plans)
+    assert "callback_deliveries_due" in _indexes(connection, "RECURSIVE line")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.DISRUPTED])

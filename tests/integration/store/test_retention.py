@@ -54,6 +54,17 @@ async def _letter(
     await connection.execute(_LETTER, parameters)
 
 
+async def _delivery(connection: AsyncConnection[DictRow], status: str, *, age: timedelta) -> None:
+    """A callback's delivery."""
+    written = datetime.now(UTC) - age
+    await connection.execute(
+        "INSERT INTO hybridjobs.callback_deliveries "
+        "(id, job_id, type, event, url, secret, body, status) "
+        "VALUES (hybridjobs.uuidv7_at(%s), %s, 't', 'job.failed', '', 'default', '{}', %s)",
+        [written, new_id(), status],
+    )
+
+
 async def _delete(database: Database, keep: Keep | None = None, batch_rows: int = 10) -> int:
     deleted = await delete_old_rows(
         database, keep or Keep(), batch_rows=batch_rows, pause_seconds=0
@@ -146,8 +157,11 @@ async def test_the_other_tables_have_their_times(
             "FROM generate_series(%s::int, %s::int) AS days".encode(),
             [days - 5, days + 25],
         )
+    for days, status in ((29, "failed"), (31, "failed"), (31, "delivered"), (31, "pending")):
+        await _delivery(connection, status, age=days * _DAY)
     deleted = await delete_old_rows(database, Keep(), batch_rows=10, pause_seconds=0)
     assert deleted == {
+        "callback_deliveries": 2,
         "background_jobs": 0,
         "dead_letter_queue": 1,
         "job_batches": 1,

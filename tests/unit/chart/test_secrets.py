@@ -1,10 +1,12 @@
 """Passwords and tokens: made once, or brought by the user; each where it is read."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from hybridjobs.callbacks.secrets import Secrets
 from hybridjobs.settings import IngressSettings
 from tests.unit.chart.helm import (
     HelmError,
@@ -102,6 +104,7 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
                 "standard": {"existingSecret": "mine-standard"},
                 "cloudevents": {"enabled": True, "existingSecret": "mine-events"},
             },
+            "callbacks": {"existingSecret": "mine-callbacks"},
             "github": {"existingSecret": "mine-github"},
         }
     )
@@ -115,6 +118,40 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
         ("mine-standard", "secrets"),
         ("mine-events", "token"),
     }
+
+
+def _callbacks_folder(objects: list[Object]) -> tuple[str, str]:
+    """Where the ingress reads what signs callbacks, and the Secret that is mounted there."""
+    pod = pod_templates(objects)["Deployment/hybridjobs-ingress"]["spec"]
+    [container] = pod["containers"]
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "callbacks"]
+    [volume] = [each for each in pod["volumes"] if each["name"] == "callbacks"]
+    [folder] = [
+        each["value"]
+        for each in container["env"]
+        if each["name"] == "HYBRIDJOBS_CALLBACK_SECRETS_DIR"
+    ]
+    assert mount["mountPath"] == folder
+    return folder, volume["secret"]["secretName"]
+
+
+def test_the_ingress_signs_callbacks_by_a_secret_made_for_the_release(tmp_path: Path) -> None:
+    release = render()
+    _, name = _callbacks_folder(release)
+    data = _secrets(release)["hybridjobs", name]
+    for key, value in data.items():
+        (tmp_path / key).write_text(value)
+    [signing] = Secrets(str(tmp_path)).keys("default")
+    assert len(signing) == 32
+    assert _callbacks_folder(render({"callbacks": {"existingSecret": "mine"}}))[1] == "mine"
+
+
+def test_a_given_callback_secret_and_allow_list_are_taken() -> None:
+    release = render({"callbacks": {"secret": "whsec_a,whsec_b", "allow": ["*.a.b", "10.0.0.0/8"]}})
+    assert _secrets(release)["hybridjobs", "hybridjobs-callbacks"] == {"default": "whsec_a,whsec_b"}
+    pod = pod_templates(release)["Deployment/hybridjobs-ingress"]["spec"]
+    variables = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+    assert variables["HYBRIDJOBS_CALLBACK_ALLOW"] == "*.a.b,10.0.0.0/8"
 
 
 def test_a_given_webhook_secret_and_token_are_taken() -> None:

@@ -3,7 +3,7 @@
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from hybridjobs.ingress.api import batches, dead_letters, jobs, statistics, types
+from hybridjobs.ingress.api import batches, callbacks, dead_letters, jobs, statistics, types
 from hybridjobs.ingress.api.access import BearerToken
 from hybridjobs.ingress.api.requests import Backend
 
@@ -17,6 +17,7 @@ def api(backend: Backend) -> ASGIApp:
             *jobs.routes(backend),
             *batches.routes(backend),
             *dead_letters.routes(backend),
+            *callbacks.routes(backend),
             *types.routes(backend),
             *statistics.routes(backend),
         ],

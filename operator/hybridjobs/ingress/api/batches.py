@@ -86,7 +86,9 @@ class _Batches:
 
     def _parse(self, body: bytes) -> BatchRequest:
         return BatchRequest.parse(
-            members_of(body), max_payload_bytes=self._backend.max_payload_bytes
+            members_of(body),
+            max_payload_bytes=self._backend.max_payload_bytes,
+            targets=self._backend.targets,
         )
 
     async def _types(self, asked: BatchRequest) -> dict[str, JobType]:

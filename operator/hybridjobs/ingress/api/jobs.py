@@ -65,7 +65,9 @@ class _Jobs:
         max_payload_bytes = self._backend.max_payload_bytes
         limit = max_payload_bytes + _AROUND_PAYLOAD_BYTES
         body = await read_body(request.scope, request.receive, limit_bytes=limit)
-        asked = JobRequest.parse(members_of(body), max_payload_bytes=max_payload_bytes)
+        asked = JobRequest.parse(
+            members_of(body), max_payload_bytes=max_payload_bytes, targets=self._backend.targets
+        )
         answer = await self._backend.intake.accept(
             [await known_type(self._backend.catalog, asked.type)],
             Submission(

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from hybridjobs import codec
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress.asgi import Application, read_body
@@ -37,7 +38,8 @@ PAGE_CHECKS: dict[str, Check] = {
 class Backend:
     """What the endpoints work with.
 
-    `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends.
+    `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends;
+    `targets` are the addresses that callbacks may go to.
     """
 
     database: Database
@@ -47,6 +49,7 @@ class Backend:
     wake: Callable[[], None]
     stopping: asyncio.Event
     max_payload_bytes: int
+    targets: Targets
 
 
 @dataclass(frozen=True, slots=True)
