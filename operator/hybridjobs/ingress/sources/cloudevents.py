@@ -7,7 +7,6 @@ import asyncio
 import hmac
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
@@ -25,6 +24,7 @@ from hybridjobs.ingress.sources.delivery import (
     counted,
     decoded,
     errors_of,
+    form_field,
     header,
     jobs_of,
     not_configured,
@@ -42,7 +42,6 @@ SOURCE = "cloudevents"
 _ANY = "*"
 _ORIGIN = re.compile(rb"[A-Za-z0-9*._:\[\]-]{1,253}")
 _LARGE_BODY_BYTES = 64 * 1024  # parsed aside, for it takes milliseconds
-_MAX_PARAMETERS = 16
 
 Wanted = tuple[Sequence[JobType], Submission]
 
@@ -168,10 +167,7 @@ def _token(authorization: bytes, query: bytes) -> bytes:
     scheme, _, token = authorization.partition(b" ")
     if scheme.lower() == b"bearer":
         return token.strip()
-    try:
-        return parse_qs(query, max_num_fields=_MAX_PARAMETERS)[b"access_token"][0]
-    except (KeyError, ValueError):
-        return b""
+    return form_field(query, b"access_token") or b""
 
 
 def events_of(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Mapping, Sequence
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from pydantic import SecretStr
@@ -15,6 +16,8 @@ from hybridjobs.ingress.intake import Answer
 from hybridjobs.ingress.problems import ClientGone, Refused
 
 BUDGET_SECONDS = 8.0  # for quick types; senders that say how long they wait give 10 and more
+
+_MAX_FIELDS = 16
 
 # An identifier that a header carries: what can be seen of ASCII.
 VISIBLE = re.compile(rb"[!-~]{1,255}")
@@ -49,6 +52,18 @@ def header(headers: Mapping[bytes, bytes], name: bytes, pattern: re.Pattern[byte
     if not pattern.fullmatch(value):
         raise InvalidInput(f"the header {name.decode().title()} is missing or wrong", status=400)
     return value.decode()
+
+
+def form_field(form: bytes, name: bytes) -> bytes | None:
+    """The first field of the name in a form or a query, to the byte; None: there is none.
+
+    urllib's parse_qs makes text of it in between, which fails for bytes beyond ASCII.
+    """
+    for field in form.split(b"&", _MAX_FIELDS)[:_MAX_FIELDS]:
+        key, _, value = field.partition(b"=")
+        if key == name:
+            return unquote_to_bytes(value.replace(b"+", b" "))
+    return None
 
 
 def parsed(payload: bytes) -> dict[str, object]:

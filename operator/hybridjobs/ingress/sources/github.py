@@ -8,7 +8,6 @@ import asyncio
 import hmac
 import re
 from collections.abc import Collection
-from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +20,7 @@ from hybridjobs.ingress.sources.delivery import (
     answer_accepted,
     answer_unmatched,
     counted,
+    form_field,
     header,
     not_configured,
     parsed,
@@ -113,10 +113,10 @@ def _payload(body: bytes, content_type: bytes) -> bytes:
         raise InvalidInput(
             f"the content type must be application/json or {_FORM.decode()}", status=415
         )
-    try:
-        return parse_qs(body, max_num_fields=8)[b"payload"][0]
-    except (KeyError, ValueError):
-        raise InvalidInput("the form has no field `payload`", status=400) from None
+    payload = form_field(body, b"payload")
+    if payload is None:
+        raise InvalidInput("the form has no field `payload`", status=400)
+    return payload
 
 
 def _names(event: str, payload: bytes) -> tuple[str, ...]:
