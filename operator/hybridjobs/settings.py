@@ -63,7 +63,9 @@ class IngressSettings(DatabaseSettings):
     window: Annotated[int, Field(ge=1)] = 200  # live jobs in the cluster
 
     github_webhook_secret: SecretStr | None = None  # several, comma-separated, while rotating
-    api_token: SecretStr | None = None
+    api_token: SecretStr | None = None  # the bootstrap token: every scope
+    api_cluster_tokens: bool = True  # the cluster's service accounts and users, if it runs in one
+    api_audiences: str = "hybridjobs"  # of their tokens, comma-separated
     worker_service_account: str = "hybridjobs-worker"
     worker_audience: str = "hybridjobs"
 
@@ -71,6 +73,9 @@ class IngressSettings(DatabaseSettings):
     max_payload_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+
+    webhook_requests_per_second: Annotated[float, Field(ge=0)] = 1000  # of each source; 0: no limit
+    api_requests_per_second: Annotated[float, Field(ge=0)] = 200  # of each caller; 0: no limit
 
     inline_children: Annotated[int, Field(ge=0)] = 2
 

@@ -21,10 +21,11 @@ from starlette.types import ASGIApp
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.api import Backend, BearerToken, api
+from hybridjobs.ingress.api import Access, Backend, api, callers_of
 from hybridjobs.ingress.asgi import Listener, by_path
 from hybridjobs.ingress.github import GitHubWebhooks
 from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
@@ -44,6 +45,7 @@ from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
     from hybridjobs.dispatch.dispatcher import Dispatcher
+    from hybridjobs.kube.reviews import Reviews
 
 log = structlog.get_logger(__name__)
 
@@ -69,20 +71,33 @@ async def serve(settings: IngressSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        keys = None
+        keys = reviews = None
         if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
             port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
             keys = ClusterKeys.in_cluster(host, port)
             stack.push_async_callback(keys.close)
-        await Ingress(settings, keys=keys).run(stop)
+            if settings.api_cluster_tokens:
+                reviews = await _reviews(stack, settings)
+        await Ingress(settings, keys=keys, reviews=reviews).run(stop)
 
 
 class Ingress:
-    """One ingress. `keys` verify workers' tokens; None: the workers' listener is closed."""
+    """One ingress.
 
-    def __init__(self, settings: IngressSettings, *, keys: KeySource | None) -> None:
+    `keys` verify workers' tokens; None: the workers' listener is closed. `reviews` let callers of
+    the API in by the cluster's tokens; None: none of them.
+    """
+
+    def __init__(
+        self,
+        settings: IngressSettings,
+        *,
+        keys: KeySource | None,
+        reviews: "Reviews | None" = None,
+    ) -> None:
         self._settings = settings
         self._keys = keys
+        self._reviews = reviews
         self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -142,6 +157,8 @@ class Ingress:
                 stopping=stop,
                 max_payload_bytes=limit,
             )
+            callers = callers_of(settings.api_token, database, self._reviews)
+            access = Access(api(backend), callers, RateLimit(settings.api_requests_per_second))
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
             health = _server(health_app(ready=ready.is_set), settings, settings.health_port)
@@ -149,10 +166,7 @@ class Ingress:
                 _server(app, settings, port)
                 for app, port in (
                     (Listener("webhooks", webhooks), settings.webhook_port),
-                    (
-                        Listener("api", BearerToken(api(backend), settings.api_token)),
-                        settings.api_port,
-                    ),
+                    (Listener("api", access), settings.api_port),
                     (Listener("workers", workers.routes()), settings.worker_port),
                 )
             ]
@@ -186,6 +200,17 @@ class Ingress:
         return Dispatcher(
             database, kubernetes, namespace=settings.namespace, window=settings.window
         )
+
+
+async def _reviews(stack: AsyncExitStack, settings: IngressSettings) -> "Reviews":
+    from hybridjobs.kube.client import Kubernetes, load_configuration
+    from hybridjobs.kube.reviews import Reviews
+
+    kubernetes = await stack.enter_async_context(
+        Kubernetes(await load_configuration(), field_manager="hybridjobs-api")
+    )
+    audiences = [each.strip() for each in settings.api_audiences.split(",") if each.strip()]
+    return Reviews(kubernetes, audiences=audiences, namespace=settings.namespace)
 
 
 class _Parts:

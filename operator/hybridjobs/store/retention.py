@@ -95,6 +95,11 @@ DELETE FROM hybridjobs.job_arrivals WHERE (minute, type) IN (
     SELECT minute, type FROM hybridjobs.job_arrivals
     WHERE minute < %(rollups_before)s ORDER BY minute LIMIT %(limit)s)
 """,
+    "api_tokens": """
+DELETE FROM hybridjobs.api_tokens WHERE id IN (
+    SELECT id FROM hybridjobs.api_tokens
+    WHERE least(revoked_at, expires_at) < %(tokens_before)s LIMIT %(limit)s)
+""",
 }
 
 
@@ -113,6 +118,7 @@ class Keep:
     batches: timedelta = timedelta(days=30)
     rollups: timedelta = timedelta(days=400)
     run_times: timedelta = timedelta(days=35)
+    ended_tokens: timedelta = timedelta(days=90)  # revoked or expired
 
     @classmethod
     def of(cls, settings: IngressSettings) -> Self:
@@ -169,6 +175,7 @@ def _parameters(keep: Keep, now: datetime, batch_rows: int) -> dict[str, Any]:
         "batches_before": now - keep.batches,
         "rollups_before": now - keep.rollups,
         "run_times_before": now - keep.run_times,
+        "tokens_before": now - keep.ended_tokens,
         "limit": batch_rows,
     }
 
