@@ -72,6 +72,9 @@ class IngressSettings(DatabaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 25 * 1024 * 1024  # GitHub sends up to 25 MiB
     max_payload_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    keep_alive_seconds: Annotated[float, Field(gt=0)] = 75.0  # an idle connection, after a request
+    max_connections: Annotated[int, Field(ge=1, le=50_000)] = 2000  # of each listener
+    max_requests_in_flight: Annotated[int, Field(ge=1)] = 512  # of each listener
     max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
 
     webhook_requests_per_second: Annotated[float, Field(ge=0)] = 1000  # of each source; 0: no limit

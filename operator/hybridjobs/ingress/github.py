@@ -18,6 +18,7 @@ from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.asgi import read_body, respond, traceparent
 from hybridjobs.ingress.intake import Answer, Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import ClientGone, Refused
 from hybridjobs.ingress.submissions import Submission
 from hybridjobs.settings import IngressSettings
@@ -40,6 +41,7 @@ class GitHubWebhooks:
     def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
         self._secrets = _split(settings.github_webhook_secret)
         self._max_body_bytes = settings.max_body_bytes
+        self._limit = RateLimit(settings.webhook_requests_per_second)
         self._catalog = catalog
         self._intake = intake
         self._clock = asyncio.get_running_loop().time
@@ -65,6 +67,8 @@ class GitHubWebhooks:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
         self._verify(body, headers.get(b"x-hub-signature-256", b""))
+        # Behind the signature, so that what strangers send is not counted against GitHub.
+        self._limit.take(SOURCE)
         event = _header(headers, b"x-github-event", _EVENT)
         delivery = _header(headers, b"x-github-delivery", _DELIVERY)
         payload = _payload(body, headers.get(b"content-type", b""))

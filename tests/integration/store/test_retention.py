@@ -155,6 +155,7 @@ async def test_the_other_tables_have_their_times(
         "job_rollups": 26,
         "job_run_times": 26,
         "job_arrivals": 26,
+        "api_tokens": 0,
     }
 
 

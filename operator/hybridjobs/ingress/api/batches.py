@@ -17,7 +17,7 @@ from hybridjobs.ingress.api.requests import (
     members_of,
     not_found,
 )
-from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent, waiting
 from hybridjobs.ingress.batch_requests import (
     MAX_BATCH_BYTES,
     BatchRequest,
@@ -77,13 +77,19 @@ class _Batches:
         until = self._clock() + query.get("wait", 0)
         batch = await self._find(request)
         while not batch.finished and self._clock() < until:
-            try:
-                timeout = min(_LOOK_SECONDS, until - self._clock())
-                await asyncio.wait_for(self._backend.stopping.wait(), timeout)
+            with waiting(request.scope):
+                stops = await self._stops_within(min(_LOOK_SECONDS, until - self._clock()))
+            if stops:
                 break
-            except TimeoutError:
-                batch = await self._find(request)
+            batch = await self._find(request)
         await respond(send, 200, views.batch(batch))
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._backend.stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def _parse(self, body: bytes) -> BatchRequest:
         return BatchRequest.parse(
