@@ -7,9 +7,10 @@ a service that does not answer is Unavailable, after which the same call may be 
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,7 +25,7 @@ from hybridjobs.model import Callback, OnDependencyFailure, Status, UniqueWhile
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-__all__ = ["Batch", "BatchJob", "Callback", "Client", "Job"]
+__all__ = ["Batch", "BatchJob", "BearerAuth", "Callback", "Client", "Job"]
 
 _SUBMIT = """
 SELECT hybridjobs.submit_job(
@@ -140,12 +141,34 @@ class Batch:
                 raise TimeoutError(f"batch {self.id} is not finished")
 
 
+class BearerAuth(httpx.Auth):
+    """Sends the token; of `@FILE` what is in it at each request, as a mounted one is renewed."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header; ConfigurationError where the file cannot be read."""
+        request.headers["Authorization"] = f"Bearer {self._read()}"
+        yield request
+
+    def _read(self) -> str:
+        if not self._token.startswith("@"):
+            return self._token
+        path = Path(self._token[1:])
+        try:
+            return path.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"no token in the file {path}: {error}") from error
+
+
 class Client:
     """Submits jobs and follows them.
 
-    `url` is the API's (:8081), `token` its bearer token; by default those of HYBRIDJOBS_API_URL
-    and HYBRIDJOBS_API_TOKEN. Neither is needed where only `submit(conn=...)` is used. `transport`
-    stands in for the network, as httpx.MockTransport does in tests.
+    `url` is the API's (:8081), `token` its bearer token, or `@FILE`, which is read for each
+    request; by default those of HYBRIDJOBS_API_URL and HYBRIDJOBS_API_TOKEN. Neither is needed
+    where only `submit(conn=...)` is used. `transport` stands in for the network, as
+    httpx.MockTransport does in tests.
     """
 
     def __init__(
@@ -159,7 +182,8 @@ class Client:
         token = token or os.environ.get("HYBRIDJOBS_API_TOKEN", "")
         self._http = httpx.AsyncClient(
             base_url=self._url,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            auth=BearerAuth(token),
+            headers={"Content-Type": "application/json"},
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
             trust_env=False,

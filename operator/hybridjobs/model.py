@@ -52,6 +52,19 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ApiScope(StrEnum):
+    """What a token of the API allows: each includes those before it."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    OPERATE = "operate"  # cancel, retry, pause, resume, redrive, resolve
+
+    def includes(self, needed: "ApiScope") -> bool:
+        """Whether a token of this scope may do what needs the other."""
+        order = tuple(ApiScope)
+        return order.index(self) >= order.index(needed)
+
+
 class Decision(StrEnum):
     """What became of a schedule's tick: `schedule_ticks.decision`."""
 

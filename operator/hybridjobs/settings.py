@@ -101,14 +101,22 @@ class IngressSettings(DatabaseSettings):
     ] = {}  # by source
     cloudevents_token: SecretStr | None = None
     cloudevents_allowed_origins: str = ""  # DNS names, comma-separated, or *
-    api_token: SecretStr | None = None
+    api_token: SecretStr | None = None  # the bootstrap token: every scope
+    api_cluster_tokens: bool = True  # the cluster's service accounts and users, if it runs in one
+    api_audiences: str = "hybridjobs"  # of their tokens, comma-separated
     worker_service_account: str = "hybridjobs-worker"
     worker_audience: str = "hybridjobs"
 
     max_body_bytes: Annotated[int, Field(ge=1024)] = 25 * 1024 * 1024  # GitHub sends up to 25 MiB
     max_payload_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    keep_alive_seconds: Annotated[float, Field(gt=0)] = 75.0  # an idle connection, after a request
+    max_connections: Annotated[int, Field(ge=1, le=50_000)] = 2000  # of each listener
+    max_requests_in_flight: Annotated[int, Field(ge=1)] = 512  # of each listener
     max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+
+    webhook_requests_per_second: Annotated[float, Field(ge=0)] = 1000  # of each source; 0: no limit
+    api_requests_per_second: Annotated[float, Field(ge=0)] = 200  # of each caller; 0: no limit
 
     inline_children: Annotated[int, Field(ge=0)] = 2
     inline_child_memory_bytes: Annotated[int, Field(ge=32 * 1024 * 1024)] = 256 * 1024 * 1024

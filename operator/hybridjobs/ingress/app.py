@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,9 +28,10 @@ from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.api import Backend, BearerToken, api
+from hybridjobs.ingress.api import Access, Backend, api, callers_of
 from hybridjobs.ingress.asgi import Listener, by_path
 from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
@@ -40,7 +43,7 @@ from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
 from hybridjobs.payload_schemas import PayloadSchemas
-from hybridjobs.serving import GRACE_SECONDS, Server, server
+from hybridjobs.serving import GRACE_SECONDS, KEEP_ALIVE_SECONDS, Server, server
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
@@ -51,10 +54,13 @@ from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
     from hybridjobs.dispatch.dispatcher import Dispatcher
+    from hybridjobs.kube.reviews import Reviews
 
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
+_LISTENERS = 4
+_OTHER_FILES = 512  # the database, the cluster, children
 # Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
 GC_THRESHOLDS = (20_000, 20, 20)
 
@@ -73,23 +79,37 @@ async def serve(settings: IngressSettings) -> None:
     """Run until SIGTERM or SIGINT; SchemaError and DatabaseUnavailable at the start say why not."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    _allow_files(_LISTENERS * settings.max_connections + _OTHER_FILES)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        keys = None
+        keys = reviews = None
         if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
             port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
             keys = ClusterKeys.in_cluster(host, port)
             stack.push_async_callback(keys.close)
-        await Ingress(settings, keys=keys).run(stop)
+            if settings.api_cluster_tokens:
+                reviews = await _reviews(stack, settings)
+        await Ingress(settings, keys=keys, reviews=reviews).run(stop)
 
 
 class Ingress:
-    """One ingress. `keys` verify workers' tokens; None: the workers' listener is closed."""
+    """One ingress.
 
-    def __init__(self, settings: IngressSettings, *, keys: KeySource | None) -> None:
+    `keys` verify workers' tokens; None: the workers' listener is closed. `reviews` let callers of
+    the API in by the cluster's tokens; None: none of them.
+    """
+
+    def __init__(
+        self,
+        settings: IngressSettings,
+        *,
+        keys: KeySource | None,
+        reviews: "Reviews | None" = None,
+    ) -> None:
         self._settings = settings
         self._keys = keys
+        self._reviews = reviews
         self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -172,18 +192,18 @@ class Ingress:
                 max_payload_bytes=limit,
                 targets=targets,
             )
+            callers = callers_of(settings.api_token, database, self._reviews)
+            access = Access(api(backend), callers, RateLimit(settings.api_requests_per_second))
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
             health = _server(health_app(ready=ready.is_set), settings, settings.health_port)
+            listener = partial(Listener, max_in_flight=settings.max_requests_in_flight)
             servers = [
                 _server(app, settings, port)
                 for app, port in (
-                    (Listener("webhooks", webhooks), settings.webhook_port),
-                    (
-                        Listener("api", BearerToken(api(backend), settings.api_token)),
-                        settings.api_port,
-                    ),
-                    (Listener("workers", workers.routes()), settings.worker_port),
+                    (listener("webhooks", webhooks), settings.webhook_port),
+                    (listener("api", access), settings.api_port),
+                    (listener("workers", workers.routes()), settings.worker_port),
                 )
             ]
             # What follows ends in this order: new requests, those in flight, the jobs that they
@@ -229,6 +249,27 @@ def _deliverer(
     return Deliverer(database, sender, tried=metrics.observe_callback)
 
 
+def _allow_files(needed: int) -> None:
+    """Let this process open so many, if it may: a connection that finds none is not accepted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        log.warning("few open files are allowed: lower max_connections", allowed=allowed)
+
+
+async def _reviews(stack: AsyncExitStack, settings: IngressSettings) -> "Reviews":
+    from hybridjobs.kube.client import Kubernetes, load_configuration
+    from hybridjobs.kube.reviews import Reviews
+
+    kubernetes = await stack.enter_async_context(
+        Kubernetes(await load_configuration(), field_manager="hybridjobs-api")
+    )
+    audiences = [each.strip() for each in settings.api_audiences.split(",") if each.strip()]
+    return Reviews(kubernetes, audiences=audiences, namespace=settings.namespace)
+
+
 class _Parts:
     """The tasks that must run as long as the process does; cancelled when it ends."""
 
@@ -265,14 +306,34 @@ class _Parts:
                 raise RuntimeError(f"{task.get_name()} ended by itself") from error
 
 
-def webhook_server(app: ASGIApp, *, host: str, port: int, request_timeout_seconds: float) -> Server:
+def webhook_server(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    request_timeout_seconds: float,
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    max_connections: int = 2000,
+) -> Server:
     """A listener for strangers; see BoundedProtocol for what it bears."""
-    return server(app, host=host, port=port, protocol=bounded(request_timeout_seconds))
+    return server(
+        app,
+        host=host,
+        port=port,
+        protocol=bounded(request_timeout_seconds, max_connections=max_connections),
+        keep_alive_seconds=keep_alive_seconds,
+    )
 
 
 def _server(app: ASGIApp, settings: IngressSettings, port: int) -> Server:
-    timeout = settings.body_timeout_seconds
-    return webhook_server(app, host=settings.bind, port=port, request_timeout_seconds=timeout)
+    return webhook_server(
+        app,
+        host=settings.bind,
+        port=port,
+        request_timeout_seconds=settings.body_timeout_seconds,
+        keep_alive_seconds=settings.keep_alive_seconds,
+        max_connections=settings.max_connections,
+    )
 
 
 @contextlib.asynccontextmanager

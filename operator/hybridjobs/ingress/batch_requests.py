@@ -84,6 +84,7 @@ def rows_of_batch(
     schemas: PayloadSchemas,
     *,
     source: str,
+    submitted_by: str,
     traceparent: str | None,
 ) -> BatchRows:
     """The rows; InvalidInput (422) names every fault, up to a hundred, and every job of a cycle."""
@@ -99,7 +100,7 @@ def rows_of_batch(
                 payload=job.payload,
                 source=source,
                 key=job.key,
-                submitted_by=source,
+                submitted_by=submitted_by,
                 arrived=0.0,
                 budget_seconds=None,
                 traceparent=traceparent,

@@ -101,6 +101,11 @@ DELETE FROM hybridjobs.job_arrivals WHERE (minute, type) IN (
     SELECT minute, type FROM hybridjobs.job_arrivals
     WHERE minute < %(rollups_before)s ORDER BY minute LIMIT %(limit)s)
 """,
+    "api_tokens": """
+DELETE FROM hybridjobs.api_tokens WHERE id IN (
+    SELECT id FROM hybridjobs.api_tokens
+    WHERE least(revoked_at, expires_at) < %(tokens_before)s LIMIT %(limit)s)
+""",
 }
 
 
@@ -120,6 +125,7 @@ class Keep:
     rollups: timedelta = timedelta(days=400)
     run_times: timedelta = timedelta(days=35)
     deliveries: timedelta = timedelta(days=30)  # of callbacks, counted from their job's end
+    ended_tokens: timedelta = timedelta(days=90)  # revoked or expired
 
     @classmethod
     def of(cls, settings: IngressSettings) -> Self:
@@ -177,6 +183,7 @@ def _parameters(keep: Keep, now: datetime, batch_rows: int) -> dict[str, Any]:
         "deliveries_before_id": first_id_of(now - keep.deliveries),
         "rollups_before": now - keep.rollups,
         "run_times_before": now - keep.run_times,
+        "tokens_before": now - keep.ended_tokens,
         "limit": batch_rows,
     }
 

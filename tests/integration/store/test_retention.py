@@ -169,6 +169,7 @@ async def test_the_other_tables_have_their_times(
         "job_rollups": 26,
         "job_run_times": 26,
         "job_arrivals": 26,
+        "api_tokens": 0,
     }
 
 
@@ -226,3 +227,23 @@ def test_settings_say_how_long_but_never_under_a_week(monkeypatch: pytest.Monkey
     monkeypatch.setenv("HYBRIDJOBS_RETENTION_FAILED_DAYS", "6")
     with pytest.raises(ConfigurationError, match="HYBRIDJOBS_RETENTION_FAILED_DAYS"):
         IngressSettings.load()
+
+
+async def test_tokens_stay_for_a_while_after_their_end(
+    database: Database, connection: AsyncConnection[DictRow]
+) -> None:
+    for column in ("revoked_at", "expires_at"):
+        for days in (-1, 89, 91):
+            await connection.execute(
+                f"INSERT INTO hybridjobs.api_tokens (id, name, scope, digest, hint, created_by, "
+                f"{column}) VALUES (%s, 'ci', 'read', sha256(random()::text::bytea), 'hj_', 'ana', "
+                "now() - make_interval(days => %s))".encode(),
+                [new_id(), days],
+            )
+    await connection.execute(
+        "INSERT INTO hybridjobs.api_tokens (id, name, scope, digest, hint, created_by) "
+        "VALUES (%s, 'ci', 'read', sha256('x'), 'hj_', 'ana')",
+        [new_id()],
+    )
+    await _delete(database)
+    assert await _left(connection, "api_tokens") == 5

@@ -35,7 +35,9 @@ def _job(type_: str = "t", **members: Any) -> dict[str, Any]:
 def _rows(*jobs: dict[str, Any]) -> BatchRows:
     members = codec.members(json.dumps({"jobs": jobs}))
     asked = BatchRequest.parse(members, max_payload_bytes=100, targets=Targets())
-    return rows_of_batch(asked, TYPES, PayloadSchemas(), source="api", traceparent=None)
+    return rows_of_batch(
+        asked, TYPES, PayloadSchemas(), source="api", submitted_by="ana", traceparent=None
+    )
 
 
 def _faults(*jobs: dict[str, Any]) -> list[str]:

@@ -1,22 +1,22 @@
 """Deliveries of callbacks: read them, send one again."""
 
 from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import Send
 
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
+from hybridjobs.ingress.api.access import ApiRoute
 from hybridjobs.ingress.api.requests import (
     PAGE_CHECKS,
     Backend,
     Page,
     id_in_path,
     not_found,
-    route,
 )
 from hybridjobs.ingress.asgi import respond
 from hybridjobs.ingress.members import Check, read_query
 from hybridjobs.ingress.problems import Refused
+from hybridjobs.model import ApiScope
 from hybridjobs.store.callbacks import (
     Delivery,
     DeliveryFilter,
@@ -34,13 +34,13 @@ _LIST: dict[str, Check] = {
 }
 
 
-def routes(backend: Backend) -> list[Route]:
+def routes(backend: Backend) -> list[ApiRoute]:
     """The endpoints."""
     endpoints = _Callbacks(backend)
     return [
-        route("GET", "/api/callbacks", endpoints.list),
-        route("GET", "/api/callbacks/{id}", endpoints.get),
-        route("POST", "/api/callbacks/{id}/redeliver", endpoints.redeliver),
+        ApiRoute(ApiScope.READ, "GET", "/api/callbacks", endpoints.list),
+        ApiRoute(ApiScope.READ, "GET", "/api/callbacks/{id}", endpoints.get),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/callbacks/{id}/redeliver", endpoints.redeliver),
     ]
 
 

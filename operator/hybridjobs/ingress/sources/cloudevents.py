@@ -15,6 +15,7 @@ from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.asgi import Header, read_body, respond, traceparent
 from hybridjobs.ingress.intake import Answer, Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources import event_format
 from hybridjobs.ingress.sources.delivery import (
@@ -55,6 +56,7 @@ class CloudEvents:
         self._origins = frozenset(origin.strip() for origin in origins if origin.strip())
         self._foreign = RESERVED_SOURCES | settings.standard_webhook_secrets.keys()
         self._max_body_bytes = settings.max_body_bytes
+        self._limit = RateLimit(settings.webhook_requests_per_second)
         self._catalog = catalog
         self._intake = intake
         self._clock = asyncio.get_running_loop().time
@@ -85,6 +87,7 @@ class CloudEvents:
         self._require_configuration()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         authorize(headers, scope["query_string"], self._tokens)
+        self._limit.take(SOURCE)
         mode = event_format.mode_of(headers.get(b"content-type", b""))
         body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
         if len(body) < _LARGE_BODY_BYTES:

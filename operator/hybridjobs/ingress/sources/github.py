@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress.asgi import read_body, respond, traceparent
 from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources.delivery import (
     VISIBLE,
@@ -47,6 +48,7 @@ class GitHubWebhooks:
     def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
         self._secrets = split_secrets(settings.github_webhook_secret)
         self._max_body_bytes = settings.max_body_bytes
+        self._limit = RateLimit(settings.webhook_requests_per_second)
         self._catalog = catalog
         self._intake = intake
         self._clock = asyncio.get_running_loop().time
@@ -61,6 +63,8 @@ class GitHubWebhooks:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
         verify(body, headers.get(b"x-hub-signature-256", b""), self._secrets)
+        # Behind the signature, so that what strangers send is not counted against GitHub.
+        self._limit.take(SOURCE)
         event = header(headers, b"x-github-event", _EVENT)
         delivery = header(headers, b"x-github-delivery", VISIBLE)
         payload = _payload(body, headers.get(b"content-type", b""))

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from hybridjobs.errors import ConfigurationError, FieldError, InvalidInput
 from hybridjobs.ingress.asgi import read_body, traceparent
 from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources.delivery import (
     BUDGET_SECONDS,
@@ -57,6 +58,7 @@ class StandardWebhooks:
             for source, secret in settings.standard_webhook_secrets.items()
         }
         self._max_body_bytes = settings.max_body_bytes
+        self._limit = RateLimit(settings.webhook_requests_per_second)
         self._catalog = catalog
         self._intake = intake
         self._clock = asyncio.get_running_loop().time
@@ -81,8 +83,9 @@ class StandardWebhooks:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
         message_id = verified_id(headers, body, self._keys[source], now=time.time())
-        event = event_type(parsed(body))
         name = f"standard:{source}"
+        self._limit.take(name)
+        event = event_type(parsed(body))
         types = await self._catalog.for_event(f"{source}/{event}")
         if not types:
             return await answer_unmatched(send, name, event)
