@@ -86,6 +86,7 @@ class GitHubWebhooks:
             traceparent=traceparent(headers),
             arrived=arrived,
             budget_seconds=BUDGET_SECONDS,
+            retries_failed=True,
         )
         try:
             answer = await self._intake.accept(types, submission)
@@ -94,7 +95,7 @@ class GitHubWebhooks:
             raise
         replayed = answer.replayed
         await respond(send, 200 if answer.finished else 202, _body(answer, replayed=replayed))
-        return "replayed" if replayed else "accepted"
+        return "retried" if answer.retried else "replayed" if replayed else "accepted"
 
     def _verify(self, body: bytes, signature: bytes) -> None:
         valid = False
@@ -176,6 +177,8 @@ def _body(answer: Answer, *, replayed: bool) -> bytes:
     text = f'{{"jobs":[{",".join(job.json() for job in answer.jobs)}]'
     if replayed:
         text += ',"replayed":true'
+    if answer.retried:
+        text += ',"retried":true'
     if answer.refused:
         refused = [
             {

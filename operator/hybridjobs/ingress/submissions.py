@@ -70,6 +70,7 @@ class Submission:
     """What a caller asks for. `payload` is JSON text; `arrived` the loop's time of the request.
 
     `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
+    `retries_failed`: a job that an earlier one made, and that has failed, runs once more.
     """
 
     payload: str
@@ -81,6 +82,7 @@ class Submission:
     traceparent: str | None = None
     parent_id: UUID | None = None
     options: JobOptions = _NO_OPTIONS
+    retries_failed: bool = False
 
 
 def new_row(job_type: JobType, submission: Submission, budget_seconds: float | None) -> NewJob:
