@@ -49,7 +49,18 @@ class DatabaseSettings(_Settings):
     database_pool_size: Annotated[int, Field(ge=1)] = 4
 
 
-class IngressSettings(DatabaseSettings):
+class RedeliverySettings(DatabaseSettings):
+    """Which GitHub hooks' failed deliveries are asked for again; none by default."""
+
+    github_api_url: Annotated[str, Field(pattern="^https?://")] = "https://api.github.com"
+    github_app_id: str | None = None  # or its client id
+    github_app_private_key: SecretStr | None = None  # PEM
+    github_hooks: str = ""  # OWNER/REPOSITORY/ID or ORGANISATION/ID, comma-separated
+    github_hooks_token: SecretStr | None = None  # may read and redeliver those hooks' deliveries
+    github_redeliver_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+class IngressSettings(RedeliverySettings):
     """The ingress: its listeners, its inline pool and its dispatcher."""
 
     bind: str = "0.0.0.0"  # noqa: S104 - a container serves its pod's address

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hybridjobs import __version__
-from hybridjobs.cli import dead_letters, doctor, jobs, processes, queue, submit
+from hybridjobs.cli import dead_letters, doctor, github, jobs, processes, queue, submit
 from hybridjobs.cli.exits import Exit, exit_for
 from hybridjobs.errors import HybridJobsError
 
@@ -70,3 +70,4 @@ app.command(rich_help_panel="Server")(processes.migrate)
 app.command(rich_help_panel="Server")(processes.ingress)
 app.command(rich_help_panel="Server")(processes.operator)
 app.command(rich_help_panel="Server")(processes.postgres)
+app.command(rich_help_panel="Server")(github.github_redeliver)

@@ -29,6 +29,7 @@ from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.redelivery import Redelivery
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
@@ -94,6 +95,7 @@ class Ingress:
                 Database(url, size=settings.database_pool_size)
             )
             await database.check_schema()
+            redelivery = Redelivery.configured(settings, database)
             catalog = TypeCatalog(database)
             await catalog.refresh()
             enqueuer = Enqueuer(url, committed=metrics.observe_commit)
@@ -112,6 +114,8 @@ class Ingress:
             parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
             parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
+            if redelivery is not None:
+                parts.add("redelivery", redelivery.run)
             if pool.size:
                 parts.add("children", pool.run)
             if dispatcher is not None:
