@@ -13,11 +13,11 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import structlog
 from starlette.types import ASGIApp
 
+from hybridjobs.dispatch.loop import Dispatcher, Runtime
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
@@ -43,14 +43,14 @@ from hybridjobs.store.outcome import Outcomes
 from hybridjobs.store.retention import Keep
 from hybridjobs.store.types import TypeCatalog
 
-if TYPE_CHECKING:
-    from hybridjobs.dispatch.dispatcher import Dispatcher
-
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
 # Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
 GC_THRESHOLDS = (20_000, 20, 20)
+
+
+MakeRuntime = Callable[[AsyncExitStack, Database], Awaitable[Runtime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,22 @@ async def serve(settings: IngressSettings) -> None:
 
 
 class Ingress:
-    """One ingress. `keys` verify workers' tokens; None: the workers' listener is closed."""
+    """One ingress. `keys` verify workers' tokens; None: the workers' listener is closed.
 
-    def __init__(self, settings: IngressSettings, *, keys: KeySource | None) -> None:
+    `runtime` makes the place where jobs run: the cluster, unless another one is given.
+    """
+
+    def __init__(
+        self,
+        settings: IngressSettings,
+        *,
+        keys: KeySource | None,
+        runtime: MakeRuntime | None = None,
+    ) -> None:
         self._settings = settings
         self._keys = keys
+        self._make_runtime = runtime or self._cluster
+        self._pool: Pool | None = None
         self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -101,7 +112,7 @@ class Ingress:
             enqueuer = Enqueuer(url, committed=metrics.observe_commit)
             outcomes = Outcomes(url)
             heartbeats = Heartbeats(url)
-            pool = Pool(
+            self._pool = pool = Pool(
                 settings.inline_children,
                 environment=settings.child_environment,
                 handlers=lambda: _quick_handlers(catalog),
@@ -176,20 +187,26 @@ class Ingress:
                     await _drained(quick)
         log.info("ingress stopped")
 
-    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> "Dispatcher | None":
-        settings = self._settings
-        if not settings.dispatch:
+    def renew_children(self) -> None:
+        """Have the warm children replaced, as when their code has changed."""
+        if self._pool is not None:
+            self._pool.renew()
+
+    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> Dispatcher | None:
+        if not self._settings.dispatch:
             return None
+        runtime = await self._make_runtime(stack, database)
+        return Dispatcher(database, runtime, window=self._settings.window)
+
+    async def _cluster(self, stack: AsyncExitStack, database: Database) -> Runtime:
         # kubernetes.aio takes 2 s to import, which a process without a cluster need not wait.
-        from hybridjobs.dispatch.dispatcher import Dispatcher
+        from hybridjobs.dispatch.cluster import ClusterRuntime
         from hybridjobs.kube.client import Kubernetes, load_configuration
 
         kubernetes = await stack.enter_async_context(
             Kubernetes(await load_configuration(), field_manager="hybridjobs-dispatcher")
         )
-        return Dispatcher(
-            database, kubernetes, namespace=settings.namespace, window=settings.window
-        )
+        return ClusterRuntime(database, kubernetes, namespace=self._settings.namespace)
 
 
 class _Parts:
