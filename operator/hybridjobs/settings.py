@@ -21,10 +21,13 @@ class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     @classmethod
-    def load(cls) -> Self:
-        """From the environment; ConfigurationError says which variables are wrong and how."""
+    def load(cls, **values: object) -> Self:
+        """From the environment, where it is not given here.
+
+        ConfigurationError says which variables are wrong and how.
+        """
         try:
-            return cls()
+            return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
             faults = "; ".join(
                 f"{_PREFIX}{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"

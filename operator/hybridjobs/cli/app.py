@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hybridjobs import __version__
-from hybridjobs.cli import dead_letters, doctor, github, jobs, processes, queue, submit
+from hybridjobs.cli import dead_letters, dev, doctor, github, jobs, processes, queue, submit
 from hybridjobs.cli.exits import Exit, exit_for
 from hybridjobs.errors import HybridJobsError
 
@@ -64,6 +64,7 @@ app.command(rich_help_panel="Queue")(queue.resume)
 app.command(rich_help_panel="Queue")(queue.schedules)
 app.command(rich_help_panel="Queue")(queue.stats)
 app.command(rich_help_panel="Queue")(doctor.doctor)
+app.command(rich_help_panel="Handlers")(dev.dev)
 app.command(rich_help_panel="Handlers")(processes.run)
 app.command(rich_help_panel="Handlers")(processes.worker)
 app.command(rich_help_panel="Server")(processes.migrate)
