@@ -128,7 +128,8 @@ class _Dev:
             await serving
 
     async def _end_jobs(self, runtime: LocalRuntime) -> None:
-        _say("ending what runs; it goes on with the next start (again: at once)")
+        if runtime.is_running:
+            _say("ending what runs; it goes on with the next start (again: at once)")
         hurried = asyncio.create_task(self._hurried.wait())
         ending = asyncio.create_task(runtime.stop(_GRACE_SECONDS))
         waited: list[asyncio.Task[None] | asyncio.Task[bool]] = [ending, hurried]

@@ -96,6 +96,11 @@ class LocalRuntime:
             task.add_done_callback(lambda _: self._running.pop(key))
         return True
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there are attempts that have not ended."""
+        return bool(self._running)
+
     async def stop(self, grace_seconds: float) -> None:
         """Start nothing more, and end what runs: it goes on with the next start."""
         self._stopping = True
