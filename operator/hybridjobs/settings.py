@@ -52,10 +52,13 @@ class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     @classmethod
-    def load(cls) -> Self:
-        """From the environment; ConfigurationError says which variables are wrong and how."""
+    def load(cls, **values: object) -> Self:
+        """From the environment, where it is not given here.
+
+        ConfigurationError says which variables are wrong and how.
+        """
         try:
-            return cls()
+            return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
             faults = "; ".join(
                 f"{_PREFIX}{str(name).upper()}{pointer(*path)}: {fault['msg']}"
@@ -81,7 +84,18 @@ class DatabaseSettings(_Settings):
     database_pool_size: Annotated[int, Field(ge=1)] = 4
 
 
-class IngressSettings(DatabaseSettings):
+class RedeliverySettings(DatabaseSettings):
+    """Which GitHub hooks' failed deliveries are asked for again; none by default."""
+
+    github_api_url: Annotated[str, Field(pattern="^https?://")] = "https://api.github.com"
+    github_app_id: str | None = None  # or its client id
+    github_app_private_key: SecretStr | None = None  # PEM
+    github_hooks: str = ""  # OWNER/REPOSITORY/ID or ORGANISATION/ID, comma-separated
+    github_hooks_token: SecretStr | None = None  # may read and redeliver those hooks' deliveries
+    github_redeliver_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+class IngressSettings(RedeliverySettings):
     """The ingress: its listeners, its inline pool and its dispatcher."""
 
     bind: str = "0.0.0.0"  # noqa: S104 - a container serves its pod's address
@@ -115,7 +129,7 @@ class IngressSettings(DatabaseSettings):
     max_requests_in_flight: Annotated[int, Field(ge=1)] = 512  # of each listener
     max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
 
-    webhook_requests_per_second: Annotated[float, Field(ge=0)] = 1000  # of each source; 0: no limit
+    webhook_requests_per_second: Annotated[float, Field(ge=0)] = 0  # of each source; 0: no limit
     api_requests_per_second: Annotated[float, Field(ge=0)] = 200  # of each caller; 0: no limit
 
     inline_children: Annotated[int, Field(ge=0)] = 2

@@ -232,6 +232,11 @@ readOnly: true
 {{- if and .Values.webhooks.ingress.enabled (not .Values.webhooks.ingress.host) }}
 {{- fail "webhooks.ingress.host is needed with webhooks.ingress.enabled" }}
 {{- end }}
+{{- with .Values.github.redelivery }}
+{{- if and (or .appId .hooks) (not .existingSecret) }}
+{{- fail "github.redelivery.existingSecret is needed: a Secret with the App's privateKey, and the token for the hooks" }}
+{{- end }}
+{{- end }}
 {{- if and .Values.webhooks.httpRoute.enabled (not .Values.webhooks.httpRoute.parentRefs) }}
 {{- fail "webhooks.httpRoute.parentRefs is needed with webhooks.httpRoute.enabled: the Gateway whose HTTPS listener serves it" }}
 {{- end }}

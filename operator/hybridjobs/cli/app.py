@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from hybridjobs import __version__
-from hybridjobs.cli import callbacks, dead_letters, doctor, jobs, processes, queue, submit, tokens
+from hybridjobs.cli import (
+    callbacks,
+    dead_letters,
+    dev,
+    doctor,
+    github,
+    jobs,
+    processes,
+    queue,
+    submit,
+    tokens,
+)
 from hybridjobs.cli.exits import Exit, exit_for
 from hybridjobs.errors import HybridJobsError
 
@@ -66,9 +77,11 @@ app.command(rich_help_panel="Queue")(queue.schedules)
 app.command(rich_help_panel="Queue")(queue.stats)
 app.command(rich_help_panel="Queue")(doctor.doctor)
 app.add_typer(tokens.app, name="token", rich_help_panel="Server")
+app.command(rich_help_panel="Handlers")(dev.dev)
 app.command(rich_help_panel="Handlers")(processes.run)
 app.command(rich_help_panel="Handlers")(processes.worker)
 app.command(rich_help_panel="Server")(processes.migrate)
 app.command(rich_help_panel="Server")(processes.ingress)
 app.command(rich_help_panel="Server")(processes.operator)
 app.command(rich_help_panel="Server")(processes.postgres)
+app.command(rich_help_panel="Server")(github.github_redeliver)

@@ -25,6 +25,7 @@ from hybridjobs.callbacks.network import Resolver
 from hybridjobs.callbacks.secrets import Secrets
 from hybridjobs.callbacks.sender import Sender
 from hybridjobs.callbacks.targets import Targets
+from hybridjobs.dispatch.loop import Dispatcher, Runtime
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
@@ -36,6 +37,7 @@ from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.redelivery import Redelivery
 from hybridjobs.ingress.sources.cloudevents import CloudEvents
 from hybridjobs.ingress.sources.github import GitHubWebhooks
 from hybridjobs.ingress.sources.standard import StandardWebhooks
@@ -53,7 +55,6 @@ from hybridjobs.store.retention import Keep
 from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
-    from hybridjobs.dispatch.dispatcher import Dispatcher
     from hybridjobs.kube.reviews import Reviews
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,9 @@ _LISTENERS = 4
 _OTHER_FILES = 512  # the database, the cluster, children
 # Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
 GC_THRESHOLDS = (20_000, 20, 20)
+
+
+MakeRuntime = Callable[[AsyncExitStack, Database], Awaitable[Runtime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Ingress:
 
     `keys` verify workers' tokens; None: the workers' listener is closed. `reviews` let callers of
     the API in by the cluster's tokens; None: none of them.
+    `runtime` makes the place where jobs run: the cluster, unless another one is given.
     """
 
     def __init__(
@@ -106,10 +111,13 @@ class Ingress:
         *,
         keys: KeySource | None,
         reviews: "Reviews | None" = None,
+        runtime: MakeRuntime | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
         self._reviews = reviews
+        self._make_runtime = runtime or self._cluster
+        self._pool: Pool | None = None
         self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -124,12 +132,13 @@ class Ingress:
                 Database(url, size=settings.database_pool_size)
             )
             await database.check_schema()
+            redelivery = Redelivery.configured(settings, database)
             catalog = TypeCatalog(database)
             await catalog.refresh()
             enqueuer = Enqueuer(url, committed=metrics.observe_commit)
             outcomes = Outcomes(url)
             heartbeats = Heartbeats(url)
-            pool = Pool(
+            self._pool = pool = Pool(
                 settings.inline_children,
                 memory_bytes=settings.inline_child_memory_bytes,
                 environment=settings.child_environment,
@@ -145,6 +154,8 @@ class Ingress:
             parts.add("types", catalog.run)
             parts.add("callbacks", deliverer.run)
             parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
+            if redelivery is not None:
+                parts.add("redelivery", redelivery.run)
             if pool.size:
                 parts.add("children", pool.run)
             if dispatcher is not None:
@@ -222,20 +233,26 @@ class Ingress:
                     await _drained(quick)
         log.info("ingress stopped")
 
-    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> "Dispatcher | None":
-        settings = self._settings
-        if not settings.dispatch:
+    def renew_children(self) -> None:
+        """Have the warm children replaced, as when their code has changed."""
+        if self._pool is not None:
+            self._pool.renew()
+
+    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> Dispatcher | None:
+        if not self._settings.dispatch:
             return None
+        runtime = await self._make_runtime(stack, database)
+        return Dispatcher(database, runtime, window=self._settings.window)
+
+    async def _cluster(self, stack: AsyncExitStack, database: Database) -> Runtime:
         # kubernetes.aio takes 2 s to import, which a process without a cluster need not wait.
-        from hybridjobs.dispatch.dispatcher import Dispatcher
+        from hybridjobs.dispatch.cluster import ClusterRuntime
         from hybridjobs.kube.client import Kubernetes, load_configuration
 
         kubernetes = await stack.enter_async_context(
             Kubernetes(await load_configuration(), field_manager="hybridjobs-dispatcher")
         )
-        return Dispatcher(
-            database, kubernetes, namespace=settings.namespace, window=settings.window
-        )
+        return ClusterRuntime(database, kubernetes, namespace=self._settings.namespace)
 
 
 def _deliverer(

@@ -37,6 +37,7 @@ class Child:
         self._process = process
         self.handlers = handlers
         self.busy = False
+        self.epoch = 0  # of the pool that it was started for
         self._killed = False
         self.exited = asyncio.create_task(process.wait())
 

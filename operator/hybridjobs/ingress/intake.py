@@ -5,7 +5,7 @@ Rows of quick types carry a lease and run here at once; all others wait for the 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from uuid import UUID
 
@@ -24,9 +24,10 @@ from hybridjobs.ingress.submissions import (
 from hybridjobs.model import Enqueued, JobType, NewJob, Status
 from hybridjobs.payload import check_payload
 from hybridjobs.payload_schemas import PayloadSchemas
+from hybridjobs.store.attempts import statuses
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
-from hybridjobs.store.jobs import get_job
+from hybridjobs.store.jobs import get_job, retry_failed_jobs
 
 log = structlog.get_logger(__name__)
 
@@ -65,16 +66,20 @@ class Accepted:
 class Answer:
     """The jobs of one submission; `finished`: none of them has anything left to do.
 
-    `refused` are the types whose schema the payload does not fit, while others took it.
+    `refused` are the types whose schema the payload does not fit, while others took it; `retried`:
+    a job that had failed runs once more.
     """
 
     jobs: Sequence[Accepted]
     finished: bool = False
     refused: Refusals = ()
+    retried: bool = False
 
     @property
     def replayed(self) -> bool:
-        """Whether an earlier delivery had made every row."""
+        """Whether an earlier delivery had made every row, and nothing came of this one."""
+        if self.retried:
+            return False
         for job in self.jobs:  # noqa: SIM110 - asked of every webhook; a generator costs more
             if job.created:
                 return False
@@ -112,9 +117,12 @@ class Intake:
         jobs = list(map(new_row, types, submissions, budgets))
         rows = await self._enqueuer.enqueue(jobs)
         metrics.count_enqueued(rows, submission.source)
+        retried = False
+        if submission.retries_failed and any(row.status is Status.FAILED for row in rows):
+            rows, retried = await self._retried(rows)
         if budgets.count(None) == len(budgets):
             self._wake()
-            return Answer([_accepted(row) for row in rows], refused=refused)
+            return Answer([_accepted(row) for row in rows], refused=refused, retried=retried)
         for place, budget in enumerate(budgets):
             if budget is not None and rows[place].created:
                 job, job_type = jobs[place], types[place]
@@ -123,10 +131,21 @@ class Intake:
         if None in budgets:
             # What is quick runs on behind the answer that the long ones give now.
             self._wake()
-            return Answer([_accepted(row) for row in rows], refused=refused)
+            return Answer([_accepted(row) for row in rows], refused=refused, retried=retried)
         latest = submission.arrived + max(budget for budget in budgets if budget is not None)
         ended = await self._wait(rows, latest)
-        return Answer(ended, finished=all(job.status.is_terminal for job in ended), refused=refused)
+        finished = all(job.status.is_terminal for job in ended)
+        return Answer(ended, finished=finished, refused=refused, retried=retried)
+
+    async def _retried(self, rows: Sequence[Enqueued]) -> tuple[list[Enqueued], bool]:
+        """The rows, those that had failed queued anew; whether that was this call's doing."""
+        failed = [row.id for row in rows if row.status is Status.FAILED]
+        async with self._database.transaction() as connection:
+            retried = await retry_failed_jobs(connection, failed)
+            now = await statuses(connection, failed)
+        log.info("failed jobs retried", job_ids=[str(each) for each in retried])
+        self._wake()
+        return [replace(row, status=now.get(row.id, row.status)) for row in rows], bool(retried)
 
     async def accept_all(
         self, events: Sequence[tuple[Sequence[JobType], Submission]]

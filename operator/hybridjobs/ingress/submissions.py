@@ -75,6 +75,7 @@ class Submission:
 
     `budget_seconds` bounds what quick types may take of it; None: they do not run inline. An event
     goes through the mapping of each type that wants it.
+    `retries_failed`: a job that an earlier one made, and that has failed, runs once more.
     """
 
     payload: str
@@ -87,6 +88,7 @@ class Submission:
     parent_id: UUID | None = None
     options: JobOptions = _NO_OPTIONS
     is_event: bool = False
+    retries_failed: bool = False
 
     def for_type(self, job_type: JobType) -> Self:
         """As a job of the type gets it; InvalidInput (400) for an event that is not JSON."""

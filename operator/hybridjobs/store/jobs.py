@@ -1,5 +1,6 @@
 """Jobs as their readers see them, and rows for HybridJobs that people made by hand."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -52,6 +53,14 @@ _CONDITIONS = {
     "before": "id < %(before)s",
 }
 _RETRY = "SELECT hybridjobs.retry_failed_job(%s) AS retried"
+# Locked first: what another call has retried meanwhile, or cancelled since, is no longer failed.
+_RETRY_FAILED = """
+WITH failed AS MATERIALIZED (
+    SELECT id FROM hybridjobs.background_jobs
+    WHERE id = ANY(%s) AND status = 'failed' ORDER BY id FOR UPDATE
+)
+SELECT id FROM failed WHERE hybridjobs.retry_failed_job(id)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +203,11 @@ async def retry_job(connection: AsyncConnection[DictRow], job_id: UUID) -> bool:
     """
     row = await (await connection.execute(_RETRY, [job_id])).fetchone()
     return row is not None and bool(row["retried"])
+
+
+async def retry_failed_jobs(
+    connection: AsyncConnection[DictRow], job_ids: Sequence[UUID]
+) -> list[UUID]:
+    """As `retry_job`, of those that are failed, and not cancelled; returns which it was."""
+    cursor = await connection.execute(_RETRY_FAILED, [list(job_ids)])
+    return [row["id"] for row in await cursor.fetchall()]

@@ -96,6 +96,11 @@ DELETE FROM hybridjobs.job_run_times WHERE (minute, type, runner, bucket) IN (
     SELECT minute, type, runner, bucket FROM hybridjobs.job_run_times
     WHERE minute < %(run_times_before)s ORDER BY minute LIMIT %(limit)s)
 """,
+    "github_redeliveries": """
+DELETE FROM hybridjobs.github_redeliveries WHERE (hook, guid) IN (
+    SELECT hook, guid FROM hybridjobs.github_redeliveries
+    WHERE asked_at < %(redeliveries_before)s LIMIT %(limit)s)
+""",
     "job_arrivals": """
 DELETE FROM hybridjobs.job_arrivals WHERE (minute, type) IN (
     SELECT minute, type FROM hybridjobs.job_arrivals
@@ -126,6 +131,7 @@ class Keep:
     run_times: timedelta = timedelta(days=35)
     deliveries: timedelta = timedelta(days=30)  # of callbacks, counted from their job's end
     ended_tokens: timedelta = timedelta(days=90)  # revoked or expired
+    redeliveries: timedelta = timedelta(days=7)  # GitHub knows its deliveries for 3
 
     @classmethod
     def of(cls, settings: IngressSettings) -> Self:
@@ -184,6 +190,7 @@ def _parameters(keep: Keep, now: datetime, batch_rows: int) -> dict[str, Any]:
         "rollups_before": now - keep.rollups,
         "run_times_before": now - keep.run_times,
         "tokens_before": now - keep.ended_tokens,
+        "redeliveries_before": now - keep.redeliveries,
         "limit": batch_rows,
     }
 

@@ -159,10 +159,16 @@ async def test_the_other_tables_have_their_times(
         )
     for days, status in ((29, "failed"), (31, "failed"), (31, "delivered"), (31, "pending")):
         await _delivery(connection, status, age=days * _DAY)
+    await connection.execute(
+        "INSERT INTO hybridjobs.github_redeliveries (hook, guid, asked_at) "
+        "SELECT '/app/hook', ago::text, now() - ago FROM unnest(%s::interval[]) AS ago",
+        [[6 * _DAY, 8 * _DAY, 9 * _DAY]],
+    )
     deleted = await delete_old_rows(database, Keep(), batch_rows=10, pause_seconds=0)
     assert deleted == {
         "callback_deliveries": 2,
         "background_jobs": 0,
+        "github_redeliveries": 2,
         "dead_letter_queue": 1,
         "job_batches": 1,
         "throttle_starts": 2,

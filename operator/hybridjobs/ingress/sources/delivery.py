@@ -104,7 +104,7 @@ async def answer_accepted(send: Send, answer: Answer) -> str:
     replayed = answer.replayed
     body = f"{{{jobs_of(answer, replayed=replayed)}}}"
     await respond(send, 200 if answer.finished else 202, body.encode())
-    return "replayed" if replayed else "accepted"
+    return "retried" if answer.retried else "replayed" if replayed else "accepted"
 
 
 def jobs_of(answer: Answer, *, replayed: bool) -> str:
@@ -112,6 +112,8 @@ def jobs_of(answer: Answer, *, replayed: bool) -> str:
     text = f'"jobs":[{",".join(job.json() for job in answer.jobs)}]'
     if replayed:
         text += ',"replayed":true'
+    if answer.retried:
+        text += ',"retried":true'
     if answer.refused:
         refused = [
             {"type": name, "errors": errors_of(error.errors)} for name, error in answer.refused

@@ -85,6 +85,7 @@ class GitHubWebhooks:
             arrived=arrived,
             budget_seconds=BUDGET_SECONDS,
             is_event=True,
+            retries_failed=True,
         )
         try:
             answer = await self._intake.accept(types, submission)
