@@ -1,6 +1,7 @@
 """The loop that claims queued jobs and has each claim run somewhere."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -56,10 +57,10 @@ class Dispatcher:
                 log.warning("dispatch waits", error=error.detail, seconds=wait)
                 await asyncio.sleep(wait)
                 continue
-            try:
-                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: on Python 3.11 it can swallow a cancel that comes with the event.
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._wake.wait()
 
     async def dispatch_once(self) -> int:
         """Claim what fits into the window and dispatch it; returns how many were dispatched."""
