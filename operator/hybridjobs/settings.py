@@ -72,6 +72,8 @@ class IngressSettings(DatabaseSettings):
     body_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
 
+    max_wait_seconds: Annotated[float, Field(gt=0, le=300)] = 60  # of a request for an outcome
+
     inline_children: Annotated[int, Field(ge=0)] = 2
 
     # Not under a week, within which a replayed webhook must find its job.

@@ -21,10 +21,11 @@ from starlette.types import ASGIApp
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.api import Backend, BearerToken, api
+from hybridjobs.ingress.api import Backend, BearerToken, PodLog, api
 from hybridjobs.ingress.asgi import Listener, by_path
 from hybridjobs.ingress.github import GitHubWebhooks
 from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.live import Live
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
@@ -32,6 +33,7 @@ from hybridjobs.ingress.quick import QuickJobs, handler_of
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
+from hybridjobs.model import MAX_LOG_TAIL_BYTES
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.serving import GRACE_SECONDS, Server, server
 from hybridjobs.settings import IngressSettings
@@ -44,6 +46,7 @@ from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
     from hybridjobs.dispatch.dispatcher import Dispatcher
+    from hybridjobs.kube.client import Kubernetes
 
 log = structlog.get_logger(__name__)
 
@@ -104,13 +107,16 @@ class Ingress:
                 environment=settings.child_environment,
                 handlers=lambda: _quick_handlers(catalog),
             )
-            dispatcher = await self._dispatcher(stack, database)
+            kubernetes = await self._kubernetes(stack)
+            dispatcher = self._dispatcher(database, kubernetes)
             wake = dispatcher.wake if dispatcher else _nobody_to_wake
             parts = await stack.enter_async_context(_Parts())
             parts.add("enqueuer", enqueuer.run)
             parts.add("outcomes", outcomes.run)
             parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
+            live = Live(database)
+            parts.add("followers", live.run)
             parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
             if pool.size:
                 parts.add("children", pool.run)
@@ -141,6 +147,9 @@ class Ingress:
                 wake=wake,
                 stopping=stop,
                 max_payload_bytes=limit,
+                max_wait_seconds=settings.max_wait_seconds,
+                live=live,
+                pod_log=_pod_log(kubernetes, settings.namespace) if kubernetes else None,
             )
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
@@ -172,20 +181,47 @@ class Ingress:
                     await _drained(quick)
         log.info("ingress stopped")
 
-    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> "Dispatcher | None":
-        settings = self._settings
-        if not settings.dispatch:
+    async def _kubernetes(self, stack: AsyncExitStack) -> "Kubernetes | None":
+        if not self._settings.dispatch:
             return None
         # kubernetes.aio takes 2 s to import, which a process without a cluster need not wait.
-        from hybridjobs.dispatch.dispatcher import Dispatcher
         from hybridjobs.kube.client import Kubernetes, load_configuration
 
-        kubernetes = await stack.enter_async_context(
+        return await stack.enter_async_context(
             Kubernetes(await load_configuration(), field_manager="hybridjobs-dispatcher")
         )
+
+    def _dispatcher(
+        self, database: Database, kubernetes: "Kubernetes | None"
+    ) -> "Dispatcher | None":
+        if kubernetes is None:
+            return None
+        from hybridjobs.dispatch.dispatcher import Dispatcher
+
+        settings = self._settings
         return Dispatcher(
             database, kubernetes, namespace=settings.namespace, window=settings.window
         )
+
+
+def _pod_log(kubernetes: "Kubernetes", namespace: str) -> PodLog:
+    """Reads the tail of a job's pod; None where there is no such log."""
+    from hybridjobs.kube import names
+    from hybridjobs.kube.client import ApiError
+
+    async def read(pod: str, in_namespace: str | None) -> str | None:
+        try:
+            return await kubernetes.pod_log(
+                in_namespace or namespace,
+                pod,
+                container=names.CONTAINER,
+                max_bytes=MAX_LOG_TAIL_BYTES,
+            )
+        except ApiError as error:
+            log.info("log not read", pod=pod, error=str(error))
+            return None
+
+    return read
 
 
 class _Parts:

@@ -1,10 +1,12 @@
 """What the members of a JSON object, and the parameters of a query, may be.
 
-A check takes what was sent and returns the value that it stands for, or raises Fault.
+A check takes what was sent and returns the value that it stands for, or raises Fault. Its schema
+says the same as JSON Schema does, for the API's OpenAPI document.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -36,7 +38,48 @@ class Fault(Exception):  # noqa: N818 - the input's, and always caught here
         self.path = path
 
 
-Check = Callable[[Any], Any]
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How a value is read, and what it may be."""
+
+    read: Callable[[Any], Any]
+    schema: Schema
+
+    def __call__(self, value: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        """The value that it stands for, or Fault."""
+        return self.read(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a JSON object may be; `what` says it in words, `raw` are members of any JSON."""
+
+    what: str
+    checks: Mapping[str, Check]
+    required: tuple[str, ...] = ()
+    raw: Mapping[str, Schema] = field(default_factory=dict)
+
+    def read(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """The checked values of the members; InvalidInput (422) names every fault."""
+        return read_members(
+            texts, self.checks, required=self.required, raw=self.raw, shape=self.what
+        )
+
+    def schema(self) -> Schema:
+        """The same as JSON Schema."""
+        members = {
+            name: check.schema if name in self.required else nullable(check.schema)
+            for name, check in self.checks.items()
+        }
+        return {
+            "type": "object",
+            "properties": {**members, **self.raw},
+            "required": list(self.required),
+            "additionalProperties": False,
+        }
 
 
 def read_members(
@@ -87,18 +130,35 @@ def read_query(query: QueryParams, checks: Mapping[str, Check]) -> dict[str, Any
     return values
 
 
-def text(value: object) -> str:
-    """A short text that can be shown."""
+def nullable(schema: Schema) -> Schema:
+    """The schema, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _text(value: object) -> str:
     if isinstance(value, str) and 0 < len(value) <= MAX_TEXT_LENGTH and value.isprintable():
         return value
     raise Fault(f"must be a string of 1 to {MAX_TEXT_LENGTH} printable characters")
 
 
-def note(value: object) -> str:
-    """A remark of some lines."""
+text = Check(_text, {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_LENGTH})
+"""A short text that can be shown."""
+
+
+def _note(value: object) -> str:
     if isinstance(value, str) and len(value) <= MAX_NOTE_LENGTH and _is_storable(value):
         return value
     raise Fault(f"must be a string of at most {MAX_NOTE_LENGTH} characters without NUL")
+
+
+note = Check(_note, {"type": "string", "maxLength": MAX_NOTE_LENGTH})
+"""A remark of some lines."""
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise Fault("must be true or false")
 
 
 def integer(least: int, most: int) -> Check:
@@ -109,7 +169,7 @@ def integer(least: int, most: int) -> Check:
             return value
         raise Fault(f"must be an integer from {least} to {most}")
 
-    return check
+    return Check(check, {"type": "integer", "minimum": least, "maximum": most})
 
 
 def number(over: float, most: float) -> Check:
@@ -120,7 +180,7 @@ def number(over: float, most: float) -> Check:
             return float(value)
         raise Fault(f"must be a number above {over:g}, at most {most:g}")
 
-    return check
+    return Check(check, {"type": "number", "exclusiveMinimum": over, "maximum": most})
 
 
 def digits(least: int, most: int) -> Check:
@@ -131,7 +191,7 @@ def digits(least: int, most: int) -> Check:
             return int(value)
         raise Fault(f"must be an integer from {least} to {most}")
 
-    return check
+    return Check(check, {"type": "integer", "minimum": least, "maximum": most})
 
 
 def one_of(names: Sequence[str]) -> Check:
@@ -142,7 +202,7 @@ def one_of(names: Sequence[str]) -> Check:
             return str(value)
         raise Fault(f"must be one of {', '.join(names)}")
 
-    return check
+    return Check(check, {"type": "string", "enum": [str(name) for name in names]})
 
 
 def some_of(names: Sequence[str]) -> Check:
@@ -152,7 +212,8 @@ def some_of(names: Sequence[str]) -> Check:
     def check(value: str) -> tuple[str, ...]:
         return tuple(check_name(name) for name in value.split(","))
 
-    return check
+    any_of = "|".join(map(re.escape, names))
+    return Check(check, {"type": "string", "pattern": f"^({any_of})(,({any_of}))*$"})
 
 
 def texts(most: int) -> Check:
@@ -168,11 +229,10 @@ def texts(most: int) -> Check:
                 raise Fault(str(fault), place) from None
         return tuple(value)
 
-    return check
+    return Check(check, {"type": "array", "maxItems": most, "items": text.schema})
 
 
-def moment(value: object) -> datetime:
-    """A time of RFC 3339, from the year 2000 until ten years ahead."""
+def _moment(value: object) -> datetime:
     if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         raise Fault("must be a time of RFC 3339, such as 2026-11-24T09:30:00Z")
     try:
@@ -184,11 +244,21 @@ def moment(value: object) -> datetime:
     return found.astimezone(UTC)
 
 
-def identifier(value: object) -> UUID:
-    """A UUID."""
+moment = Check(_moment, {"type": "string", "format": "date-time"})
+"""A time of RFC 3339, from the year 2000 until ten years ahead."""
+
+
+def _identifier(value: object) -> UUID:
     if isinstance(value, str) and _UUID.fullmatch(value):
         return UUID(value)
     raise Fault("must be a UUID")
+
+
+identifier = Check(_identifier, {"type": "string", "format": "uuid"})
+"""A UUID."""
+
+truth = Check(_boolean, {"type": "boolean"})
+"""A JSON boolean."""
 
 
 def _is_storable(value: str) -> bool:

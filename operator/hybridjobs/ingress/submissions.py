@@ -10,7 +10,7 @@ from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge, Unknown
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.members import Fault, identifier, read_members
+from hybridjobs.ingress.members import Fault, Shape, identifier
 from hybridjobs.model import (
     MAX_DEADLINE_SECONDS,
     MAX_RETRIES,
@@ -40,7 +40,9 @@ _CHECKS: dict[str, checks.Check] = {
     "dependsOn": checks.texts(MAX_DEPENDENCIES),
     "onDependencyFailure": checks.one_of(("cancel", "run")),
 }
-_MEMBER_CHECKS = {**_CHECKS, "ref": checks.text}
+_PAYLOAD: dict[str, checks.Schema] = {"payload": {"description": "Any JSON that the type takes."}}
+JOB = Shape("a job", _CHECKS, required=("type", "payload"), raw=_PAYLOAD)
+MEMBER = Shape("a job", {**_CHECKS, "ref": checks.text}, required=("type", "payload"), raw=_PAYLOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Submission:
     """What a caller asks for. `payload` is JSON text; `arrived` the loop's time of the request.
 
     `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
+    `wait_seconds` is how long the caller waits for them, from the arrival; None: their budget.
+    `request_digest` is kept with the row, for later requests with the same key.
     """
 
     payload: str
@@ -81,6 +85,8 @@ class Submission:
     traceparent: str | None = None
     parent_id: UUID | None = None
     options: JobOptions = _NO_OPTIONS
+    wait_seconds: float | None = None
+    request_digest: bytes | None = None
 
 
 def new_row(job_type: JobType, submission: Submission, budget_seconds: float | None) -> NewJob:
@@ -113,6 +119,7 @@ def new_row(job_type: JobType, submission: Submission, budget_seconds: float | N
         unique_while=options.unique_while,
         depends_on=options.depends_on,
         on_dependency_failure=options.on_dependency_failure,
+        request_digest=submission.request_digest,
     )
 
 
@@ -136,13 +143,7 @@ class JobRequest:
         cls, members: Mapping[str, str], *, max_payload_bytes: int, in_batch: bool = False
     ) -> Self:
         """From the members' JSON texts; InvalidInput (422, 413) names every fault by its path."""
-        values = read_members(
-            members,
-            _MEMBER_CHECKS if in_batch else _CHECKS,
-            required=("type", "payload"),
-            raw=("payload",),
-            shape="a job",
-        )
+        values = (MEMBER if in_batch else JOB).read(members)
         payload: str = values["payload"]
         if len(payload.encode("utf-8", "replace")) > max_payload_bytes:
             message = f"is over the limit of {max_payload_bytes} bytes"

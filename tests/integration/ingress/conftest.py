@@ -20,6 +20,7 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import Job, get_job
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
+from tests.integration.ingress.conformance import conforms
 
 SECRET = "old-webhook-secret"
 ROTATED = "new-webhook-secret"
@@ -108,6 +109,7 @@ async def running(
                     base_url=f"http://127.0.0.1:{port}",
                     timeout=30,
                     headers={"Authorization": f"Bearer {TOKEN}"} if port == ports.api else {},
+                    event_hooks={"response": [conforms] if port == ports.api else []},
                 )
             )
             for port in (ports.webhooks, ports.api, ports.workers, ports.health)

@@ -7,15 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from hybridjobs import codec
-from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress import members as checks
-from hybridjobs.ingress.asgi import Application, read_body
 from hybridjobs.ingress.intake import Intake
-from hybridjobs.ingress.members import Check, Fault, identifier, read_members
+from hybridjobs.ingress.live import Live
+from hybridjobs.ingress.members import Check, Fault, identifier
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
@@ -25,19 +21,22 @@ SOURCE = "api"
 MAX_PAGE = 1000
 
 _DEFAULT_PAGE = 50
-_SMALL_BODY_BYTES = 64 * 1024
 
 PAGE_CHECKS: dict[str, Check] = {
     "before": identifier,
     "limit": checks.digits(1, MAX_PAGE),
 }
 
+# (pod, its namespace or None for that of the jobs) → the log's tail, None where there is none.
+PodLog = Callable[[str, str | None], Awaitable[str | None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """What the endpoints work with.
 
-    `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends.
+    `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends;
+    `pod_log` is None where there is no cluster.
     """
 
     database: Database
@@ -47,6 +46,9 @@ class Backend:
     wake: Callable[[], None]
     stopping: asyncio.Event
     max_payload_bytes: int
+    max_wait_seconds: float
+    live: Live
+    pod_log: PodLog | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +64,13 @@ class Page:
         return cls(query.pop("limit", _DEFAULT_PAGE), query.pop("before", None))
 
 
-def route(method: str, path: str, endpoint: Callable[[Request, Send], Awaitable[None]]) -> Route:
-    """A route to a coroutine function that answers for itself."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await endpoint(Request(scope, receive), send)
-
-    return Route(path, Application(serve), methods=[method])
-
-
-async def read_object(request: Request, checks: dict[str, Check], *, shape: str) -> dict[str, Any]:
-    """The checked members of a small body; no body is an empty object."""
-    body = await read_body(request.scope, request.receive, limit_bytes=_SMALL_BODY_BYTES)
-    return read_members(members_of(body or b"{}"), checks, shape=shape)
-
-
-def members_of(body: bytes) -> dict[str, str]:
-    """The members of the JSON object that a body is, each as it was written; InvalidInput (400)."""
-    try:
-        return codec.members(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the body is not a JSON object: {error}", status=400) from None
-
-
 def id_in_path(request: Request, what: str) -> UUID:
     """The id in the request's path; what is no UUID names nothing."""
     try:
-        return identifier(request.path_params["id"])
+        found: UUID = identifier(request.path_params["id"])
     except Fault:
         raise not_found(what, request) from None
+    return found
 
 
 def not_found(what: str, request: Request) -> Refused:

@@ -1,20 +1,36 @@
 """What the queue has done, and how well it is."""
 
-from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import Send
 
 from hybridjobs.ingress import views
-from hybridjobs.ingress.api.requests import Backend, route
+from hybridjobs.ingress.api.operations import Answer, Asked, operation
+from hybridjobs.ingress.api.requests import Backend
+from hybridjobs.ingress.api.schemas import exactly
 from hybridjobs.ingress.asgi import respond
 from hybridjobs.store import statistics
 
+_STATISTICS = exactly(
+    {
+        "summary": list[statistics.Metric],
+        "types": list[statistics.TypeStatistics],
+        "misplaced": list[statistics.MisplacedType],
+        "queue": list[statistics.QueueLine],
+        "health": statistics.QueueHealth,
+        "stuck": list[statistics.StuckJob],
+    }
+)
 
-def routes(backend: Backend) -> list[Route]:
-    """The endpoints."""
 
-    async def read(_: Request, send: Send) -> None:
-        async with backend.database.connection() as connection:
+class Statistics:
+    """The operation."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @operation("GET", "/api/statistics", answers={200: Answer("The figures of now.", _STATISTICS)})
+    async def read(self, _: Asked, send: Send) -> None:
+        """What the queue has done, and how well it is."""
+        async with self._backend.database.connection() as connection:
             answer = views.statistics(
                 summary=await statistics.summary(connection),
                 types=await statistics.type_statistics(connection),
@@ -24,5 +40,3 @@ def routes(backend: Backend) -> list[Route]:
                 stuck=await statistics.stuck_jobs(connection),
             )
         await respond(send, 200, answer)
-
-    return [route("GET", "/api/statistics", read)]
