@@ -48,7 +48,7 @@ def api(backend: Backend) -> ASGIApp:
 
     return Router(
         [
-            *(route for each in _ENDPOINTS for route in routes_of(each(backend))),
+            *routes_of(each(backend) for each in _ENDPOINTS),
             Route("/openapi.json", Application(serve), methods=["GET"]),
         ],
         redirect_slashes=False,

@@ -5,13 +5,13 @@ not know is refused. That answers are what the operation says is what the tests 
 that they get from the API is held against the document.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hybridjobs import codec
 from hybridjobs.errors import InvalidInput
@@ -113,15 +113,28 @@ def operations_of(endpoints: type) -> Iterator[tuple[str, Operation]]:
             yield name, found
 
 
-def routes_of(endpoints: object) -> list[Route]:
-    """The routes of an object's operations."""
+def routes_of(endpoints: Iterable[object]) -> list[Route]:
+    """The routes of objects' operations: one a path, so that a 405 names all of its methods."""
+    by_path: dict[str, dict[str, ASGIApp]] = {}
+    for each in endpoints:
+        for name, described in operations_of(type(each)):
+            served = _served(described, getattr(each, name))
+            by_path.setdefault(described.path, {})[described.method] = served
     return [
-        _route(described, getattr(endpoints, name))
-        for name, described in operations_of(type(endpoints))
+        Route(path, Application(_by_method(methods)), methods=list(methods))
+        for path, methods in by_path.items()
     ]
 
 
-def _route(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[None]]) -> Route:
+def _by_method(methods: Mapping[str, ASGIApp]) -> ASGIApp:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await methods[method](scope, receive, send)
+
+    return serve
+
+
+def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[None]]) -> ASGIApp:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         query = read_query(request.query_params, described.query)
@@ -131,7 +144,7 @@ def _route(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[Non
             body = described.body.read(members_of(text or b"{}"))
         await endpoint(Asked(request, query, body), send)
 
-    return Route(described.path, Application(serve), methods=[described.method])
+    return serve
 
 
 def members_of(body: bytes) -> dict[str, str]:
