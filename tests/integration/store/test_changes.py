@@ -116,6 +116,8 @@ async def test_a_transaction_that_is_rolled_back_was_no_change(
         slow.transaction(force_rollback=True),
     ):
         await insert_jobs(slow, [new_job()])
+        # A later one is over already, so that this one is in flight for the snapshot.
+        await insert_jobs(connection, [new_job()])
         _, last = await _new(connection, last)
         assert last.in_flight != ()
     assert (await _new(connection, last))[0] == []
