@@ -58,6 +58,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.webhooks.github.existingSecret | default (printf "%s-github-webhook" (include "hybridjobs.fullname" .)) }}
 {{- end }}
 
+{{- define "hybridjobs.standardWebhooksSecret" -}}
+{{ .Values.webhooks.standard.existingSecret | default (printf "%s-standard-webhooks" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{- define "hybridjobs.cloudeventsSecret" -}}
+{{ .Values.webhooks.cloudevents.existingSecret | default (printf "%s-cloudevents" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{- define "hybridjobs.callbacksSecret" -}}
+{{ .Values.callbacks.existingSecret | default (printf "%s-callbacks" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
 {{- define "hybridjobs.githubSecret" -}}
 {{ .Values.github.existingSecret | default (printf "%s-github" (include "hybridjobs.fullname" .)) }}
 {{- end }}
@@ -219,6 +231,11 @@ readOnly: true
 {{- end }}
 {{- if and .Values.webhooks.ingress.enabled (not .Values.webhooks.ingress.host) }}
 {{- fail "webhooks.ingress.host is needed with webhooks.ingress.enabled" }}
+{{- end }}
+{{- with .Values.github.redelivery }}
+{{- if and (or .appId .hooks) (not .existingSecret) }}
+{{- fail "github.redelivery.existingSecret is needed: a Secret with the App's privateKey, and the token for the hooks" }}
+{{- end }}
 {{- end }}
 {{- if and .Values.webhooks.httpRoute.enabled (not .Values.webhooks.httpRoute.parentRefs) }}
 {{- fail "webhooks.httpRoute.parentRefs is needed with webhooks.httpRoute.enabled: the Gateway whose HTTPS listener serves it" }}

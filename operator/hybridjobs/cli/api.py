@@ -9,6 +9,7 @@ import httpx
 
 from hybridjobs import codec
 from hybridjobs.cli.exits import CommandError, Exit
+from hybridjobs.client import BearerAuth
 
 _TIMEOUT_SECONDS = 30.0
 _SILENCE_SECONDS = 40.0  # a stream has a heartbeat every 15
@@ -20,9 +21,7 @@ class Api:
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
-        self._client = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False
-        )
+        self._client = httpx.Client(base_url=url, auth=BearerAuth(token), trust_env=False)
 
     def __enter__(self) -> Self:
         return self

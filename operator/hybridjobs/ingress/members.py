@@ -15,6 +15,7 @@ from starlette.datastructures import QueryParams
 
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
+from hybridjobs.model import CALLBACK_EVENTS, MAX_CALLBACK_URL_LENGTH, Callback
 from hybridjobs.payload import pointer
 
 MAX_TEXT_LENGTH = 255
@@ -232,13 +233,56 @@ def texts(most: int) -> Check:
     return Check(check, {"type": "array", "maxItems": most, "items": text.schema})
 
 
-def _moment(value: object) -> datetime:
+def _callback(value: object) -> Callback:
+    if not isinstance(value, dict) or not isinstance(url := value.get("url"), str):
+        raise Fault('must be an object such as {"url": "https://example.com/done"}')
+    for name in value:
+        if name not in ("url", "on"):
+            raise Fault("unknown member", name)
+    events = value.get("on", list(CALLBACK_EVENTS))
+    if not isinstance(events, list) or not 1 <= len(events) <= len(CALLBACK_EVENTS):
+        raise Fault(f"must be an array of some of {', '.join(CALLBACK_EVENTS)}", "on")
+    for place, event in enumerate(events):
+        try:
+            _callback_event(event)
+        except Fault as fault:
+            raise Fault(str(fault), "on", place) from None
+    return Callback(url=url, events=tuple(events))
+
+
+_callback_event = one_of(CALLBACK_EVENTS)
+callback = Check(
+    _callback,
+    {
+        "type": "object",
+        "properties": {
+            "url": {"type": "string", "format": "uri", "maxLength": MAX_CALLBACK_URL_LENGTH},
+            "on": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": len(CALLBACK_EVENTS),
+                "items": _callback_event.schema,
+            },
+        },
+        "required": ["url"],
+        "additionalProperties": False,
+    },
+)
+"""Whom to tell of a job's end; where the URL may lead is Targets' to say."""
+
+
+def timestamp(value: object) -> datetime:
+    """A time of RFC 3339."""
     if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         raise Fault("must be a time of RFC 3339, such as 2026-11-24T09:30:00Z")
     try:
-        found = datetime.fromisoformat(value.upper())
+        return datetime.fromisoformat(value.upper())
     except ValueError as error:
         raise Fault(f"is no time: {error}") from None
+
+
+def _moment(value: object) -> datetime:
+    found = timestamp(value)
     if not _EARLIEST <= found <= datetime.now(UTC) + _AHEAD:
         raise Fault("must be from the year 2000 until ten years ahead")
     return found.astimezone(UTC)

@@ -6,14 +6,17 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge, UnknownType
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.members import Fault, Shape, identifier
+from hybridjobs.mapping import mapped
 from hybridjobs.model import (
     MAX_DEADLINE_SECONDS,
     MAX_RETRIES,
+    Callback,
     JobType,
     NewJob,
     OnDependencyFailure,
@@ -39,6 +42,7 @@ _CHECKS: dict[str, checks.Check] = {
     "uniqueWhile": checks.one_of(("queued", "open")),
     "dependsOn": checks.texts(MAX_DEPENDENCIES),
     "onDependencyFailure": checks.one_of(("cancel", "run")),
+    "callback": checks.callback,
 }
 _PAYLOAD: dict[str, checks.Schema] = {"payload": {"description": "Any JSON that the type takes."}}
 JOB = Shape("a job", _CHECKS, required=("type", "payload"), raw=_PAYLOAD)
@@ -57,6 +61,7 @@ class JobOptions:
     unique_while: UniqueWhile = "open"
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = "cancel"
+    callback: Callback | None = None  # beside the type's
 
     @property
     def waits(self) -> bool:
@@ -73,6 +78,8 @@ class Submission:
 
     `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
     `wait_seconds` is how long the caller waits for them, from the arrival; None: their budget.
+    An event goes through the mapping of each type that wants it.
+    `retries_failed`: a job that an earlier one made, and that has failed, runs once more.
     `request_digest` is kept with the row, for later requests with the same key.
     """
 
@@ -87,6 +94,18 @@ class Submission:
     options: JobOptions = _NO_OPTIONS
     wait_seconds: float | None = None
     request_digest: bytes | None = None
+    is_event: bool = False
+    retries_failed: bool = False
+
+    def for_type(self, job_type: JobType) -> Self:
+        """As a job of the type gets it; InvalidInput (400) for an event that is not JSON."""
+        mapping = job_type.spec.mapping
+        if mapping is None or not self.is_event:
+            return self
+        try:
+            return replace(self, payload=mapped(self.payload, mapping))
+        except ValueError as error:
+            raise InvalidInput(f"the payload is not JSON: {error}", status=400) from None
 
 
 def new_row(job_type: JobType, submission: Submission, budget_seconds: float | None) -> NewJob:
@@ -119,6 +138,7 @@ def new_row(job_type: JobType, submission: Submission, budget_seconds: float | N
         unique_while=options.unique_while,
         depends_on=options.depends_on,
         on_dependency_failure=options.on_dependency_failure,
+        callbacks=spec.callbacks(options.callback),
         request_digest=submission.request_digest,
     )
 
@@ -140,7 +160,12 @@ class JobRequest:
 
     @classmethod
     def parse(
-        cls, members: Mapping[str, str], *, max_payload_bytes: int, in_batch: bool = False
+        cls,
+        members: Mapping[str, str],
+        *,
+        max_payload_bytes: int,
+        targets: Targets,
+        in_batch: bool = False,
     ) -> Self:
         """From the members' JSON texts; InvalidInput (422, 413) names every fault by its path."""
         values = (MEMBER if in_batch else JOB).read(members)
@@ -149,6 +174,12 @@ class JobRequest:
             message = f"is over the limit of {max_payload_bytes} bytes"
             raise PayloadTooLarge(
                 f"the payload {message}", errors=[FieldError(pointer("payload"), message)]
+            )
+        callback: Callback | None = values.get("callback")
+        if callback is not None and (fault := targets.fault_in(callback.url)):
+            raise InvalidInput(
+                f"the callback's URL {fault}",
+                errors=[FieldError(pointer("callback", "url"), fault)],
             )
         return cls(
             type=values["type"],
@@ -164,6 +195,7 @@ class JobRequest:
                 unique_key=values.get("uniqueKey"),
                 unique_while=values.get("uniqueWhile", "open"),
                 on_dependency_failure=values.get("onDependencyFailure", "cancel"),
+                callback=callback,
             ),
         )
 
@@ -195,8 +227,10 @@ class ChildJobs:
         database: Database,
         *,
         max_payload_bytes: int,
+        targets: Targets,
         wake: Callable[[], None],
     ) -> None:
+        self._targets = targets
         self._catalog = catalog
         self._enqueuer = enqueuer
         self._schemas = schemas
@@ -206,7 +240,9 @@ class ChildJobs:
 
     async def submit(self, parent_id: UUID, members: dict[str, str]) -> UUID:
         """The new job's id; the same key of the same parent gives the same job."""
-        asked = JobRequest.parse(members, max_payload_bytes=self._max_payload_bytes)
+        asked = JobRequest.parse(
+            members, max_payload_bytes=self._max_payload_bytes, targets=self._targets
+        )
         job_type = await known_type(self._catalog, asked.type)
         check_payload(asked.payload)
         self._schemas.check(job_type, asked.payload)

@@ -47,6 +47,7 @@ _MORE_COLUMNS = (
     "unique_while",
     "on_dependency_failure",
     "batch_id",
+    "callback",
     "lease_seconds",
     "type_generation",
     "request_digest",
@@ -61,7 +62,7 @@ WITH input AS (
                 THEN hybridjobs.concurrency_key_at(payload::json, key_path) END AS concurrency_key
     FROM unnest({_INPUT}, %(run_at)b::timestamptz[], %(key_path)b::text[], %(unique_key)b::text[],
                 %(unique_while)b::text[], %(on_dependency_failure)b::text[], %(batch_id)b::uuid[],
-                %(lease_seconds)b::float8[], %(type_generation)b::int8[],
+                %(callback)b::text[], %(lease_seconds)b::float8[], %(type_generation)b::int8[],
                 %(request_digest)b::bytea[])
          AS input ({_NAMES}, {", ".join(_MORE_COLUMNS)})
     CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
@@ -71,13 +72,14 @@ WITH input AS (
     INSERT INTO hybridjobs.background_jobs
         (id, type, payload, source, key, priority, run_at, order_key, max_retries,
          deadline_seconds, parent_id, submitted_by, traceparent, inngest_event_id,
-         concurrency_key, unique_key, unique_while, on_dependency_failure, batch_id,
+         concurrency_key, unique_key, unique_while, on_dependency_failure, batch_id, callback,
          request_digest, status, attempt, dispatched_at, started_at, stage)
     SELECT id, type, payload::json, source, key, priority, due,
            due - make_interval(mins => priority), max_retries, deadline_seconds, parent_id,
            submitted_by, traceparent, inngest_event_id, concurrency_key, unique_key,
            CASE WHEN unique_key IS NOT NULL THEN unique_while END,
-           CASE WHEN blocked THEN on_dependency_failure END, batch_id, request_digest,
+           CASE WHEN blocked THEN on_dependency_failure END, batch_id, callback::jsonb,
+           request_digest,
            CASE WHEN lease_seconds IS NULL THEN 'queued' ELSE 'processing' END,
            CASE WHEN lease_seconds IS NULL THEN 0 ELSE 1 END,
            CASE WHEN lease_seconds IS NOT NULL THEN now() END,
@@ -194,6 +196,7 @@ def _asks_for_more(job: NewJob) -> bool:
         or job.unique_key is not None
         or job.batch_id is not None
         or job.request_digest is not None
+        or job.callbacks != ()
         or job.depends_on != ()
     )
 

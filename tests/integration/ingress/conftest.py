@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -21,6 +21,9 @@ from hybridjobs.store.jobs import Job, get_job
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conformance import conforms
+
+if TYPE_CHECKING:
+    from hybridjobs.ingress.cluster import Cluster
 
 SECRET = "old-webhook-secret"
 ROTATED = "new-webhook-secret"
@@ -41,7 +44,6 @@ def settings(database_url: str, **changes: Any) -> IngressSettings:
         "worker_port": 0,
         "health_port": 0,
         "namespace": "jobs",
-        "dispatch": False,
         "github_webhook_secret": f"{SECRET}, {ROTATED}",
         "api_token": TOKEN,
         "inline_children": 1,
@@ -91,10 +93,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    database_url: str, *, keys: KeySource | None = None, **changes: Any
+    database_url: str,
+    *,
+    keys: KeySource | None = None,
+    cluster: "Cluster | None" = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start an ingress, and end it as SIGTERM would."""
-    ingress = Ingress(settings(database_url, **changes), keys=keys)
+    ingress = Ingress(settings(database_url, **changes), keys=keys, cluster=cluster)
     stop = asyncio.Event()
     task = asyncio.create_task(ingress.run(stop))
     futures: list[asyncio.Future[Any]] = [task, ingress.ports]
@@ -139,6 +145,7 @@ def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "quick/pid",
             "quick/blocks",
             "quick/spins",
+            "quick/hoards",
             "quick/exits",
             "quick/raises",
             "quick/refuses",

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from hybridjobs import codec
-from hybridjobs.ingress.api import openapi
+from hybridjobs.ingress.api import openapi, routes
+from hybridjobs.ingress.api.access import ApiRoute
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import TOKEN, Running, quick_type, running
@@ -39,8 +40,25 @@ def test_every_operation_says_what_it_does() -> None:
     document = openapi()
     operations = [each for path in document["paths"].values() for each in path.values()]
     names = [each["operationId"] for each in operations]
-    assert len(set(names)) == len(names) == 23
+    assert len(set(names)) == len(names) == 26
     assert all(each["summary"].endswith(".") for each in operations)
+
+
+def test_every_operation_names_the_scope_that_is_enforced() -> None:
+    async def made() -> list[ApiRoute]:
+        return routes(None)  # type: ignore[arg-type]  # none is served
+
+    enforced = {
+        (route.path.replace(":path}", "}"), method.lower()): [{"bearer": [needed.value]}]
+        for route in asyncio.run(made())
+        for method, needed in route.needs.items()
+        if route.path != "/openapi.json"
+    }
+    assert {
+        (path, method): described["security"]
+        for path, methods in openapi()["paths"].items()
+        for method, described in methods.items()
+    } == enforced
 
 
 @pytest.mark.timeout(180)

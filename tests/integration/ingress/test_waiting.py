@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from hybridjobs.ingress.cluster import Cluster
+from hybridjobs.kube.client import Kubernetes, load_configuration
 from hybridjobs.model import MAX_LOG_TAIL_BYTES, AttemptEnd, Outcome
 from hybridjobs.store import attempts
 from hybridjobs.store.outcome import record_outcome
@@ -162,11 +164,13 @@ async def test_logs_come_from_the_pod_while_it_runs(
     async with AsyncExitStack() as stack:
         api_server = await stack.enter_async_context(log_server(tmp_path))
         monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
-        api = await stack.enter_async_context(
-            running(database_urls.service, inline_children=0, dispatch=True)
+        kubernetes = await stack.enter_async_context(
+            Kubernetes(await load_configuration(), field_manager="test")
         )
-        # The claim is paused, so that the test alone takes the job.
-        await api.api.post("/api/queue/pause")
+        cluster = Cluster(kubernetes, namespace="jobs")
+        api = await stack.enter_async_context(
+            running(database_urls.service, inline_children=0, cluster=cluster)
+        )
         await api.register(job_type())
         job_id = (await api.submit("test/long")).json()["id"]
         async with api.database.transaction() as connection:

@@ -1,13 +1,14 @@
-"""The API (:8081): everything about jobs and their queue. Closed until it has a token."""
+"""The API (:8081): everything about jobs and their queue, for callers with a token alone."""
 
 from typing import Any
 
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
 
 from hybridjobs import codec
 from hybridjobs.ingress.api import (
     batches,
+    callbacks,
     dead_letters,
     events,
     jobs,
@@ -15,13 +16,15 @@ from hybridjobs.ingress.api import (
     statistics,
     types,
 )
-from hybridjobs.ingress.api.access import BearerToken
+from hybridjobs.ingress.api.access import Access, ApiRoute
+from hybridjobs.ingress.api.callers import callers_of
 from hybridjobs.ingress.api.document import document
 from hybridjobs.ingress.api.operations import routes_of
 from hybridjobs.ingress.api.requests import Backend, PodLog
-from hybridjobs.ingress.asgi import Application, respond
+from hybridjobs.ingress.asgi import respond
+from hybridjobs.model import ApiScope
 
-__all__ = ["Backend", "BearerToken", "PodLog", "api", "openapi"]
+__all__ = ["Access", "Backend", "PodLog", "api", "callers_of", "openapi", "routes"]
 
 _ENDPOINTS = (
     jobs.Jobs,
@@ -29,6 +32,7 @@ _ENDPOINTS = (
     process.Process,
     events.Events,
     dead_letters.DeadLetters,
+    callbacks.Callbacks,
     types.Types,
     statistics.Statistics,
 )
@@ -39,17 +43,19 @@ def openapi() -> dict[str, Any]:
     return document(_ENDPOINTS)
 
 
-def api(backend: Backend) -> ASGIApp:
-    """The application; it raises what has no route."""
+def api(backend: Backend) -> Router:
+    """The application behind Access; it raises what has no route."""
+    return Router(routes(backend), redirect_slashes=False)
+
+
+def routes(backend: Backend) -> list[ApiRoute]:
+    """Every route of the API, each with the scopes that it needs."""
     described = codec.dumps(openapi()).encode()
 
     async def serve(_: Scope, __: Receive, send: Send) -> None:
         await respond(send, 200, described)
 
-    return Router(
-        [
-            *routes_of(each(backend) for each in _ENDPOINTS),
-            Route("/openapi.json", Application(serve), methods=["GET"]),
-        ],
-        redirect_slashes=False,
-    )
+    return [
+        *routes_of(each(backend) for each in _ENDPOINTS),
+        ApiRoute("/openapi.json", {"GET": (ApiScope.READ, serve)}),
+    ]

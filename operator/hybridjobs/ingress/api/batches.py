@@ -13,7 +13,7 @@ from hybridjobs.ingress.api.headers import KEY_HEADER, IdempotencyKey
 from hybridjobs.ingress.api.operations import Answer, Asked, members_of, operation
 from hybridjobs.ingress.api.requests import SOURCE, Backend, id_in_path, not_found
 from hybridjobs.ingress.api.schemas import exactly
-from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent, waiting
 from hybridjobs.ingress.batch_requests import (
     BATCH,
     MAX_BATCH_BYTES,
@@ -22,7 +22,7 @@ from hybridjobs.ingress.batch_requests import (
     rows_of_batch,
 )
 from hybridjobs.ingress.members import nullable
-from hybridjobs.model import JobType, Status
+from hybridjobs.model import ApiScope, JobType, Status
 from hybridjobs.store.batches import Batch, CreatedBatch, NewBatch, create_batch, get_batch
 from hybridjobs.store.enqueue import unknown_jobs
 
@@ -53,6 +53,7 @@ class Batches:
     @operation(
         "POST",
         "/api/jobs:batch",
+        scope=ApiScope.SUBMIT,
         body=BATCH,
         streams_body=True,
         headers=KEY_HEADER,
@@ -75,9 +76,10 @@ class Batches:
             await self._types(batch),
             self._backend.schemas,
             source=SOURCE,
+            submitted_by=asked.caller,
             traceparent=traceparent(dict(request.scope["headers"])),
         )
-        made = await self._insert(batch, rows, once)
+        made = await self._insert(batch, rows, once, asked.caller)
         location = f"/api/batches/{made.id}"
         answer = {"id": str(made.id), "total": made.total, "url": location}
         if made.created:
@@ -93,6 +95,7 @@ class Batches:
     @operation(
         "GET",
         "/api/batches/{id}",
+        scope=ApiScope.READ,
         query={"wait": checks.digits(0, _MAX_WAIT_SECONDS)},
         answers={200: Answer("The batch and its counts.", _BATCH)},
     )
@@ -102,17 +105,27 @@ class Batches:
         until = self._clock() + wait
         batch = await self._find(asked)
         while not batch.finished and self._clock() < until:
-            try:
-                timeout = min(_LOOK_SECONDS, until - self._clock())
-                await asyncio.wait_for(self._backend.stopping.wait(), timeout)
+            with waiting(asked.request.scope):
+                stops = await self._stops_within(min(_LOOK_SECONDS, until - self._clock()))
+            if stops:
                 break
-            except TimeoutError:
-                batch = await self._find(asked)
+            batch = await self._find(asked)
         await respond(send, 200, views.batch(batch))
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._backend.stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def _parse(self, body: bytes, keys: list[str]) -> tuple[BatchRequest, IdempotencyKey | None]:
         members = members_of(body)
-        batch = BatchRequest.parse(members, max_payload_bytes=self._backend.max_payload_bytes)
+        batch = BatchRequest.parse(
+            members,
+            max_payload_bytes=self._backend.max_payload_bytes,
+            targets=self._backend.targets,
+        )
         return batch, IdempotencyKey.read(keys, members, batch.key)
 
     async def _types(self, batch: BatchRequest) -> dict[str, JobType]:
@@ -121,13 +134,13 @@ class Batches:
         return {name: job_type for name, job_type in found.items() if job_type is not None}
 
     async def _insert(
-        self, asked: BatchRequest, rows: BatchRows, once: IdempotencyKey | None
+        self, asked: BatchRequest, rows: BatchRows, once: IdempotencyKey | None, caller: str
     ) -> CreatedBatch:
         batch = NewBatch(
             new_id(),
             SOURCE,
             asked.key if once is None else once.key,
-            submitted_by=SOURCE,
+            submitted_by=caller,
             request_digest=None if once is None else once.digest,
         )
         async with self._backend.database.transaction() as connection:

@@ -11,7 +11,6 @@ from hybridjobs.ingress.api.answers import COUNT, ID
 from hybridjobs.ingress.api.operations import Answer, Asked, operation
 from hybridjobs.ingress.api.requests import (
     PAGE_CHECKS,
-    SOURCE,
     Backend,
     Page,
     id_in_path,
@@ -21,7 +20,7 @@ from hybridjobs.ingress.api.schemas import Listing, exactly
 from hybridjobs.ingress.asgi import respond
 from hybridjobs.ingress.members import Check, Shape
 from hybridjobs.ingress.problems import Refused
-from hybridjobs.model import ErrorCategory
+from hybridjobs.model import ApiScope, ErrorCategory
 from hybridjobs.store.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
@@ -70,6 +69,7 @@ class DeadLetters:
     @operation(
         "GET",
         "/api/dead-letters",
+        scope=ApiScope.READ,
         query=_LIST,
         answers={
             200: Answer(
@@ -102,6 +102,7 @@ class DeadLetters:
     @operation(
         "POST",
         "/api/dead-letters:redrive",
+        scope=ApiScope.OPERATE,
         body=_REDRIVE_ALL,
         answers={
             202: Answer(
@@ -119,7 +120,7 @@ class DeadLetters:
                 _filter(body),
                 at_most=body.get("limit", _MAX_REDRIVEN),
                 per_second=body.get("perSecond", 10.0),
-                by=body.get("by", SOURCE),
+                by=asked.by,
             )
         self._backend.wake()
         answer = {"redriven": len(jobs), "jobs": [str(job_id) for job_id in jobs]}
@@ -128,6 +129,7 @@ class DeadLetters:
     @operation(
         "GET",
         "/api/dead-letters/{id}",
+        scope=ApiScope.READ,
         answers={200: Answer("The dead letter.", DeadLetter)},
     )
     async def get(self, asked: Asked, send: Send) -> None:
@@ -137,6 +139,7 @@ class DeadLetters:
     @operation(
         "POST",
         "/api/dead-letters/{id}/redrive",
+        scope=ApiScope.OPERATE,
         body=_REDRIVE,
         answers={202: Answer("Its job runs once more.", exactly({"id": ID, "jobId": ID}))},
         problems=_RESOLVED_ALREADY,
@@ -144,9 +147,8 @@ class DeadLetters:
     async def redrive(self, asked: Asked, send: Send) -> None:
         """Run a dead letter's job once more."""
         letter = await self._find(asked)
-        by = asked.body.get("by", SOURCE)
         async with self._backend.database.connection() as connection:
-            job_id = await redrive_dead_letter(connection, letter.id, by=by)
+            job_id = await redrive_dead_letter(connection, letter.id, by=asked.by)
         if job_id is None:
             raise _not_open(letter, "its job is in another state by now")
         self._backend.wake()
@@ -155,6 +157,7 @@ class DeadLetters:
     @operation(
         "POST",
         "/api/dead-letters/{id}/resolve",
+        scope=ApiScope.OPERATE,
         body=_RESOLUTION,
         answers={200: Answer("The dead letter.", DeadLetter)},
         problems=_RESOLVED_ALREADY,
@@ -162,9 +165,9 @@ class DeadLetters:
     async def resolve(self, asked: Asked, send: Send) -> None:
         """Close a dead letter without another run."""
         letter = await self._find(asked)
-        notes, by = asked.body.get("notes", ""), asked.body.get("by", SOURCE)
+        notes = asked.body.get("notes", "")
         async with self._backend.database.connection() as connection:
-            done = await resolve_dead_letter(connection, letter.id, notes=notes, by=by)
+            done = await resolve_dead_letter(connection, letter.id, notes=notes, by=asked.by)
         if not done:
             raise _not_open(letter, "it is resolved")
         await respond(send, 200, views.dead_letter(await self._find(asked)))

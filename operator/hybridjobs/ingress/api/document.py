@@ -11,18 +11,23 @@ from hybridjobs.ingress.members import Schema
 
 _PROBLEMS = {
     400: "The body is not JSON, or a header is wrong.",
-    401: "The token is missing or wrong.",
-    403: "The token does not allow this.",
+    401: "The token is missing, wrong, expired or revoked.",
+    403: "The caller lacks the scope that this needs.",
     404: "There is no such thing.",
     408: "The request did not arrive in time.",
     413: "The body is too large.",
     422: "The request has the wrong shape or values; `errors` names each fault.",
+    429: "The caller asks too often.",
     431: "The request's head is too large.",
     500: "Something unforeseen, whose id the log has; or the job type's payloadSchema is broken.",
-    503: "Postgres or the cluster is away, or the API is closed.",
+    503: "Postgres or the cluster is away, or too much is asked at once.",
 }
-_ALWAYS = (401, 403, 408, 422, 431, 500, 503)
+_ALWAYS = (401, 403, 408, 422, 429, 431, 500, 503)
 _WITH_BODY = (400, 413)
+_SCOPES = (
+    "Each operation names the scope that its callers need: read, submit or operate, each of which "
+    "includes those before it."
+)
 _PROBLEM: Schema = {
     "type": "object",
     "properties": {
@@ -65,11 +70,12 @@ def document(endpoints: Iterable[type]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"bearer": []}],
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": _SCOPES}
+            },
         },
     }
 
@@ -81,6 +87,7 @@ def _operation(
         "operationId": described.name,
         "summary": described.description,
         "tags": [described.tag],
+        "security": [{"bearer": [described.scope.value]}],
         "parameters": list(_parameters(described)),
         "responses": {
             **{

@@ -18,11 +18,11 @@ from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
 from hybridjobs.ingress.api.operations import Answer, Asked, operation
 from hybridjobs.ingress.api.requests import Backend, id_in_path, not_found
-from hybridjobs.ingress.asgi import respond
+from hybridjobs.ingress.asgi import respond, without_place
 from hybridjobs.ingress.live import Batch, Feed, Watch
 from hybridjobs.ingress.members import Check, Schema
 from hybridjobs.ingress.problems import ClientGone
-from hybridjobs.model import Status
+from hybridjobs.model import ApiScope, Status
 from hybridjobs.store.changes import JobChange, JobState, Snapshot, job_states
 
 HEARTBEAT_SECONDS = 15.0
@@ -50,6 +50,7 @@ class Events:
     @operation(
         "GET",
         "/api/events",
+        scope=ApiScope.READ,
         query=_FILTERS,
         headers=_LAST_EVENT_ID,
         answers={
@@ -76,6 +77,7 @@ class Events:
     @operation(
         "GET",
         "/api/jobs/{id}/events",
+        scope=ApiScope.READ,
         headers=_LAST_EVENT_ID,
         answers={
             200: Answer(
@@ -129,6 +131,7 @@ class Events:
 
 async def _stream(request: Request, send: Send, events: AsyncIterator[bytes]) -> None:
     """Send the events; who reads too slowly is cut off, and comes back for the rest."""
+    without_place(request.scope)
     response = EventSourceResponse(
         events, ping=HEARTBEAT_SECONDS, send_timeout=_SEND_SECONDS, sep="\n"
     )

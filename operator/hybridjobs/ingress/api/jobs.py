@@ -31,12 +31,12 @@ from hybridjobs.ingress.api.requests import (
     not_found,
 )
 from hybridjobs.ingress.api.schemas import Listing
-from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent, waiting
 from hybridjobs.ingress.intake import Accepted
 from hybridjobs.ingress.members import Check
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import JOB, JobRequest, Submission, known_type
-from hybridjobs.model import Status
+from hybridjobs.model import ApiScope, Status
 from hybridjobs.store.enqueue import digests_of_key
 from hybridjobs.store.jobs import Attempt, Job, JobFilter, JobSummary, get_job, list_jobs, retry_job
 from hybridjobs.store.outcome import request_cancel
@@ -69,6 +69,7 @@ class Jobs:
     @operation(
         "POST",
         "/api/jobs",
+        scope=ApiScope.SUBMIT,
         body=JOB,
         streams_body=True,
         headers={**KEY_HEADER, **PREFER_HEADER},
@@ -96,7 +97,9 @@ class Jobs:
         )
         limit = backend.max_payload_bytes + _AROUND_PAYLOAD_BYTES
         members = members_of(await read_body(request.scope, request.receive, limit_bytes=limit))
-        job = JobRequest.parse(members, max_payload_bytes=backend.max_payload_bytes)
+        job = JobRequest.parse(
+            members, max_payload_bytes=backend.max_payload_bytes, targets=backend.targets
+        )
         once = IdempotencyKey.read(request.headers.getlist("idempotency-key"), members, job.key)
         job_type = await known_type(backend.catalog, job.type)
         await self._check_reuse(once)
@@ -106,7 +109,7 @@ class Jobs:
                 payload=job.payload,
                 source=SOURCE,
                 key=job.key if once is None else once.key,
-                submitted_by=SOURCE,
+                submitted_by=asked.caller,
                 arrived=arrived,
                 budget_seconds=BUDGET_SECONDS,
                 traceparent=traceparent(dict(request.scope["headers"])),
@@ -120,7 +123,7 @@ class Jobs:
             # Of two requests at once, the later one finds the other's row only here.
             await self._check_reuse(once)
         if prefer.wait_seconds and not accepted.status.is_terminal:
-            accepted = await self._waited(accepted, arrived + prefer.wait_seconds)
+            accepted = await self._waited(asked, accepted, arrived + prefer.wait_seconds)
         status = 200 if accepted.status.is_terminal else 202
         location = (b"location", f"/api/jobs/{accepted.id}".encode())
         headers = (JSON, location, *prefer.headers)
@@ -129,6 +132,7 @@ class Jobs:
     @operation(
         "GET",
         "/api/jobs/{id}",
+        scope=ApiScope.READ,
         query={"logs": checks.one_of(("true", "false"))},
         answers={200: Answer("The job.", Job, links=LINKS)},
     )
@@ -140,6 +144,7 @@ class Jobs:
     @operation(
         "GET",
         "/api/jobs",
+        scope=ApiScope.READ,
         query=_FILTERS,
         answers={
             200: Answer(
@@ -173,6 +178,7 @@ class Jobs:
     @operation(
         "POST",
         "/api/jobs/{id}/cancel",
+        scope=ApiScope.OPERATE,
         answers={202: MOVED},
         problems={409: "The job is over."},
     )
@@ -192,6 +198,7 @@ class Jobs:
     @operation(
         "POST",
         "/api/jobs/{id}/retry",
+        scope=ApiScope.OPERATE,
         answers={202: MOVED},
         problems={409: "The job's state does not allow it."},
     )
@@ -215,6 +222,7 @@ class Jobs:
     @operation(
         "GET",
         "/api/jobs/{id}/logs",
+        scope=ApiScope.READ,
         query={"attempt": checks.digits(1, 1_000_000)},
         answers={
             200: Answer(
@@ -269,11 +277,12 @@ class Jobs:
         for digest in known.values():
             once.check(digest)
 
-    async def _waited(self, accepted: Accepted, until: float) -> Accepted:
+    async def _waited(self, asked: Asked, accepted: Accepted, until: float) -> Accepted:
         """The job as it is when it has ended, or at that time."""
         backend = self._backend
-        await backend.live.ended(accepted.id, until=until, stopping=backend.stopping)
         try:
+            with waiting(asked.request.scope):
+                await backend.live.ended(accepted.id, until=until, stopping=backend.stopping)
             job = await self._read(accepted.id)
         except Unavailable:
             return accepted

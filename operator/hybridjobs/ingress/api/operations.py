@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hybridjobs import codec
 from hybridjobs.errors import InvalidInput
+from hybridjobs.ingress.api.access import ApiRoute, caller_of
 from hybridjobs.ingress.api.schemas import Listing
-from hybridjobs.ingress.asgi import Application, read_body
+from hybridjobs.ingress.asgi import read_body
 from hybridjobs.ingress.members import Check, Schema, Shape, read_query
+from hybridjobs.model import ApiScope
 
 _SMALL_BODY_BYTES = 64 * 1024
 _NOTHING: Mapping[Any, Any] = {}
@@ -30,6 +31,17 @@ class Asked:
     request: Request
     query: dict[str, Any]
     body: dict[str, Any]
+
+    @property
+    def caller(self) -> str:
+        """The name of who asks, for the record."""
+        return caller_of(self.request.scope).name
+
+    @property
+    def by(self) -> str:
+        """For whom it is done: whom the body names, else the caller."""
+        by: str = self.body.get("by", self.caller)
+        return by
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,7 @@ class Operation:
 
     method: str
     path: str
+    scope: ApiScope
     name: str
     description: str
     answers: Mapping[int, Answer]
@@ -73,6 +86,7 @@ def operation(
     method: str,
     path: str,
     *,
+    scope: ApiScope,
     answers: Mapping[int, Answer],
     query: Mapping[str, Check] = _NOTHING,
     headers: Mapping[str, Schema] = _NOTHING,
@@ -82,6 +96,7 @@ def operation(
 ) -> Callable[[Endpoint], Endpoint]:
     """Says of a method what it takes and answers; its docstring is the description.
 
+    `scope` is what its callers need.
     `streams_body`: it reads the body itself, by the same shape, for that is too large for here.
     `problems` are those beyond what every operation may answer.
     """
@@ -90,6 +105,7 @@ def operation(
         described = Operation(
             method=method,
             path=path,
+            scope=scope,
             name=_name(method, path),
             description=(endpoint.__doc__ or "").strip(),
             answers=answers,
@@ -113,25 +129,15 @@ def operations_of(endpoints: type) -> Iterator[tuple[str, Operation]]:
             yield name, found
 
 
-def routes_of(endpoints: Iterable[object]) -> list[Route]:
+def routes_of(endpoints: Iterable[object]) -> list[ApiRoute]:
     """The routes of objects' operations: one a path, so that a 405 names all of its methods."""
-    by_path: dict[str, dict[str, ASGIApp]] = {}
+    by_path: dict[str, dict[str, tuple[ApiScope, ASGIApp]]] = {}
     for each in endpoints:
         for name, described in operations_of(type(each)):
             served = _served(described, getattr(each, name))
-            by_path.setdefault(described.path, {})[described.method] = served
-    return [
-        Route(path, Application(_by_method(methods)), methods=list(methods))
-        for path, methods in by_path.items()
-    ]
-
-
-def _by_method(methods: Mapping[str, ASGIApp]) -> ASGIApp:
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        await methods[method](scope, receive, send)
-
-    return serve
+            methods = by_path.setdefault(described.path, {})
+            methods[described.method] = described.scope, served
+    return [ApiRoute(path, methods) for path, methods in by_path.items()]
 
 
 def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[None]]) -> ASGIApp:

@@ -5,22 +5,24 @@ and every job runs once.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 from starlette.types import Send
 
 from hybridjobs import codec
+from hybridjobs.errors import Unavailable
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress.api.answers import ID, STATUS, TEXT
 from hybridjobs.ingress.api.headers import PREFER_HEADER, PREFERENCE_APPLIED, Preference
 from hybridjobs.ingress.api.operations import Answer, Asked, operation
 from hybridjobs.ingress.api.requests import Backend
 from hybridjobs.ingress.api.schemas import exactly
-from hybridjobs.ingress.asgi import JSON, respond
+from hybridjobs.ingress.asgi import JSON, respond, waiting
 from hybridjobs.ingress.members import Shape
 from hybridjobs.ingress.problems import Refused
-from hybridjobs.model import Status
+from hybridjobs.model import ApiScope, Status
 from hybridjobs.store.jobs import Job, get_job
 from hybridjobs.store.queue import make_due, next_in_line
 
@@ -68,6 +70,7 @@ class Process:
     @operation(
         "POST",
         "/api/process-job",
+        scope=ApiScope.OPERATE,
         body=_TRIGGER,
         headers=PREFER_HEADER,
         answers={
@@ -104,10 +107,12 @@ class Process:
             await respond(send, 200, answer, headers=headers)
             return
         self._backend.wake()
-        if wait:
-            until = arrived + wait
-            await self._backend.live.ended(job_id, until=until, stopping=self._backend.stopping)
         job = await self._find(job_id)
+        if wait and not job.status.is_terminal:
+            # It has been started: whoever cannot wait for it now learns that all the same.
+            with suppress(Unavailable):
+                await self._ended(asked, job_id, until=arrived + wait)
+                job = await self._find(job_id)
         status = 200 if job.status.is_terminal else 202
         await respond(send, status, _Started(job).json(), headers=headers)
 
@@ -117,6 +122,11 @@ class Process:
                 return await next_in_line(connection)
             await make_due(connection, job_id)
             return job_id
+
+    async def _ended(self, asked: Asked, job_id: UUID, *, until: float) -> None:
+        live, stopping = self._backend.live, self._backend.stopping
+        with waiting(asked.request.scope):
+            await live.ended(job_id, until=until, stopping=stopping)
 
     async def _find(self, job_id: UUID) -> Job:
         async with self._backend.database.connection() as connection:

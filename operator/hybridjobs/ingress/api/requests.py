@@ -8,6 +8,7 @@ from uuid import UUID
 
 from starlette.requests import Request
 
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.live import Live
@@ -36,7 +37,8 @@ class Backend:
     """What the endpoints work with.
 
     `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends;
-    `pod_log` is None where there is no cluster.
+    `targets` are the addresses that callbacks may go to; `pod_log` is None where there is no
+    cluster.
     """
 
     database: Database
@@ -47,6 +49,7 @@ class Backend:
     stopping: asyncio.Event
     max_payload_bytes: int
     max_wait_seconds: float
+    targets: Targets
     live: Live
     pod_log: PodLog | None
 

@@ -7,6 +7,7 @@ from hybridjobs.ingress.api.operations import Answer, Asked, operation
 from hybridjobs.ingress.api.requests import Backend
 from hybridjobs.ingress.api.schemas import exactly
 from hybridjobs.ingress.asgi import respond
+from hybridjobs.model import ApiScope
 from hybridjobs.store import statistics
 
 _STATISTICS = exactly(
@@ -27,7 +28,12 @@ class Statistics:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    @operation("GET", "/api/statistics", answers={200: Answer("The figures of now.", _STATISTICS)})
+    @operation(
+        "GET",
+        "/api/statistics",
+        scope=ApiScope.READ,
+        answers={200: Answer("The figures of now.", _STATISTICS)},
+    )
     async def read(self, _: Asked, send: Send) -> None:
         """What the queue has done, and how well it is."""
         async with self._backend.database.connection() as connection:

@@ -7,11 +7,12 @@ from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
 from hybridjobs.ingress.api.answers import COUNT, PAUSED, TEXT
 from hybridjobs.ingress.api.operations import Answer, Asked, operation
-from hybridjobs.ingress.api.requests import SOURCE, Backend
+from hybridjobs.ingress.api.requests import Backend
 from hybridjobs.ingress.api.schemas import exactly
 from hybridjobs.ingress.asgi import respond
 from hybridjobs.ingress.members import Shape
 from hybridjobs.ingress.problems import Refused
+from hybridjobs.model import ApiScope
 from hybridjobs.store import queue
 
 _PAUSE = Shape("a pause", {"by": checks.text})
@@ -43,20 +44,26 @@ class Types:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    @operation("GET", "/api/types", answers=_TYPES)
+    @operation("GET", "/api/types", scope=ApiScope.READ, answers=_TYPES)
     async def list(self, _: Asked, send: Send) -> None:
         """The job types, and what waits and runs of each."""
         await self._answer(send)
 
-    @operation("POST", "/api/types/{type:path}/pause", body=_PAUSE, answers=_TYPES)
+    @operation(
+        "POST",
+        "/api/types/{type:path}/pause",
+        scope=ApiScope.OPERATE,
+        body=_PAUSE,
+        answers=_TYPES,
+    )
     async def pause(self, asked: Asked, send: Send) -> None:
         """Start no more jobs of a type; what runs goes on."""
-        by = asked.body.get("by", SOURCE)
+        type_ = asked.request.path_params["type"]
         async with self._backend.database.connection() as connection:
-            known = await queue.pause_type(connection, asked.request.path_params["type"], by=by)
+            known = await queue.pause_type(connection, type_, by=asked.by)
         await self._answer_for(known, asked, send)
 
-    @operation("POST", "/api/types/{type:path}/resume", answers=_TYPES)
+    @operation("POST", "/api/types/{type:path}/resume", scope=ApiScope.OPERATE, answers=_TYPES)
     async def resume(self, asked: Asked, send: Send) -> None:
         """Start jobs of a type again."""
         async with self._backend.database.connection() as connection:
@@ -64,15 +71,14 @@ class Types:
         self._backend.wake()
         await self._answer_for(known, asked, send)
 
-    @operation("POST", "/api/queue/pause", body=_PAUSE, answers=_TYPES)
+    @operation("POST", "/api/queue/pause", scope=ApiScope.OPERATE, body=_PAUSE, answers=_TYPES)
     async def pause_all(self, asked: Asked, send: Send) -> None:
         """Start no more jobs of any type; what runs goes on."""
-        by = asked.body.get("by", SOURCE)
         async with self._backend.database.connection() as connection:
-            await queue.pause_queue(connection, by=by)
+            await queue.pause_queue(connection, by=asked.by)
         await self._answer(send)
 
-    @operation("POST", "/api/queue/resume", answers=_TYPES)
+    @operation("POST", "/api/queue/resume", scope=ApiScope.OPERATE, answers=_TYPES)
     async def resume_all(self, _: Asked, send: Send) -> None:
         """Start jobs again."""
         async with self._backend.database.connection() as connection:
@@ -83,6 +89,7 @@ class Types:
     @operation(
         "GET",
         "/api/schedules",
+        scope=ApiScope.READ,
         answers={200: Answer("The last decided tick of each.", _SCHEDULES)},
     )
     async def schedules(self, _: Asked, send: Send) -> None:
