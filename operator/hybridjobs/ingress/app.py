@@ -88,12 +88,17 @@ async def serve(settings: IngressSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        keys = None
+        keys = cluster = None
         if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
             port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
             keys = ClusterKeys.in_cluster(host, port)
             stack.push_async_callback(keys.close)
-        cluster = await _cluster(stack, settings, is_inside=bool(host))
+        knows_callers = bool(host) and settings.api_cluster_tokens
+        if settings.dispatch or knows_callers:
+            from hybridjobs.ingress.cluster import connected
+
+            connection = connected(settings, knows_callers=knows_callers)
+            cluster = await stack.enter_async_context(connection)
         runtime = cluster.runtime if cluster and settings.dispatch else None
         await Ingress(settings, keys=keys, cluster=cluster, runtime=runtime).run(stop)
 
@@ -271,27 +276,6 @@ def _allow_files(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         log.warning("few open files are allowed: lower max_connections", allowed=allowed)
-
-
-async def _cluster(
-    stack: AsyncExitStack, settings: IngressSettings, *, is_inside: bool
-) -> "Cluster | None":
-    """The cluster, where this process dispatches to it, or runs inside and knows its callers."""
-    knows_callers = is_inside and settings.api_cluster_tokens
-    if not (settings.dispatch or knows_callers):
-        return None
-    from hybridjobs.ingress.cluster import Cluster
-    from hybridjobs.kube.client import Kubernetes, load_configuration
-
-    kubernetes = await stack.enter_async_context(
-        Kubernetes(await load_configuration(), field_manager="hybridjobs-dispatcher")
-    )
-    audiences = [each.strip() for each in settings.api_audiences.split(",") if each.strip()]
-    return Cluster(
-        kubernetes,
-        namespace=settings.namespace,
-        audiences=audiences if knows_callers else (),
-    )
 
 
 class _Parts:

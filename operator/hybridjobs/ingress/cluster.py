@@ -4,17 +4,18 @@ Imported only where there is one: kubernetes.aio takes 2 s, which a process with
 not wait.
 """
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
 from hybridjobs.dispatch.cluster import ClusterRuntime
 from hybridjobs.dispatch.loop import Runtime
 from hybridjobs.kube import names
-from hybridjobs.kube.client import ApiError, Kubernetes
+from hybridjobs.kube.client import ApiError, Kubernetes, load_configuration
 from hybridjobs.kube.reviews import Reviews
 from hybridjobs.model import MAX_LOG_TAIL_BYTES
+from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 
 log = structlog.get_logger(__name__)
@@ -51,3 +52,16 @@ class Cluster:
         except ApiError as error:
             log.info("log not read", pod=pod, error=str(error))
             return None
+
+
+@asynccontextmanager
+async def connected(settings: IngressSettings, *, knows_callers: bool) -> AsyncIterator[Cluster]:
+    """The cluster that this process runs in, or that a kubeconfig names; ConfigurationError."""
+    audiences = [each.strip() for each in settings.api_audiences.split(",") if each.strip()]
+    configuration = await load_configuration()
+    async with Kubernetes(configuration, field_manager="hybridjobs-dispatcher") as kubernetes:
+        yield Cluster(
+            kubernetes,
+            namespace=settings.namespace,
+            audiences=audiences if knows_callers else (),
+        )

@@ -10,14 +10,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from hybridjobs.ingress.cluster import Cluster
-from hybridjobs.kube.client import Kubernetes, load_configuration
+from hybridjobs.ingress.cluster import connected
 from hybridjobs.model import MAX_LOG_TAIL_BYTES, AttemptEnd, Outcome
 from hybridjobs.store import attempts
 from hybridjobs.store.outcome import record_outcome
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
-from tests.integration.ingress.conftest import Running, quick_type, running
+from tests.integration.ingress.conftest import Running, quick_type, running, settings
 from tests.integration.ingress.outcomes import FAILED, claimed, end_all
 from tests.integration.ingress.pod_logs import log_server
 
@@ -164,10 +163,8 @@ async def test_logs_come_from_the_pod_while_it_runs(
     async with AsyncExitStack() as stack:
         api_server = await stack.enter_async_context(log_server(tmp_path))
         monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
-        kubernetes = await stack.enter_async_context(
-            Kubernetes(await load_configuration(), field_manager="test")
-        )
-        cluster = Cluster(kubernetes, namespace="jobs")
+        own = settings(database_urls.service)
+        cluster = await stack.enter_async_context(connected(own, knows_callers=False))
         api = await stack.enter_async_context(
             running(database_urls.service, inline_children=0, cluster=cluster)
         )

@@ -262,6 +262,6 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION settle_stage, stamp_change, end_by_hand, requeue_by_hand, write_dead_letter,
-    resolve_retried, write_callbacks, release_dependents, release_dependents_of_deleted, forget_dependencies,
-    link_dependencies FROM PUBLIC;
+    resolve_retried, write_callbacks, release_dependents, release_dependents_of_deleted,
+    forget_dependencies, link_dependencies FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION release_dependents, link_dependencies TO hybridjobs_service;
