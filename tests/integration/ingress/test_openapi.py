@@ -67,7 +67,9 @@ async def test_the_running_api_does_what_it_says(
 ) -> None:
     """All checks of schemathesis, stateful links among them; what never ends is left out."""
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-    async with running(database_urls.service, max_wait_seconds=0.1) as api:
+    async with running(
+        database_urls.service, max_wait_seconds=0.1, api_requests_per_second=0
+    ) as api:
         await api.register(job_type(), job_type("alone"), quick_type("quick/echo"))
         await failed_job(api)
         process = await asyncio.create_subprocess_exec(
