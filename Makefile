@@ -73,6 +73,10 @@ lock: setup ## Write requirements*.txt anew from pyproject.toml
 manifests: setup ## Make manifests/ anew from the chart
 	@$(PY) -m tests.unit.chart.render
 
+.PHONY: openapi
+openapi: setup ## The API's OpenAPI document, on standard output
+	@$(PY) -m hybridjobs.ingress.api
+
 .PHONY: bench-ingest bench-queue bench-plans bench-latency
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest

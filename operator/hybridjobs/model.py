@@ -173,6 +173,7 @@ class NewJob:
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = "cancel"
     batch_id: UUID | None = None
+    request_digest: bytes | None = None  # of the request that made it, under its key
     callbacks: tuple[Callback, ...] = ()
 
     @property

@@ -129,6 +129,8 @@ class IngressSettings(RedeliverySettings):
     max_requests_in_flight: Annotated[int, Field(ge=1)] = 512  # of each listener
     max_result_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
 
+    max_wait_seconds: Annotated[float, Field(gt=0, le=300)] = 60  # of a request for an outcome
+
     webhook_requests_per_second: Annotated[float, Field(ge=0)] = 0  # of each source; 0: no limit
     api_requests_per_second: Annotated[float, Field(ge=0)] = 200  # of each caller; 0: no limit
 

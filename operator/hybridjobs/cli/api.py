@@ -1,14 +1,19 @@
 """The API as the commands use it: one client, whose errors say what to do."""
 
+import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from hybridjobs import codec
 from hybridjobs.cli.exits import CommandError, Exit
 from hybridjobs.client import BearerAuth
 
 _TIMEOUT_SECONDS = 30.0
+_SILENCE_SECONDS = 40.0  # a stream has a heartbeat every 15
+_AGAIN_SECONDS = 0.5
 
 
 class Api:
@@ -39,6 +44,47 @@ class Api:
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> tuple[int, str]:
         """Status and body text of an answer below 400; CommandError for every other."""
+        response = self._answer(method, path, content, query, timeout_seconds)
+        return response.status_code, response.text
+
+    def log(self, job_id: str, attempt: int | None) -> tuple[str, str]:
+        """The number of the attempt, as the API writes it, and its log; "" before the first."""
+        query: dict[str, str | int] = {} if attempt is None else {"attempt": attempt}
+        path = f"/api/jobs/{job_id}/logs"
+        response = self._answer("GET", path, None, query, _TIMEOUT_SECONDS)
+        return response.headers.get("HybridJobs-Attempt", ""), response.text
+
+    def follow(self, path: str, *, until: float) -> Iterator[Any]:
+        """The data of a stream's events, until that monotonic time.
+
+        A connection that breaks is made again, and gives what it missed.
+        """
+        while (left := until - time.monotonic()) > 0:
+            silence = httpx.Timeout(_TIMEOUT_SECONDS, read=min(left, _SILENCE_SECONDS))
+            try:
+                with self._client.stream("GET", path, timeout=silence) as response:
+                    if response.status_code >= 400:
+                        response.read()
+                        raise CommandError(_code(response.status_code), _explain(response))
+                    for line in response.iter_lines():
+                        if line.startswith("data: "):
+                            yield codec.loads(line.removeprefix("data: "))
+                        if time.monotonic() >= until:
+                            return
+            except (httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError):
+                pass
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from error
+            time.sleep(min(_AGAIN_SECONDS, max(0.0, until - time.monotonic())))
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        content: str | None,
+        query: dict[str, str | int] | None,
+        timeout_seconds: float,
+    ) -> httpx.Response:
         try:
             response = self._client.request(
                 method,
@@ -49,14 +95,17 @@ class Api:
                 timeout=timeout_seconds,
             )
         except httpx.HTTPError as error:
-            raise CommandError(
-                Exit.UNAVAILABLE,
-                f"{self._url} does not answer ({error}). In a cluster: "
-                "kubectl port-forward svc/hybridjobs-api 8081",
-            ) from error
+            raise self._unreachable(error) from error
         if response.status_code >= 400:
             raise CommandError(_code(response.status_code), _explain(response))
-        return response.status_code, response.text
+        return response
+
+    def _unreachable(self, error: httpx.HTTPError) -> CommandError:
+        return CommandError(
+            Exit.UNAVAILABLE,
+            f"{self._url} does not answer ({error}). In a cluster: "
+            "kubectl port-forward svc/hybridjobs-api 8081",
+        )
 
 
 def _code(status: int) -> Exit:

@@ -65,6 +65,7 @@ def version(
 app.command(rich_help_panel="Jobs")(submit.submit)
 app.command(rich_help_panel="Jobs")(submit.batch)
 app.command(rich_help_panel="Jobs")(jobs.get)
+app.command(rich_help_panel="Jobs")(jobs.logs)
 app.command("jobs", rich_help_panel="Jobs")(jobs.list_)
 app.command(rich_help_panel="Jobs")(jobs.retry)
 app.command(rich_help_panel="Jobs")(jobs.cancel)

@@ -25,7 +25,7 @@ from hybridjobs.cli.options import (
     query_of,
 )
 from hybridjobs.cli.output import print_page, seconds
-from hybridjobs.cli.waiting import show_job, wait_for_job
+from hybridjobs.cli.waiting import follow_log, print_log, show_job, wait_for_job
 from hybridjobs.model import Status
 
 Statuses = Annotated[
@@ -59,6 +59,27 @@ def get(
         typer.echo(answer)
     else:
         show_job(codec.loads(answer))
+
+
+def logs(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Of this attempt, rather than the last one.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job is over.")
+    ] = False,
+    url: Url = URL,
+    token: Token = "",
+) -> None:
+    """Print a job's log: of its pod while it runs, afterwards the last 64 KiB."""
+    if follow and attempt is not None:
+        raise CommandError(Exit.USAGE, "--follow goes through all attempts; leave --attempt out")
+    with Api(url, token) as api:
+        if follow:
+            follow_log(api, job_id)
+        else:
+            print_log(api.log(job_id, attempt)[1])
 
 
 def list_(

@@ -1,5 +1,6 @@
 """A job shown, and waited for."""
 
+import sys
 import time
 from typing import Any
 
@@ -11,7 +12,8 @@ from hybridjobs.cli.exits import CommandError, Exit
 from hybridjobs.cli.output import console, print_facts, print_table, seconds, text
 from hybridjobs.model import Status
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
+_OVERLAP = 1000
 _FACTS = (
     "id",
     "type",
@@ -31,25 +33,58 @@ _FACTS = (
 
 def wait_for_job(api: Api, job_id: str, timeout_seconds: float, *, as_json: bool) -> None:
     """Show progress until the job is over; CommandError unless it completed."""
-    give_up = time.monotonic() + timeout_seconds
-    shown = ""
-    while True:
-        _, answer = api.request("GET", f"/api/jobs/{job_id}")
-        job = codec.loads(answer)
-        if Status(job["status"]).is_terminal:
+    until = time.monotonic() + timeout_seconds
+    shown = status = ""
+    for seen in api.follow(f"/api/jobs/{job_id}/events", until=until):
+        status = seen["status"]
+        if Status(status).is_terminal:
             break
-        if (line := _line(job)) != shown:
+        if (line := _line(seen)) != shown:
             typer.echo(line, err=True)
             shown = line
-        if time.monotonic() >= give_up:
-            raise CommandError(Exit.TIMEOUT, f"job {job_id} is still {job['status']}")
-        time.sleep(_POLL_SECONDS)
+    else:
+        raise CommandError(Exit.TIMEOUT, f"job {job_id} is still {status or 'not known'}")
+    _, answer = api.request("GET", f"/api/jobs/{job_id}")
+    job = codec.loads(answer)
     if as_json:
         typer.echo(answer)
     else:
         show_job(job)
     if job["status"] != Status.COMPLETED:
         raise CommandError(Exit.FAILED, f"job {job_id} is {job['status']}: {job['error']}")
+
+
+def follow_log(api: Api, job_id: str) -> None:
+    """Print what a job logs until it is over; a line between its attempts."""
+    last, shown, over = "", "", False
+    while not over:
+        # First whether it is over, so that all it logged is there when the log is read.
+        over = Status(
+            codec.loads(api.request("GET", f"/api/jobs/{job_id}")[1])["status"]
+        ).is_terminal
+        attempt, log = api.log(job_id, None)
+        if attempt != last:
+            if last:
+                typer.echo(f"attempt {attempt}", err=True)
+            last, shown = attempt, ""
+        print_log(_added(shown, log))
+        shown = log
+        if not over:
+            time.sleep(_POLL_SECONDS)
+
+
+def print_log(log: str) -> None:
+    """A log as it is, but for what a terminal would act on."""
+    sys.stdout.write(text(log).plain)
+    sys.stdout.flush()
+
+
+def _added(shown: str, log: str) -> str:
+    """What the log has after what was shown; of long ones the API has the last part alone."""
+    if log.startswith(shown):
+        return log[len(shown) :]
+    _, found, added = log.partition(shown[-_OVERLAP:])
+    return added if found else log
 
 
 def show_job(job: dict[str, Any]) -> None:

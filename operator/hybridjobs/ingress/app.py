@@ -33,6 +33,7 @@ from hybridjobs.ingress.api import Access, Backend, api, callers_of
 from hybridjobs.ingress.asgi import Listener, by_path
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.limits import RateLimit
+from hybridjobs.ingress.live import Live
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
@@ -55,7 +56,7 @@ from hybridjobs.store.retention import Keep
 from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
-    from hybridjobs.kube.reviews import Reviews
+    from hybridjobs.ingress.cluster import Cluster
 
 log = structlog.get_logger(__name__)
 
@@ -87,22 +88,27 @@ async def serve(settings: IngressSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        keys = reviews = None
+        keys = cluster = None
         if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
             port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
             keys = ClusterKeys.in_cluster(host, port)
             stack.push_async_callback(keys.close)
-            if settings.api_cluster_tokens:
-                reviews = await _reviews(stack, settings)
-        await Ingress(settings, keys=keys, reviews=reviews).run(stop)
+        knows_callers = bool(host) and settings.api_cluster_tokens
+        if settings.dispatch or knows_callers:
+            from hybridjobs.ingress.cluster import connected
+
+            connection = connected(settings, knows_callers=knows_callers)
+            cluster = await stack.enter_async_context(connection)
+        runtime = cluster.runtime if cluster and settings.dispatch else None
+        await Ingress(settings, keys=keys, cluster=cluster, runtime=runtime).run(stop)
 
 
 class Ingress:
     """One ingress.
 
-    `keys` verify workers' tokens; None: the workers' listener is closed. `reviews` let callers of
-    the API in by the cluster's tokens; None: none of them.
-    `runtime` makes the place where jobs run: the cluster, unless another one is given.
+    `keys` verify workers' tokens; None: the workers' listener is closed. `cluster` is where callers
+    of the API are known, and the logs of pods are; None: only those of the database. `runtime`
+    makes the place where jobs run; None: nothing is dispatched here.
     """
 
     def __init__(
@@ -110,19 +116,19 @@ class Ingress:
         settings: IngressSettings,
         *,
         keys: KeySource | None,
-        reviews: "Reviews | None" = None,
+        cluster: "Cluster | None" = None,
         runtime: MakeRuntime | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
-        self._reviews = reviews
-        self._make_runtime = runtime or self._cluster
+        self._cluster = cluster
+        self._make_runtime = runtime
         self._pool: Pool | None = None
         self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set: then refuse new work, end what runs, and return."""
-        settings = self._settings
+        settings, cluster = self._settings, self._cluster
         url = settings.database_url.get_secret_value()
         targets = Targets.parse(
             settings.callback_allow, enabled=settings.callback_secrets_dir is not None
@@ -153,6 +159,8 @@ class Ingress:
             parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
             parts.add("callbacks", deliverer.run)
+            live = Live(database)
+            parts.add("followers", live.run)
             parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
             if redelivery is not None:
                 parts.add("redelivery", redelivery.run)
@@ -201,9 +209,13 @@ class Ingress:
                 wake=wake,
                 stopping=stop,
                 max_payload_bytes=limit,
+                max_wait_seconds=settings.max_wait_seconds,
                 targets=targets,
+                live=live,
+                pod_log=cluster.log if cluster else None,
             )
-            callers = callers_of(settings.api_token, database, self._reviews)
+            reviews = cluster.reviews if cluster else None
+            callers = callers_of(settings.api_token, database, reviews)
             access = Access(api(backend), callers, RateLimit(settings.api_requests_per_second))
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
@@ -224,7 +236,7 @@ class Ingress:
                     async with _listening(servers):
                         self.ports.set_result(Ports(*(each.port for each in (*servers, health))))
                         ready.set()
-                        log.info("ingress ready", dispatch=settings.dispatch)
+                        log.info("ingress ready", dispatch=dispatcher is not None)
                         gc.freeze()
                         gc.set_threshold(*GC_THRESHOLDS)
                         await parts.until(stop)
@@ -239,20 +251,10 @@ class Ingress:
             self._pool.renew()
 
     async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> Dispatcher | None:
-        if not self._settings.dispatch:
+        if self._make_runtime is None:
             return None
         runtime = await self._make_runtime(stack, database)
         return Dispatcher(database, runtime, window=self._settings.window)
-
-    async def _cluster(self, stack: AsyncExitStack, database: Database) -> Runtime:
-        # kubernetes.aio takes 2 s to import, which a process without a cluster need not wait.
-        from hybridjobs.dispatch.cluster import ClusterRuntime
-        from hybridjobs.kube.client import Kubernetes, load_configuration
-
-        kubernetes = await stack.enter_async_context(
-            Kubernetes(await load_configuration(), field_manager="hybridjobs-dispatcher")
-        )
-        return ClusterRuntime(database, kubernetes, namespace=self._settings.namespace)
 
 
 def _deliverer(
@@ -274,17 +276,6 @@ def _allow_files(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         log.warning("few open files are allowed: lower max_connections", allowed=allowed)
-
-
-async def _reviews(stack: AsyncExitStack, settings: IngressSettings) -> "Reviews":
-    from hybridjobs.kube.client import Kubernetes, load_configuration
-    from hybridjobs.kube.reviews import Reviews
-
-    kubernetes = await stack.enter_async_context(
-        Kubernetes(await load_configuration(), field_manager="hybridjobs-api")
-    )
-    audiences = [each.strip() for each in settings.api_audiences.split(",") if each.strip()]
-    return Reviews(kubernetes, audiences=audiences, namespace=settings.namespace)
 
 
 class _Parts:

@@ -123,6 +123,12 @@ def waiting(scope: Scope) -> Iterator[None]:
     place.take()
 
 
+def without_place(scope: Scope) -> None:
+    """From here on the request takes no place: its answer has no end, and is bounded elsewhere."""
+    place: Place = scope[PLACE]
+    place.give_back()
+
+
 class Listener:
     """The outermost layer of a listener: bounds its work, counts answers, makes errors problems."""
 

@@ -11,8 +11,14 @@ from hybridjobs import codec
 from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import FieldError, InvalidInput, UnknownType
 from hybridjobs.ingress import members as checks
-from hybridjobs.ingress.members import read_members
-from hybridjobs.ingress.submissions import JobRequest, Submission, new_row, unknown_dependencies
+from hybridjobs.ingress.members import Shape
+from hybridjobs.ingress.submissions import (
+    MEMBER,
+    JobRequest,
+    Submission,
+    new_row,
+    unknown_dependencies,
+)
 from hybridjobs.model import JobType, NewJob
 from hybridjobs.payload import check_payload, pointer
 from hybridjobs.payload_schemas import PayloadSchemas
@@ -22,6 +28,10 @@ MAX_BATCH_BYTES = 64 * 1024 * 1024
 MAX_BATCH_DEPENDENCIES = 100_000
 
 _MAX_FAULTS = 100
+_JOBS: checks.Schema = {
+    "jobs": {"type": "array", "minItems": 1, "maxItems": MAX_JOBS, "items": MEMBER.schema()}
+}
+BATCH = Shape("a batch", {"key": checks.text}, required=("jobs",), raw=_JOBS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +44,7 @@ class BatchRequest:
     @classmethod
     def parse(cls, members: Mapping[str, str], *, max_payload_bytes: int, targets: Targets) -> Self:
         """From the members' JSON texts; InvalidInput (422) names every fault, up to a hundred."""
-        values = read_members(
-            members, {"key": checks.text}, required=("jobs",), raw=("jobs",), shape="a batch"
-        )
+        values = BATCH.read(members)
         jobs: list[JobRequest] = []
         faults = _Faults()
         for place, text in enumerate(_elements(values["jobs"])):

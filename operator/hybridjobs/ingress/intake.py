@@ -132,7 +132,10 @@ class Intake:
             # What is quick runs on behind the answer that the long ones give now.
             self._wake()
             return Answer([_accepted(row) for row in rows], refused=refused, retried=retried)
-        latest = submission.arrived + max(budget for budget in budgets if budget is not None)
+        longest = max(budget for budget in budgets if budget is not None) + _RECORDING_SECONDS
+        if submission.wait_seconds is not None:
+            longest = min(longest, submission.wait_seconds)
+        latest = submission.arrived + longest
         ended = await self._wait(rows, latest)
         finished = all(job.status.is_terminal for job in ended)
         return Answer(ended, finished=finished, refused=refused, retried=retried)
@@ -227,14 +230,14 @@ class Intake:
         return min(submission.budget_seconds, job_type.spec.budget_seconds)
 
     async def _wait(self, rows: Sequence[Enqueued], latest: float) -> list[Accepted]:
-        """The quick jobs as they are when all are recorded, or some time after `latest`."""
+        """The quick jobs as they are when all are recorded, or at `latest`."""
         tasks = self._runs(rows)
         if any(row.status is Status.PROCESSING and row.id not in tasks for row in rows):
             # Another replica's; or its first delivery, committed just now, is about to start it.
             await asyncio.sleep(_START_SECONDS)
             tasks = self._runs(rows)
         if tasks:
-            timeout = max(0.0, latest - self._clock()) + _RECORDING_SECONDS
+            timeout = max(0.0, latest - self._clock())
             await asyncio.wait(tasks.values(), timeout=timeout)
         return [await self._state(row, tasks.get(row.id)) for row in rows]
 

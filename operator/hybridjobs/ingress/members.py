@@ -1,10 +1,12 @@
 """What the members of a JSON object, and the parameters of a query, may be.
 
-A check takes what was sent and returns the value that it stands for, or raises Fault.
+A check takes what was sent and returns the value that it stands for, or raises Fault. Its schema
+says the same as JSON Schema does, for the API's OpenAPI document.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +15,7 @@ from starlette.datastructures import QueryParams
 
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
-from hybridjobs.model import CALLBACK_EVENTS, Callback
+from hybridjobs.model import CALLBACK_EVENTS, MAX_CALLBACK_URL_LENGTH, Callback
 from hybridjobs.payload import pointer
 
 MAX_TEXT_LENGTH = 255
@@ -37,7 +39,48 @@ class Fault(Exception):  # noqa: N818 - the input's, and always caught here
         self.path = path
 
 
-Check = Callable[[Any], Any]
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How a value is read, and what it may be."""
+
+    read: Callable[[Any], Any]
+    schema: Schema
+
+    def __call__(self, value: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        """The value that it stands for, or Fault."""
+        return self.read(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a JSON object may be; `what` says it in words, `raw` are members of any JSON."""
+
+    what: str
+    checks: Mapping[str, Check]
+    required: tuple[str, ...] = ()
+    raw: Mapping[str, Schema] = field(default_factory=dict)
+
+    def read(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """The checked values of the members; InvalidInput (422) names every fault."""
+        return read_members(
+            texts, self.checks, required=self.required, raw=self.raw, shape=self.what
+        )
+
+    def schema(self) -> Schema:
+        """The same as JSON Schema."""
+        members = {
+            name: check.schema if name in self.required else nullable(check.schema)
+            for name, check in self.checks.items()
+        }
+        return {
+            "type": "object",
+            "properties": {**members, **self.raw},
+            "required": list(self.required),
+            "additionalProperties": False,
+        }
 
 
 def read_members(
@@ -88,18 +131,35 @@ def read_query(query: QueryParams, checks: Mapping[str, Check]) -> dict[str, Any
     return values
 
 
-def text(value: object) -> str:
-    """A short text that can be shown."""
+def nullable(schema: Schema) -> Schema:
+    """The schema, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _text(value: object) -> str:
     if isinstance(value, str) and 0 < len(value) <= MAX_TEXT_LENGTH and value.isprintable():
         return value
     raise Fault(f"must be a string of 1 to {MAX_TEXT_LENGTH} printable characters")
 
 
-def note(value: object) -> str:
-    """A remark of some lines."""
+text = Check(_text, {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_LENGTH})
+"""A short text that can be shown."""
+
+
+def _note(value: object) -> str:
     if isinstance(value, str) and len(value) <= MAX_NOTE_LENGTH and _is_storable(value):
         return value
     raise Fault(f"must be a string of at most {MAX_NOTE_LENGTH} characters without NUL")
+
+
+note = Check(_note, {"type": "string", "maxLength": MAX_NOTE_LENGTH})
+"""A remark of some lines."""
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise Fault("must be true or false")
 
 
 def integer(least: int, most: int) -> Check:
@@ -110,7 +170,7 @@ def integer(least: int, most: int) -> Check:
             return value
         raise Fault(f"must be an integer from {least} to {most}")
 
-    return check
+    return Check(check, {"type": "integer", "minimum": least, "maximum": most})
 
 
 def number(over: float, most: float) -> Check:
@@ -121,7 +181,7 @@ def number(over: float, most: float) -> Check:
             return float(value)
         raise Fault(f"must be a number above {over:g}, at most {most:g}")
 
-    return check
+    return Check(check, {"type": "number", "exclusiveMinimum": over, "maximum": most})
 
 
 def digits(least: int, most: int) -> Check:
@@ -132,7 +192,7 @@ def digits(least: int, most: int) -> Check:
             return int(value)
         raise Fault(f"must be an integer from {least} to {most}")
 
-    return check
+    return Check(check, {"type": "integer", "minimum": least, "maximum": most})
 
 
 def one_of(names: Sequence[str]) -> Check:
@@ -143,7 +203,7 @@ def one_of(names: Sequence[str]) -> Check:
             return str(value)
         raise Fault(f"must be one of {', '.join(names)}")
 
-    return check
+    return Check(check, {"type": "string", "enum": [str(name) for name in names]})
 
 
 def some_of(names: Sequence[str]) -> Check:
@@ -153,7 +213,8 @@ def some_of(names: Sequence[str]) -> Check:
     def check(value: str) -> tuple[str, ...]:
         return tuple(check_name(name) for name in value.split(","))
 
-    return check
+    any_of = "|".join(map(re.escape, names))
+    return Check(check, {"type": "string", "pattern": f"^({any_of})(,({any_of}))*$"})
 
 
 def texts(most: int) -> Check:
@@ -169,32 +230,45 @@ def texts(most: int) -> Check:
                 raise Fault(str(fault), place) from None
         return tuple(value)
 
-    return check
+    return Check(check, {"type": "array", "maxItems": most, "items": text.schema})
 
 
-def callback(fault_in: Callable[[str], str | None]) -> Check:
-    """An address to tell of the job's end; `fault_in` says what is wrong with a URL."""
-    check_event = one_of(CALLBACK_EVENTS)
+def _callback(value: object) -> Callback:
+    if not isinstance(value, dict) or not isinstance(url := value.get("url"), str):
+        raise Fault('must be an object such as {"url": "https://example.com/done"}')
+    for name in value:
+        if name not in ("url", "on"):
+            raise Fault("unknown member", name)
+    events = value.get("on", list(CALLBACK_EVENTS))
+    if not isinstance(events, list) or not 1 <= len(events) <= len(CALLBACK_EVENTS):
+        raise Fault(f"must be an array of some of {', '.join(CALLBACK_EVENTS)}", "on")
+    for place, event in enumerate(events):
+        try:
+            _callback_event(event)
+        except Fault as fault:
+            raise Fault(str(fault), "on", place) from None
+    return Callback(url=url, events=tuple(events))
 
-    def check(value: object) -> Callback:
-        if not isinstance(value, dict) or not isinstance(url := value.get("url"), str):
-            raise Fault('must be an object such as {"url": "https://example.com/done"}')
-        for name in value:
-            if name not in ("url", "on"):
-                raise Fault("unknown member", name)
-        if fault := fault_in(url):
-            raise Fault(fault, "url")
-        events = value.get("on", list(CALLBACK_EVENTS))
-        if not isinstance(events, list) or not 1 <= len(events) <= len(CALLBACK_EVENTS):
-            raise Fault(f"must be an array of some of {', '.join(CALLBACK_EVENTS)}", "on")
-        for place, event in enumerate(events):
-            try:
-                check_event(event)
-            except Fault as fault:
-                raise Fault(str(fault), "on", place) from None
-        return Callback(url=url, events=tuple(events))
 
-    return check
+_callback_event = one_of(CALLBACK_EVENTS)
+callback = Check(
+    _callback,
+    {
+        "type": "object",
+        "properties": {
+            "url": {"type": "string", "format": "uri", "maxLength": MAX_CALLBACK_URL_LENGTH},
+            "on": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": len(CALLBACK_EVENTS),
+                "items": _callback_event.schema,
+            },
+        },
+        "required": ["url"],
+        "additionalProperties": False,
+    },
+)
+"""Whom to tell of a job's end; where the URL may lead is Targets' to say."""
 
 
 def timestamp(value: object) -> datetime:
@@ -207,19 +281,28 @@ def timestamp(value: object) -> datetime:
         raise Fault(f"is no time: {error}") from None
 
 
-def moment(value: object) -> datetime:
-    """A time of RFC 3339, from the year 2000 until ten years ahead."""
+def _moment(value: object) -> datetime:
     found = timestamp(value)
     if not _EARLIEST <= found <= datetime.now(UTC) + _AHEAD:
         raise Fault("must be from the year 2000 until ten years ahead")
     return found.astimezone(UTC)
 
 
-def identifier(value: object) -> UUID:
-    """A UUID."""
+moment = Check(_moment, {"type": "string", "format": "date-time"})
+"""A time of RFC 3339, from the year 2000 until ten years ahead."""
+
+
+def _identifier(value: object) -> UUID:
     if isinstance(value, str) and _UUID.fullmatch(value):
         return UUID(value)
     raise Fault("must be a UUID")
+
+
+identifier = Check(_identifier, {"type": "string", "format": "uuid"})
+"""A UUID."""
+
+truth = Check(_boolean, {"type": "boolean"})
+"""A JSON boolean."""
 
 
 def _is_storable(value: str) -> bool:

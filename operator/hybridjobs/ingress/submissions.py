@@ -11,7 +11,7 @@ from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge, Unknown
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.members import Fault, identifier, read_members
+from hybridjobs.ingress.members import Fault, Shape, identifier
 from hybridjobs.mapping import mapped
 from hybridjobs.model import (
     MAX_DEADLINE_SECONDS,
@@ -42,8 +42,11 @@ _CHECKS: dict[str, checks.Check] = {
     "uniqueWhile": checks.one_of(("queued", "open")),
     "dependsOn": checks.texts(MAX_DEPENDENCIES),
     "onDependencyFailure": checks.one_of(("cancel", "run")),
+    "callback": checks.callback,
 }
-_MEMBER_CHECKS = {**_CHECKS, "ref": checks.text}
+_PAYLOAD: dict[str, checks.Schema] = {"payload": {"description": "Any JSON that the type takes."}}
+JOB = Shape("a job", _CHECKS, required=("type", "payload"), raw=_PAYLOAD)
+MEMBER = Shape("a job", {**_CHECKS, "ref": checks.text}, required=("type", "payload"), raw=_PAYLOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,11 @@ _NO_OPTIONS = JobOptions()
 class Submission:
     """What a caller asks for. `payload` is JSON text; `arrived` the loop's time of the request.
 
-    `budget_seconds` bounds what quick types may take of it; None: they do not run inline. An event
-    goes through the mapping of each type that wants it.
+    `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
+    `wait_seconds` is how long the caller waits for them, from the arrival; None: their budget.
+    An event goes through the mapping of each type that wants it.
     `retries_failed`: a job that an earlier one made, and that has failed, runs once more.
+    `request_digest` is kept with the row, for later requests with the same key.
     """
 
     payload: str
@@ -87,6 +92,8 @@ class Submission:
     traceparent: str | None = None
     parent_id: UUID | None = None
     options: JobOptions = _NO_OPTIONS
+    wait_seconds: float | None = None
+    request_digest: bytes | None = None
     is_event: bool = False
     retries_failed: bool = False
 
@@ -132,6 +139,7 @@ def new_row(job_type: JobType, submission: Submission, budget_seconds: float | N
         depends_on=options.depends_on,
         on_dependency_failure=options.on_dependency_failure,
         callbacks=spec.callbacks(options.callback),
+        request_digest=submission.request_digest,
     )
 
 
@@ -160,21 +168,18 @@ class JobRequest:
         in_batch: bool = False,
     ) -> Self:
         """From the members' JSON texts; InvalidInput (422, 413) names every fault by its path."""
-        values = read_members(
-            members,
-            {
-                **(_MEMBER_CHECKS if in_batch else _CHECKS),
-                "callback": checks.callback(targets.fault_in),
-            },
-            required=("type", "payload"),
-            raw=("payload",),
-            shape="a job",
-        )
+        values = (MEMBER if in_batch else JOB).read(members)
         payload: str = values["payload"]
         if len(payload.encode("utf-8", "replace")) > max_payload_bytes:
             message = f"is over the limit of {max_payload_bytes} bytes"
             raise PayloadTooLarge(
                 f"the payload {message}", errors=[FieldError(pointer("payload"), message)]
+            )
+        callback: Callback | None = values.get("callback")
+        if callback is not None and (fault := targets.fault_in(callback.url)):
+            raise InvalidInput(
+                f"the callback's URL {fault}",
+                errors=[FieldError(pointer("callback", "url"), fault)],
             )
         return cls(
             type=values["type"],
@@ -190,7 +195,7 @@ class JobRequest:
                 unique_key=values.get("uniqueKey"),
                 unique_while=values.get("uniqueWhile", "open"),
                 on_dependency_failure=values.get("onDependencyFailure", "cancel"),
-                callback=values.get("callback"),
+                callback=callback,
             ),
         )
 

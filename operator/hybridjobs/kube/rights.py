@@ -37,7 +37,10 @@ def _rights(resource: Resource, *verbs: str, subresource: str = "") -> tuple[Rig
 
 
 RIGHTS: dict[str, tuple[Right, ...]] = {
-    "ingress": _rights(HYBRIDJOBS, "create", "get", "list", "patch", "delete"),
+    "ingress": (
+        *_rights(HYBRIDJOBS, "create", "get", "list", "patch", "delete"),
+        *_rights(PODS, "get", subresource="log"),
+    ),
     "operator": (
         *_rights(HYBRIDJOBS, "get", "list", "watch", "patch", "delete", "deletecollection"),
         *_rights(HYBRIDJOBS, "patch", subresource="status"),

@@ -66,7 +66,7 @@ WITH job AS (
     RETURNING attempt.job_id, attempt.started_at
 )
 UPDATE hybridjobs.background_jobs job
-SET status = 'processing', started_at = started.started_at
+SET status = 'processing', started_at = started.started_at, changed_in = pg_current_xact_id()
 FROM started WHERE job.id = started.job_id
 RETURNING job.id
 """

@@ -12,11 +12,14 @@ from hybridjobs.model import Enqueued, NewJob, Status
 from hybridjobs.store.enqueue import insert_jobs
 
 _INSERT = """
-INSERT INTO hybridjobs.job_batches (id, key, source, total, submitted_by)
-VALUES (%(id)s, %(key)s, %(source)s, %(total)s, %(submitted_by)s)
+INSERT INTO hybridjobs.job_batches (id, key, source, total, submitted_by, request_digest)
+VALUES (%(id)s, %(key)s, %(source)s, %(total)s, %(submitted_by)s, %(request_digest)s)
 ON CONFLICT DO NOTHING
 """
-_FIND = "SELECT id, total FROM hybridjobs.job_batches WHERE source = %(source)s AND key = %(key)s"
+_FIND = """
+SELECT id, total, request_digest FROM hybridjobs.job_batches
+WHERE source = %(source)s AND key = %(key)s
+"""
 _SET_TOTAL = "UPDATE hybridjobs.job_batches SET total = %(total)s WHERE id = %(id)s"
 _GET = "SELECT id, key, source, total, created_at FROM hybridjobs.job_batches WHERE id = %s"
 _COUNT = """
@@ -33,6 +36,7 @@ class NewBatch:
     source: str
     key: str | None = None
     submitted_by: str | None = None
+    request_digest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class CreatedBatch:
     total: int
     created: bool
     jobs: tuple[Enqueued, ...] = ()
+    request_digest: bytes | None = None  # of the request that made it, where that was kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,13 @@ async def create_batch(
         "source": batch.source,
         "total": len(jobs),
         "submitted_by": batch.submitted_by,
+        "request_digest": batch.request_digest,
     }
     if not (await connection.execute(_INSERT, row)).rowcount:
         [found] = await (await connection.execute(_FIND, row)).fetchall()
-        return CreatedBatch(found["id"], found["total"], created=False)
+        return CreatedBatch(
+            found["id"], found["total"], created=False, request_digest=found["request_digest"]
+        )
     enqueued: list[Enqueued] = []
     # Of the members that gave way, the jobs that stand for them.
     stand_ins: dict[UUID, UUID] = {}

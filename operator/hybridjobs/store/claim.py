@@ -95,6 +95,7 @@ WITH chosen AS (
 ), claimed AS (
     UPDATE hybridjobs.background_jobs job
     SET attempt = job.attempt + 1, dispatched_at = now(), stage = NULL,
+        changed_in = pg_current_xact_id(),
         status = CASE WHEN %(lease_seconds)s::float8 IS NULL THEN job.status ELSE 'processing' END,
         started_at = CASE WHEN %(lease_seconds)s::float8 IS NOT NULL THEN now() END,
         unique_key = CASE WHEN job.unique_while = 'open' THEN job.unique_key END,

@@ -50,6 +50,7 @@ _MORE_COLUMNS = (
     "callback",
     "lease_seconds",
     "type_generation",
+    "request_digest",
 )
 # The rest. A job with a lease begins with its row: attempt 1 is inserted by the same statement, so
 # that a redelivery can never find a quick job that nobody runs. A unique key that an application
@@ -61,7 +62,8 @@ WITH input AS (
                 THEN hybridjobs.concurrency_key_at(payload::json, key_path) END AS concurrency_key
     FROM unnest({_INPUT}, %(run_at)b::timestamptz[], %(key_path)b::text[], %(unique_key)b::text[],
                 %(unique_while)b::text[], %(on_dependency_failure)b::text[], %(batch_id)b::uuid[],
-                %(callback)b::text[], %(lease_seconds)b::float8[], %(type_generation)b::int8[])
+                %(callback)b::text[], %(lease_seconds)b::float8[], %(type_generation)b::int8[],
+                %(request_digest)b::bytea[])
          AS input ({_NAMES}, {", ".join(_MORE_COLUMNS)})
     CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
 ), waiting AS (
@@ -71,12 +73,13 @@ WITH input AS (
         (id, type, payload, source, key, priority, run_at, order_key, max_retries,
          deadline_seconds, parent_id, submitted_by, traceparent, inngest_event_id,
          concurrency_key, unique_key, unique_while, on_dependency_failure, batch_id, callback,
-         status, attempt, dispatched_at, started_at, stage)
+         request_digest, status, attempt, dispatched_at, started_at, stage)
     SELECT id, type, payload::json, source, key, priority, due,
            due - make_interval(mins => priority), max_retries, deadline_seconds, parent_id,
            submitted_by, traceparent, inngest_event_id, concurrency_key, unique_key,
            CASE WHEN unique_key IS NOT NULL THEN unique_while END,
            CASE WHEN blocked THEN on_dependency_failure END, batch_id, callback::jsonb,
+           request_digest,
            CASE WHEN lease_seconds IS NULL THEN 'queued' ELSE 'processing' END,
            CASE WHEN lease_seconds IS NULL THEN 0 ELSE 1 END,
            CASE WHEN lease_seconds IS NOT NULL THEN now() END,
@@ -112,6 +115,9 @@ JOIN hybridjobs.background_jobs job
      OR (job.type = input.type AND job.unique_key = input.unique_key
          AND job.status IN ('queued', 'processing'))
 ORDER BY input.place, job.id = input.id DESC, job.key = input.key DESC NULLS LAST
+"""
+_DIGESTS = """
+SELECT type, request_digest FROM hybridjobs.background_jobs WHERE source = %s AND key = %s
 """
 _UNKNOWN = """
 SELECT id FROM unnest(%s::uuid[]) AS asked (id)
@@ -151,6 +157,14 @@ async def insert_jobs(
     raise DatabaseUnavailable("the same key comes and goes too fast", retry_after=1)
 
 
+async def digests_of_key(
+    connection: AsyncConnection[DictRow], source: str, key: str
+) -> dict[str, bytes | None]:
+    """The types of the jobs with this key, each with the digest of the request that made it."""
+    cursor = await connection.execute(_DIGESTS, [source, key])
+    return {row["type"]: row["request_digest"] for row in await cursor.fetchall()}
+
+
 async def unknown_jobs(
     connection: AsyncConnection[DictRow], ids: Sequence[object]
 ) -> frozenset[object]:
@@ -181,6 +195,7 @@ def _asks_for_more(job: NewJob) -> bool:
         or job.key_path is not None
         or job.unique_key is not None
         or job.batch_id is not None
+        or job.request_digest is not None
         or job.callbacks != ()
         or job.depends_on != ()
     )

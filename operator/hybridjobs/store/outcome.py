@@ -79,7 +79,8 @@ WITH locked AS (
 ), moved AS (
     UPDATE hybridjobs.background_jobs job
     SET {follow}, dispatched_at = NULL, error = ended.error, outcome_reason = ended.reason,
-        error_category = ended.category, progress = coalesce(ended.progress, job.progress)
+        changed_in = pg_current_xact_id(), error_category = ended.category,
+        progress = coalesce(ended.progress, job.progress)
     FROM ended WHERE job.id = ended.job_id
 )
 SELECT id, old_status AS status, id IN (SELECT job_id FROM ended) AS changed FROM locked

@@ -46,6 +46,28 @@ FROM (SELECT DISTINCT ON (schedule) schedule, tick_at, decision, decided_at, job
       FROM hybridjobs.schedule_ticks ORDER BY schedule, tick_at DESC) AS last
 ORDER BY last.schedule
 """
+# The first of the lines' heads, and of the scheduled jobs whose time has come since the last claim.
+_NEXT = """
+SELECT job.id FROM hybridjobs.job_types job_type
+CROSS JOIN LATERAL (
+    (SELECT id, order_key FROM hybridjobs.background_jobs
+     WHERE stage = 'ready' AND type = job_type.type AND run_at <= now()
+     ORDER BY order_key, id LIMIT 1)
+    UNION ALL
+    (SELECT due.id, due.order_key
+     FROM (SELECT id, type, order_key FROM hybridjobs.background_jobs
+           WHERE stage = 'scheduled' AND run_at <= now() ORDER BY run_at LIMIT 100) AS due
+     WHERE due.type = job_type.type)
+) job
+WHERE job_type.deleted_at IS NULL AND job_type.paused_at IS NULL
+  AND NOT EXISTS (SELECT FROM hybridjobs.queue_settings WHERE paused_at IS NOT NULL)
+ORDER BY job.order_key, job.id LIMIT 1
+"""
+_MAKE_DUE = """
+UPDATE hybridjobs.background_jobs
+SET stage = 'ready', run_at = now(), order_key = now() - make_interval(mins => priority)
+WHERE id = %s AND stage = 'scheduled'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +145,14 @@ async def schedule_lines(connection: AsyncConnection[DictRow]) -> list[ScheduleL
         ScheduleLine(**{**row, "decision": Decision(row["decision"])})
         for row in await cursor.fetchall()
     ]
+
+
+async def next_in_line(connection: AsyncConnection[DictRow]) -> UUID | None:
+    """The job that the next claim takes first, limits aside; None: none may start."""
+    row = await (await connection.execute(_NEXT)).fetchone()
+    return None if row is None else row["id"]
+
+
+async def make_due(connection: AsyncConnection[DictRow], job_id: UUID) -> None:
+    """A job whose time lies ahead is in line from now on; any other is left as it is."""
+    await connection.execute(_MAKE_DUE, [job_id])

@@ -12,8 +12,8 @@ import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
+from hybridjobs.ingress.cluster import Cluster as IngressCluster
 from hybridjobs.kube.client import Kubernetes
-from hybridjobs.kube.reviews import Reviews
 from tests.builders import job_type
 from tests.cluster import Cluster
 from tests.conftest import DatabaseUrls
@@ -105,8 +105,8 @@ async def kubernetes(kubeconfig: Path) -> AsyncIterator[Kubernetes]:
 async def ingress(
     accounts: Accounts, kubernetes: Kubernetes, database_urls: DatabaseUrls
 ) -> AsyncIterator[Running]:
-    reviews = Reviews(kubernetes, audiences=[AUDIENCE], namespace=accounts.namespace)
-    async with running(database_urls.service, inline_children=0, reviews=reviews) as ingress:
+    cluster = IngressCluster(kubernetes, namespace=accounts.namespace, audiences=[AUDIENCE])
+    async with running(database_urls.service, inline_children=0, cluster=cluster) as ingress:
         await ingress.register(job_type())
         yield ingress
 

@@ -20,9 +20,10 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import Job, get_job
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
+from tests.integration.ingress.conformance import conforms
 
 if TYPE_CHECKING:
-    from hybridjobs.kube.reviews import Reviews
+    from hybridjobs.ingress.cluster import Cluster
 
 SECRET = "old-webhook-secret"
 ROTATED = "new-webhook-secret"
@@ -43,7 +44,6 @@ def settings(database_url: str, **changes: Any) -> IngressSettings:
         "worker_port": 0,
         "health_port": 0,
         "namespace": "jobs",
-        "dispatch": False,
         "github_webhook_secret": f"{SECRET}, {ROTATED}",
         "api_token": TOKEN,
         "inline_children": 1,
@@ -96,11 +96,11 @@ async def running(
     database_url: str,
     *,
     keys: KeySource | None = None,
-    reviews: "Reviews | None" = None,
+    cluster: "Cluster | None" = None,
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start an ingress, and end it as SIGTERM would."""
-    ingress = Ingress(settings(database_url, **changes), keys=keys, reviews=reviews)
+    ingress = Ingress(settings(database_url, **changes), keys=keys, cluster=cluster)
     stop = asyncio.Event()
     task = asyncio.create_task(ingress.run(stop))
     futures: list[asyncio.Future[Any]] = [task, ingress.ports]
@@ -115,6 +115,7 @@ async def running(
                     base_url=f"http://127.0.0.1:{port}",
                     timeout=30,
                     headers={"Authorization": f"Bearer {TOKEN}"} if port == ports.api else {},
+                    event_hooks={"response": [conforms] if port == ports.api else []},
                 )
             )
             for port in (ports.webhooks, ports.api, ports.workers, ports.health)

@@ -1,6 +1,7 @@
 """Who may use the API, and for what: tokens of the table, over real sockets."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -10,9 +11,10 @@ from uuid import UUID
 import httpx
 import psycopg
 import pytest
+from starlette.routing import Router
 
 from hybridjobs.errors import InvalidInput
-from hybridjobs.ingress.api import routes
+from hybridjobs.ingress.api import api, routes
 from hybridjobs.ingress.api.access import ApiRoute
 from hybridjobs.model import ApiScope
 from hybridjobs.store.tokens import (
@@ -64,52 +66,68 @@ def all_routes() -> list[ApiRoute]:
     return asyncio.run(made())
 
 
-def request_of(route: ApiRoute) -> tuple[str, str]:
-    """A request that the route takes."""
-    methods = (route.methods or set()) - {"HEAD"}
-    [method] = methods
-    return method, route.path.replace("{type:path}", "test/long").replace("{id}", NO_ID)
+NEEDED = {
+    f"{method} {route.path}": needed
+    for route in all_routes()
+    for method, needed in route.needs.items()
+}
 
 
-ROUTES = {f"{request_of(each)[0]} {each.path}": each for each in all_routes()}
-
-
-async def test_every_route_is_for_its_scope_alone(ingress: Running, make: Make) -> None:
+async def test_every_request_is_for_its_scope_alone(ingress: Running, make: Make) -> None:
     await ingress.register(job_type())
     given = {scope: await make(scope) for scope in ApiScope}
 
-    async def answer(route: ApiRoute, authorization: str) -> httpx.Response:
-        method, path = request_of(route)
+    async def answer(request: str, authorization: str) -> tuple[int, httpx.Headers, str]:
+        method, _, path = request.partition(" ")
+        path = path.replace("{type:path}", "test/long").replace("{id}", NO_ID)
         headers = {"Authorization": authorization}
-        return await ingress.api.request(method, path, headers=headers)
+        # Of a stream the beginning is enough: it has no end.
+        async with ingress.api.stream(method, path, headers=headers) as response:
+            is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+            text = "" if is_stream else (await response.aread()).decode()
+            return response.status_code, response.headers, text
 
-    for name, route in ROUTES.items():
-        assert isinstance(route, ApiRoute), name
-        assert (await answer(route, "")).status_code == 401, name
+    for request, needed in NEEDED.items():
+        assert (await answer(request, ""))[0] == 401, request
         for scope, token in given.items():
-            answered = await answer(route, f"Bearer {token}")
-            if scope.includes(route.needs):
-                assert answered.status_code not in (401, 403, 500), (name, answered.text)
+            status, headers, text = await answer(request, f"Bearer {token}")
+            if scope.includes(needed):
+                assert status not in (401, 403, 405, 500), (request, text)
                 continue
-            assert answered.status_code == 403, name
-            assert answered.json()["detail"] == (
-                f"the scope of token:ci is {scope}, and this needs {route.needs}"
+            assert status == 403, request
+            assert json.loads(text)["detail"] == (
+                f"the scope of token:ci is {scope}, and this needs {needed}"
             )
-            assert answered.headers["www-authenticate"] == (
-                f'Bearer realm="hybridjobs", error="insufficient_scope", scope="{route.needs}"'
+            assert headers["www-authenticate"] == (
+                f'Bearer realm="hybridjobs", error="insufficient_scope", scope="{needed}"'
             )
+
+
+def test_the_api_has_no_other_routes() -> None:
+    async def made() -> Router:
+        return api(None)  # type: ignore[arg-type]  # none is served
+
+    served = asyncio.run(made()).routes
+    assert all(type(route) is ApiRoute for route in served)
+    answered = {
+        f"{method} {route.path}"
+        for route in served
+        if isinstance(route, ApiRoute)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert answered == set(NEEDED)
 
 
 def test_what_changes_nothing_is_read_and_all_else_is_more() -> None:
-    for name, route in ROUTES.items():
-        assert name.startswith("GET ") == (route.needs is ApiScope.READ), name
+    for request, needed in NEEDED.items():
+        assert request.startswith("GET ") == (needed is ApiScope.READ), request
 
 
-def test_the_reference_names_the_scope_of_every_route() -> None:
+def test_the_reference_names_the_scope_of_every_request() -> None:
     section = REFERENCE.read_text().partition("### Scopes")[2].partition("\n### ")[0]
     documented = dict(re.findall(r"^\| `([A-Z]+ [^`]+)` \| (\w+) \|$", section, re.MULTILINE))
     assert documented == {
-        name.replace(":path}", "}"): route.needs.value for name, route in ROUTES.items()
+        request.replace(":path}", "}"): needed.value for request, needed in NEEDED.items()
     }
 
 

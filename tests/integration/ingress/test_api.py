@@ -186,6 +186,8 @@ async def test_methods_and_paths(api: Running) -> None:
     answer = await api.api.delete("/api/types")
     assert (answer.status_code, answer.json()["title"]) == (405, "Method Not Allowed")
     assert "GET" in answer.headers["allow"]
+    answer = await api.api.delete("/api/jobs")
+    assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
     assert (await api.api.get("/api/none")).status_code == 404
     assert (await api.api.get("/")).status_code == 404
 

@@ -80,6 +80,33 @@ async def test_who_waits_for_a_batch_takes_no_place(narrow: Running) -> None:
         assert (await each).status_code in (200, 503)
 
 
+async def test_who_waits_for_a_job_takes_no_place(narrow: Running) -> None:
+    await narrow.register(job_type())
+    body = '{"type":"test/long","payload":1}'
+    asked = [("/api/jobs", body), ("/api/process-job", "{}")]
+    waiting = []
+    for path, content in 3 * asked:
+        request = narrow.api.post(path, content=content, headers={"Prefer": "wait=3"})
+        waiting.append(asyncio.create_task(request))
+        await asyncio.sleep(0.1)
+    assert (await narrow.api.get("/api/jobs")).status_code == 200
+    # What they started is told also where there is no place to look at it again.
+    answers = [await each for each in waiting]
+    assert {each.status_code for each in answers} == {202}
+    assert {each.headers["preference-applied"] for each in answers} == {"wait=3"}
+
+
+async def test_who_follows_jobs_takes_no_place(narrow: Running) -> None:
+    await narrow.register(job_type())
+    job_id = (await narrow.submit("test/long")).json()["id"]
+    async with AsyncExitStack() as stack:
+        for path in 3 * ("/api/events", f"/api/jobs/{job_id}/events"):
+            stream = await stack.enter_async_context(narrow.api.stream("GET", path))
+            assert stream.status_code == 200
+        assert (await narrow.api.get("/api/jobs")).status_code == 200
+    assert (await narrow.api.get("/api/jobs")).status_code == 200
+
+
 async def test_a_source_has_its_rate_and_what_is_unsigned_spends_none(narrow: Running) -> None:
     for _ in range(5):
         assert (await deliver(narrow, "wrong-secret")).status_code == 401

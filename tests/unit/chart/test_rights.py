@@ -4,7 +4,10 @@ import pytest
 
 from tests.unit.chart.helm import Object, named, of_kind, render
 
-DISPATCHER = {("hybridjobs.dev", "hybridjobs"): {"create", "get", "list", "patch", "delete"}}
+INGRESS = {
+    ("hybridjobs.dev", "hybridjobs"): {"create", "get", "list", "patch", "delete"},
+    ("", "pods/log"): {"get"},
+}
 OPERATOR = {
     ("hybridjobs.dev", "hybridjobs"): {
         *("get", "list", "watch", "patch", "update", "delete", "deletecollection"),
@@ -38,8 +41,10 @@ def release() -> list[Object]:
     return render({"jobs": {"namespace": "work"}})
 
 
-def test_the_dispatcher_handles_hybridjobs_and_nothing_else(release: list[Object]) -> None:
-    assert _verbs(named(release, "Role", "hybridjobs-ingress")) == DISPATCHER
+def test_the_ingress_handles_hybridjobs_and_reads_logs_and_nothing_else(
+    release: list[Object],
+) -> None:
+    assert _verbs(named(release, "Role", "hybridjobs-ingress")) == INGRESS
 
 
 def test_the_operator_handles_jobs_and_their_pods(release: list[Object]) -> None:

@@ -3,9 +3,8 @@
 Bearer tokens and their errors: RFC 6750.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 
-from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -49,27 +48,25 @@ class Access:
 
 
 class ApiRoute(Route):
-    """A route to a coroutine function that answers for itself, for callers who have its scope."""
+    """A path, and by method the scope that it needs and what serves those who have it."""
 
-    def __init__(
-        self,
-        needs: ApiScope,
-        method: str,
-        path: str,
-        endpoint: Callable[[Request, Send], Awaitable[None]],
-    ) -> None:
-        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            await endpoint(Request(scope, receive), send)
+    def __init__(self, path: str, methods: Mapping[str, tuple[ApiScope, ASGIApp]]) -> None:
+        super().__init__(path, Application(self._serve), methods=list(methods))
+        self._methods = methods
 
-        super().__init__(path, Application(serve), methods=[method])
-        self.needs = needs
+    @property
+    def needs(self) -> dict[str, ApiScope]:
+        """The scope by method."""
+        return {method: needed for method, (needed, _) in self._methods.items()}
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve, or raise Refused (403)."""
-        if (reason := await caller_of(scope).refusal(self.needs)) is not None:
-            challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{self.needs}"'
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        needed, app = self._methods[method]
+        if (reason := await caller_of(scope).refusal(needed)) is not None:
+            challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{needed}"'
             raise Refused(403, "Forbidden", reason, headers={"WWW-Authenticate": challenge})
-        await super().handle(scope, receive, send)
+        await app(scope, receive, send)
 
 
 def caller_of(scope: Scope) -> Caller:

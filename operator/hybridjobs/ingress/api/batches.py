@@ -2,30 +2,27 @@
 
 import asyncio
 
-from starlette.requests import Request
 from starlette.types import Send
 
 from hybridjobs import codec
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics, views
-from hybridjobs.ingress.api.access import ApiRoute, caller_of
-from hybridjobs.ingress.api.requests import (
-    SOURCE,
-    Backend,
-    id_in_path,
-    members_of,
-    not_found,
-)
+from hybridjobs.ingress.api.answers import COUNT, ID, LOCATION, MOMENT, TEXT
+from hybridjobs.ingress.api.headers import KEY_HEADER, IdempotencyKey
+from hybridjobs.ingress.api.operations import Answer, Asked, members_of, operation
+from hybridjobs.ingress.api.requests import SOURCE, Backend, id_in_path, not_found
+from hybridjobs.ingress.api.schemas import exactly
 from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent, waiting
 from hybridjobs.ingress.batch_requests import (
+    BATCH,
     MAX_BATCH_BYTES,
     BatchRequest,
     BatchRows,
     rows_of_batch,
 )
-from hybridjobs.ingress.members import read_query
-from hybridjobs.model import ApiScope, JobType
+from hybridjobs.ingress.members import nullable
+from hybridjobs.model import ApiScope, JobType, Status
 from hybridjobs.store.batches import Batch, CreatedBatch, NewBatch, create_batch, get_batch
 from hybridjobs.store.enqueue import unknown_jobs
 
@@ -33,55 +30,86 @@ _MAX_WAIT_SECONDS = 60
 _LOOK_SECONDS = 0.5
 
 
-def routes(backend: Backend) -> list[ApiRoute]:
-    """The endpoints."""
-    endpoints = _Batches(backend)
-    return [
-        ApiRoute(ApiScope.SUBMIT, "POST", "/api/jobs:batch", endpoints.create),
-        ApiRoute(ApiScope.READ, "GET", "/api/batches/{id}", endpoints.get),
-    ]
+_CREATED = exactly({"id": ID, "total": COUNT, "url": TEXT}, optional={"replayed": {"const": True}})
+_BATCH = exactly(
+    {
+        "id": ID,
+        "key": nullable(TEXT),
+        "total": COUNT,
+        "createdAt": MOMENT,
+        "counts": exactly({status.value: COUNT for status in Status}),
+        "finished": bool,
+    }
+)
 
 
-class _Batches:
+class Batches:
+    """The operations."""
+
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._clock = asyncio.get_running_loop().time
 
-    async def create(self, request: Request, send: Send) -> None:
+    @operation(
+        "POST",
+        "/api/jobs:batch",
+        scope=ApiScope.SUBMIT,
+        body=BATCH,
+        streams_body=True,
+        headers=KEY_HEADER,
+        answers={
+            202: Answer(
+                "The jobs are durable.", _CREATED, headers=LOCATION, links=("get-batches-id",)
+            )
+        },
+    )
+    async def create(self, asked: Asked, send: Send) -> None:
+        """Submit up to 10,000 jobs, all or none."""
+        request = asked.request
         body = await read_body(request.scope, request.receive, limit_bytes=MAX_BATCH_BYTES)
-        by = caller_of(request.scope).name
+        keys = request.headers.getlist("idempotency-key")
         # A large batch takes a second to read: others are served meanwhile.
-        asked = await asyncio.to_thread(self._parse, body)
+        batch, once = await asyncio.to_thread(self._parse, body, keys)
         rows = await asyncio.to_thread(
             rows_of_batch,
-            asked,
-            await self._types(asked),
+            batch,
+            await self._types(batch),
             self._backend.schemas,
             source=SOURCE,
-            submitted_by=by,
+            submitted_by=asked.caller,
             traceparent=traceparent(dict(request.scope["headers"])),
         )
-        batch = await self._insert(asked, rows, by)
-        location = f"/api/batches/{batch.id}"
-        answer = {"id": str(batch.id), "total": batch.total, "url": location}
-        if batch.created:
-            metrics.count_enqueued(batch.jobs, SOURCE)
+        made = await self._insert(batch, rows, once, asked.caller)
+        location = f"/api/batches/{made.id}"
+        answer = {"id": str(made.id), "total": made.total, "url": location}
+        if made.created:
+            metrics.count_enqueued(made.jobs, SOURCE)
             self._backend.wake()
         else:
+            if once is not None:
+                once.check(made.request_digest)
             answer["replayed"] = True
         headers = (JSON, (b"location", location.encode()))
         await respond(send, 202, codec.dumps(answer).encode(), headers=headers)
 
-    async def get(self, request: Request, send: Send) -> None:
-        query = read_query(request.query_params, {"wait": checks.digits(0, _MAX_WAIT_SECONDS)})
-        until = self._clock() + query.get("wait", 0)
-        batch = await self._find(request)
+    @operation(
+        "GET",
+        "/api/batches/{id}",
+        scope=ApiScope.READ,
+        query={"wait": checks.digits(0, _MAX_WAIT_SECONDS)},
+        answers={200: Answer("The batch and its counts.", _BATCH)},
+    )
+    async def get(self, asked: Asked, send: Send) -> None:
+        """How far a batch has come."""
+        wait = min(asked.query.get("wait", 0), self._backend.max_wait_seconds)
+        until = self._clock() + wait
+        batch = await self._find(asked)
         while not batch.finished and self._clock() < until:
-            with waiting(request.scope):
+            with waiting(asked.request.scope):
                 stops = await self._stops_within(min(_LOOK_SECONDS, until - self._clock()))
             if stops:
                 break
-            batch = await self._find(request)
+            batch = await self._find(asked)
         await respond(send, 200, views.batch(batch))
 
     async def _stops_within(self, seconds: float) -> bool:
@@ -91,28 +119,38 @@ class _Batches:
             return False
         return True
 
-    def _parse(self, body: bytes) -> BatchRequest:
-        return BatchRequest.parse(
-            members_of(body),
+    def _parse(self, body: bytes, keys: list[str]) -> tuple[BatchRequest, IdempotencyKey | None]:
+        members = members_of(body)
+        batch = BatchRequest.parse(
+            members,
             max_payload_bytes=self._backend.max_payload_bytes,
             targets=self._backend.targets,
         )
+        return batch, IdempotencyKey.read(keys, members, batch.key)
 
-    async def _types(self, asked: BatchRequest) -> dict[str, JobType]:
-        names = {job.type for job in asked.jobs}
+    async def _types(self, batch: BatchRequest) -> dict[str, JobType]:
+        names = {job.type for job in batch.jobs}
         found = {name: await self._backend.catalog.find(name) for name in names}
         return {name: job_type for name, job_type in found.items() if job_type is not None}
 
-    async def _insert(self, asked: BatchRequest, rows: BatchRows, by: str) -> CreatedBatch:
-        batch = NewBatch(new_id(), SOURCE, asked.key, submitted_by=by)
+    async def _insert(
+        self, asked: BatchRequest, rows: BatchRows, once: IdempotencyKey | None, caller: str
+    ) -> CreatedBatch:
+        batch = NewBatch(
+            new_id(),
+            SOURCE,
+            asked.key if once is None else once.key,
+            submitted_by=caller,
+            request_digest=None if once is None else once.digest,
+        )
         async with self._backend.database.transaction() as connection:
             if rows.strangers:
                 rows.refuse_unknown(await unknown_jobs(connection, tuple(rows.strangers)))
             return await create_batch(connection, batch, rows.rows)
 
-    async def _find(self, request: Request) -> Batch:
+    async def _find(self, asked: Asked) -> Batch:
         async with self._backend.database.connection() as connection:
-            batch = await get_batch(connection, id_in_path(request, "batch"))
+            batch = await get_batch(connection, id_in_path(asked.request, "batch"))
         if batch is None:
-            raise not_found("batch", request)
+            raise not_found("batch", asked.request)
         return batch

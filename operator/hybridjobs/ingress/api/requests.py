@@ -1,20 +1,18 @@
 """What the endpoints share: what they work with, and how they read a request."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
 
-from hybridjobs import codec
 from hybridjobs.callbacks.targets import Targets
-from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress import members as checks
-from hybridjobs.ingress.asgi import read_body
 from hybridjobs.ingress.intake import Intake
-from hybridjobs.ingress.members import Check, Fault, identifier, read_members
+from hybridjobs.ingress.live import Live
+from hybridjobs.ingress.members import Check, Fault, identifier
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
@@ -24,12 +22,14 @@ SOURCE = "api"
 MAX_PAGE = 1000
 
 _DEFAULT_PAGE = 50
-_SMALL_BODY_BYTES = 64 * 1024
 
 PAGE_CHECKS: dict[str, Check] = {
     "before": identifier,
     "limit": checks.digits(1, MAX_PAGE),
 }
+
+# (pod, its namespace or None for that of the jobs) → the log's tail, None where there is none.
+PodLog = Callable[[str, str | None], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Backend:
     """What the endpoints work with.
 
     `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends;
-    `targets` are the addresses that callbacks may go to.
+    `targets` are the addresses that callbacks may go to; `pod_log` is None where there is no
+    cluster.
     """
 
     database: Database
@@ -47,7 +48,10 @@ class Backend:
     wake: Callable[[], None]
     stopping: asyncio.Event
     max_payload_bytes: int
+    max_wait_seconds: float
     targets: Targets
+    live: Live
+    pod_log: PodLog | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +67,13 @@ class Page:
         return cls(query.pop("limit", _DEFAULT_PAGE), query.pop("before", None))
 
 
-async def read_object(request: Request, checks: dict[str, Check], *, shape: str) -> dict[str, Any]:
-    """The checked members of a small body; no body is an empty object."""
-    body = await read_body(request.scope, request.receive, limit_bytes=_SMALL_BODY_BYTES)
-    return read_members(members_of(body or b"{}"), checks, shape=shape)
-
-
-def members_of(body: bytes) -> dict[str, str]:
-    """The members of the JSON object that a body is, each as it was written; InvalidInput (400)."""
-    try:
-        return codec.members(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the body is not a JSON object: {error}", status=400) from None
-
-
 def id_in_path(request: Request, what: str) -> UUID:
     """The id in the request's path; what is no UUID names nothing."""
     try:
-        return identifier(request.path_params["id"])
+        found: UUID = identifier(request.path_params["id"])
     except Fault:
         raise not_found(what, request) from None
+    return found
 
 
 def not_found(what: str, request: Request) -> Refused:

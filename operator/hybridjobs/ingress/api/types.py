@@ -1,71 +1,106 @@
 """Job types and schedules as they stand, and the switches that stop what would start."""
 
-from starlette.requests import Request
 from starlette.types import Send
 
 from hybridjobs.errors import UnknownType
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
-from hybridjobs.ingress.api.access import ApiRoute, caller_of
-from hybridjobs.ingress.api.requests import Backend, read_object
+from hybridjobs.ingress.api.answers import COUNT, PAUSED, TEXT
+from hybridjobs.ingress.api.operations import Answer, Asked, operation
+from hybridjobs.ingress.api.requests import Backend
+from hybridjobs.ingress.api.schemas import exactly
 from hybridjobs.ingress.asgi import respond
+from hybridjobs.ingress.members import Shape
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.model import ApiScope
 from hybridjobs.store import queue
 
+_PAUSE = Shape("a pause", {"by": checks.text})
+_TYPE = exactly(
+    {
+        "type": TEXT,
+        "name": TEXT,
+        "mode": {"enum": ["quick", "long"]},
+        "events": {"type": "array", "items": TEXT},
+        **PAUSED,
+        "waiting": COUNT,
+        "running": COUNT,
+    }
+)
+_TYPES = {
+    200: Answer(
+        "The types, and the switch of the whole queue.",
+        exactly({"types": {"type": "array", "items": _TYPE}, "queue": exactly(PAUSED)}),
+        links=("post-types-type-pause", "post-types-type-resume"),
+        links_by="types/0/type",
+    )
+}
+_SCHEDULES = exactly({"schedules": list[queue.ScheduleLine]})
 
-def routes(backend: Backend) -> list[ApiRoute]:
-    """The endpoints."""
-    endpoints = _Types(backend)
-    return [
-        ApiRoute(ApiScope.READ, "GET", "/api/types", endpoints.list),
-        ApiRoute(ApiScope.OPERATE, "POST", "/api/types/{type:path}/pause", endpoints.pause),
-        ApiRoute(ApiScope.OPERATE, "POST", "/api/types/{type:path}/resume", endpoints.resume),
-        ApiRoute(ApiScope.OPERATE, "POST", "/api/queue/pause", endpoints.pause_all),
-        ApiRoute(ApiScope.OPERATE, "POST", "/api/queue/resume", endpoints.resume_all),
-        ApiRoute(ApiScope.READ, "GET", "/api/schedules", endpoints.schedules),
-    ]
 
+class Types:
+    """The operations."""
 
-class _Types:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def list(self, _: Request, send: Send) -> None:
+    @operation("GET", "/api/types", scope=ApiScope.READ, answers=_TYPES)
+    async def list(self, _: Asked, send: Send) -> None:
+        """The job types, and what waits and runs of each."""
         await self._answer(send)
 
-    async def pause(self, request: Request, send: Send) -> None:
-        by = await _who(request)
+    @operation(
+        "POST",
+        "/api/types/{type:path}/pause",
+        scope=ApiScope.OPERATE,
+        body=_PAUSE,
+        answers=_TYPES,
+    )
+    async def pause(self, asked: Asked, send: Send) -> None:
+        """Start no more jobs of a type; what runs goes on."""
+        type_ = asked.request.path_params["type"]
         async with self._backend.database.connection() as connection:
-            known = await queue.pause_type(connection, request.path_params["type"], by=by)
-        await self._answer_for(known, request, send)
+            known = await queue.pause_type(connection, type_, by=asked.by)
+        await self._answer_for(known, asked, send)
 
-    async def resume(self, request: Request, send: Send) -> None:
+    @operation("POST", "/api/types/{type:path}/resume", scope=ApiScope.OPERATE, answers=_TYPES)
+    async def resume(self, asked: Asked, send: Send) -> None:
+        """Start jobs of a type again."""
         async with self._backend.database.connection() as connection:
-            known = await queue.resume_type(connection, request.path_params["type"])
+            known = await queue.resume_type(connection, asked.request.path_params["type"])
         self._backend.wake()
-        await self._answer_for(known, request, send)
+        await self._answer_for(known, asked, send)
 
-    async def pause_all(self, request: Request, send: Send) -> None:
-        by = await _who(request)
+    @operation("POST", "/api/queue/pause", scope=ApiScope.OPERATE, body=_PAUSE, answers=_TYPES)
+    async def pause_all(self, asked: Asked, send: Send) -> None:
+        """Start no more jobs of any type; what runs goes on."""
         async with self._backend.database.connection() as connection:
-            await queue.pause_queue(connection, by=by)
+            await queue.pause_queue(connection, by=asked.by)
         await self._answer(send)
 
-    async def resume_all(self, _: Request, send: Send) -> None:
+    @operation("POST", "/api/queue/resume", scope=ApiScope.OPERATE, answers=_TYPES)
+    async def resume_all(self, _: Asked, send: Send) -> None:
+        """Start jobs again."""
         async with self._backend.database.connection() as connection:
             await queue.resume_queue(connection)
         self._backend.wake()
         await self._answer(send)
 
-    async def schedules(self, _: Request, send: Send) -> None:
+    @operation(
+        "GET",
+        "/api/schedules",
+        scope=ApiScope.READ,
+        answers={200: Answer("The last decided tick of each.", _SCHEDULES)},
+    )
+    async def schedules(self, _: Asked, send: Send) -> None:
+        """The schedules that have had a tick."""
         async with self._backend.database.connection() as connection:
             found = await queue.schedule_lines(connection)
         await respond(send, 200, views.schedules(found))
 
-    async def _answer_for(self, known: bool, request: Request, send: Send) -> None:
+    async def _answer_for(self, known: bool, asked: Asked, send: Send) -> None:
         if not known:
-            raise _no_such_type(request.path_params["type"], self._backend.catalog.known())
+            raise _no_such_type(asked.request.path_params["type"], self._backend.catalog.known())
         await self._answer(send)
 
     async def _answer(self, send: Send) -> None:
@@ -75,12 +110,6 @@ class _Types:
             pause = await queue.queue_pause(connection)
             lines = await queue.type_lines(connection)
         await respond(send, 200, views.types(self._backend.catalog.all(), lines, pause))
-
-
-async def _who(request: Request) -> str:
-    asked = await read_object(request, {"by": checks.text}, shape="a pause")
-    by: str = asked.get("by", caller_of(request.scope).name)
-    return by
 
 
 def _no_such_type(name: str, known: list[str]) -> Refused:

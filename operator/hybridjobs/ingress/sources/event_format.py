@@ -8,7 +8,7 @@ CloudEvents' JSON format, with its data as it was sent.
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge
 from hybridjobs.ingress.asgi import Header
-from hybridjobs.ingress.members import Check, Fault, one_of, timestamp
+from hybridjobs.ingress.members import Fault, one_of, timestamp
 from hybridjobs.payload import check_payload, pointer
 
 MAX_EVENTS = 100
@@ -243,7 +243,7 @@ def _is_base64(value: object) -> bool:
 
 
 _REQUIRED = ("specversion", "id", "source", "type")
-_CHECKS: dict[str, Check] = {
+_CHECKS: dict[str, Callable[[object], object]] = {
     "specversion": one_of(("1.0",)),
     "id": _string,
     "source": _uri_reference,

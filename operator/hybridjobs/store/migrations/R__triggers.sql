@@ -15,6 +15,20 @@ WHEN ((NEW.stage IS NOT NULL) IS DISTINCT FROM (NEW.status = 'queued' AND NEW.di
       OR (NEW.stage = 'ready' AND NEW.run_at > now()))
 EXECUTE FUNCTION settle_stage();
 
+-- Statements that are sent often say themselves in which transaction they change a job; this does for
+-- all others. By its name it comes last.
+CREATE OR REPLACE FUNCTION stamp_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    NEW.changed_in := pg_current_xact_id();
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER stamp_change BEFORE UPDATE ON background_jobs FOR EACH ROW
+WHEN (NEW.changed_in = OLD.changed_in
+      AND (NEW.status, NEW.stage, NEW.attempt, NEW.run_at, NEW.outcome_reason)
+          IS DISTINCT FROM (OLD.status, OLD.stage, OLD.attempt, OLD.run_at, OLD.outcome_reason))
+EXECUTE FUNCTION stamp_change();
+
 -- UPDATE background_jobs SET status = 'failed' …, by hand, counts: the attempt is closed with it,
 -- and the sweep ends its pod. Ours clear dispatched_at when they end a job, and say when it was.
 CREATE OR REPLACE FUNCTION end_by_hand() RETURNS trigger
@@ -247,7 +261,7 @@ BEGIN
     RETURN done + released;
 END $$;
 
-REVOKE ALL ON FUNCTION settle_stage, end_by_hand, requeue_by_hand, write_dead_letter,
-    resolve_retried, write_callbacks, release_dependents, release_dependents_of_deleted, forget_dependencies,
-    link_dependencies FROM PUBLIC;
+REVOKE ALL ON FUNCTION settle_stage, stamp_change, end_by_hand, requeue_by_hand, write_dead_letter,
+    resolve_retried, write_callbacks, release_dependents, release_dependents_of_deleted,
+    forget_dependencies, link_dependencies FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION release_dependents, link_dependencies TO hybridjobs_service;

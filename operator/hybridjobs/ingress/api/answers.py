@@ -1,0 +1,26 @@
+"""The answers that several operations give, as JSON Schemas."""
+
+from hybridjobs.ingress.api.operations import Answer
+from hybridjobs.ingress.api.schemas import exactly
+from hybridjobs.ingress.members import Schema, nullable
+from hybridjobs.model import Status
+
+ID: Schema = {"type": "string", "format": "uuid"}
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+STATUS: Schema = {"type": "string", "enum": [status.value for status in Status]}
+MOMENT: Schema = {"type": "string", "format": "date-time"}
+LOCATION: dict[str, Schema] = {"Location": {"type": "string", "format": "uri-reference"}}
+
+ACCEPTED = exactly(
+    {"id": ID, "type": TEXT, "status": STATUS, "url": TEXT},
+    optional={"result": {}, "error": TEXT},
+)
+LINKS = ("get-jobs-id", "post-jobs-id-cancel", "post-jobs-id-retry", "get-jobs-id-logs")
+
+MOVED = Answer("What the job is now.", exactly({"id": ID, "status": STATUS}), links=LINKS)
+PAUSED: dict[str, Schema] = {
+    "paused": {"type": "boolean"},
+    "pausedAt": nullable(MOMENT),
+    "pausedBy": nullable(TEXT),
+}
