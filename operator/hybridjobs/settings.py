@@ -48,6 +48,11 @@ def _json_object(text: object) -> object:
     return value
 
 
+def comma_separated(text: str) -> list[str]:
+    """The parts of a setting that holds several, without the space around them."""
+    return [part for each in text.split(",") if (part := each.strip())]
+
+
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 

@@ -9,7 +9,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -19,6 +18,7 @@ from hybridjobs.callbacks.sender import Answer, Sender
 from hybridjobs.errors import DatabaseUnavailable
 from hybridjobs.store.callbacks import Due, Tried, claim_deliveries, record_try
 from hybridjobs.store.database import Database
+from hybridjobs.waits import set_within
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +58,7 @@ class Deliverer:
                     await self._begin_due()
                 except DatabaseUnavailable as error:
                     log.warning("callbacks wait", error=error.detail)
-                # Not wait_for, which before Python 3.12 loses a cancel that comes with the event.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL_SECONDS):
-                        await self._freed.wait()
+                await set_within(self._freed, _POLL_SECONDS)
         finally:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_END_SECONDS)

@@ -13,9 +13,9 @@ import httpx
 from hybridjobs import __version__
 from hybridjobs.callbacks.network import GuardedNetwork, Resolve
 from hybridjobs.callbacks.secrets import Secrets
-from hybridjobs.callbacks.signature import signed_headers
 from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import ConfigurationError
+from hybridjobs.standard_webhooks import signed_headers
 from hybridjobs.store.callbacks import Due
 
 TRY_SECONDS = 15.0

@@ -20,6 +20,7 @@ import httpx
 
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.model import MAX_CALLBACK_URL_LENGTH
+from hybridjobs.settings import comma_separated
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -86,7 +87,7 @@ class Targets:
         hosts: set[str] = set()
         domains: list[str] = []
         networks: list[Network] = []
-        for entry in filter(None, (each.strip().lower() for each in allow.split(","))):
+        for entry in comma_separated(allow.lower()):
             if (network := _network(entry)) is not None:
                 networks.append(network)
             elif entry.startswith("*.") and _is_name(entry[2:]):

@@ -1,7 +1,6 @@
 """The loop that claims queued jobs and has each claim run somewhere."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.model import Claim
 from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
+from hybridjobs.waits import set_within
 
 log = structlog.get_logger(__name__)
 
@@ -57,10 +57,7 @@ class Dispatcher:
                 log.warning("dispatch waits", error=error.detail, seconds=wait)
                 await asyncio.sleep(wait)
                 continue
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for: on Python 3.11 it can swallow a cancel that comes with the event.
-                async with asyncio.timeout(_POLL_SECONDS):
-                    await self._wake.wait()
+            await set_within(self._wake, _POLL_SECONDS)
 
     async def dispatch_once(self) -> int:
         """Claim what fits into the window and dispatch it; returns how many were dispatched."""

@@ -81,6 +81,12 @@ def traceparent(headers: dict[bytes, bytes]) -> str | None:
     return value.decode() if value is not None and _TRACEPARENT.fullmatch(value) else None
 
 
+def bearer_token(authorization: bytes) -> bytes | None:
+    """The token of an Authorization header (RFC 6750); None for another scheme, or no header."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else None
+
+
 class Places:
     """How many requests a listener works on at once. Those that wait for their client have none."""
 

@@ -15,7 +15,7 @@ from hybridjobs.kube import names
 from hybridjobs.kube.client import ApiError, Kubernetes, load_configuration
 from hybridjobs.kube.reviews import Reviews
 from hybridjobs.model import MAX_LOG_TAIL_BYTES
-from hybridjobs.settings import IngressSettings
+from hybridjobs.settings import IngressSettings, comma_separated
 from hybridjobs.store.database import Database
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ class Cluster:
 @asynccontextmanager
 async def connected(settings: IngressSettings, *, knows_callers: bool) -> AsyncIterator[Cluster]:
     """The cluster that this process runs in, or that a kubeconfig names; ConfigurationError."""
-    audiences = [each.strip() for each in settings.api_audiences.split(",") if each.strip()]
+    audiences = comma_separated(settings.api_audiences)
     configuration = await load_configuration()
     async with Kubernetes(configuration, field_manager="hybridjobs-dispatcher") as kubernetes:
         yield Cluster(

@@ -27,6 +27,7 @@ from hybridjobs.store.changes import (
     job_states,
 )
 from hybridjobs.store.database import Database
+from hybridjobs.waits import set_within
 
 log = structlog.get_logger(__name__)
 
@@ -91,10 +92,7 @@ class Feed:
 
     async def wait(self, seconds: float) -> None:
         """Until there is something to read, or it is cut off; for some time at most."""
-        try:
-            await asyncio.wait_for(self._ready.wait(), seconds)
-        except TimeoutError:
-            return
+        await set_within(self._ready, seconds)
 
     def take(self) -> list[Batch]:
         """All that is there."""
@@ -125,9 +123,7 @@ class Watch:
 
     async def moved(self, seconds: float) -> bool:
         """Whether it changed since the last call, within so many seconds."""
-        try:
-            await asyncio.wait_for(self._moved.wait(), seconds)
-        except TimeoutError:
+        if not await set_within(self._moved, seconds):
             return False
         self._moved.clear()
         return True

@@ -16,7 +16,7 @@ import structlog
 from hybridjobs.errors import ConfigurationError, DatabaseUnavailable, Unavailable
 from hybridjobs.ingress.github_hooks import MAX_PAGES, Hook, HookApi, HookDelivery
 from hybridjobs.ingress.sources.github import SOURCE
-from hybridjobs.settings import RedeliverySettings
+from hybridjobs.settings import RedeliverySettings, comma_separated
 from hybridjobs.store.database import Database
 from hybridjobs.store.redeliveries import alone, arrived, may_ask
 
@@ -179,8 +179,8 @@ def configured_hooks(settings: RedeliverySettings) -> tuple[Hook, ...]:
         )
     if settings.github_app_id is not None:
         hooks.append(Hook(f"app {settings.github_app_id}", "/app/hook"))
-    names = [each.strip() for each in settings.github_hooks.split(",")]
-    hooks += [Hook.parse(name) for name in dict.fromkeys(names) if name]
+    names = comma_separated(settings.github_hooks)
+    hooks += [Hook.parse(name) for name in dict.fromkeys(names)]
     if settings.github_hooks_token is None and any(not hook.is_app for hook in hooks):
         raise ConfigurationError(
             "HYBRIDJOBS_GITHUB_HOOKS needs HYBRIDJOBS_GITHUB_HOOKS_TOKEN, "

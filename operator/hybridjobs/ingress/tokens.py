@@ -15,6 +15,7 @@ import jwt
 import structlog
 
 from hybridjobs.errors import ClusterUnavailable, ConfigurationError
+from hybridjobs.ingress.asgi import bearer_token
 from hybridjobs.ingress.problems import Refused
 
 log = structlog.get_logger(__name__)
@@ -56,10 +57,10 @@ class WorkerTokens:
 
     async def verify(self, authorization: bytes) -> Caller:
         """The caller of a request with this Authorization header; Refused (401, 403)."""
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or not token:
+        token = bearer_token(authorization)
+        if not token:
             raise _unauthorized("send the pod's token: Authorization: Bearer …")
-        claims = await self._claims(token.strip())
+        claims = await self._claims(token)
         kubernetes = claims.get("kubernetes.io")
         try:
             namespace = kubernetes["namespace"]  # type: ignore[index]

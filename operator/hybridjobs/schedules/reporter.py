@@ -1,7 +1,5 @@
 """The loop that reads the schedules from the cluster, and writes their statuses back."""
 
-import asyncio
-import contextlib
 from datetime import UTC, datetime
 
 import structlog
@@ -10,6 +8,7 @@ from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.kube.client import HYBRIDJOB_SCHEDULES, ApiError, Kubernetes, NotFound
 from hybridjobs.schedules.known import Known, KnownSchedules
 from hybridjobs.schedules.status import says_anything_new, schedule_status
+from hybridjobs.waits import set_within
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +31,7 @@ class Reporter:
                 await self.once()
             except (ClusterUnavailable, ApiError) as error:
                 log.warning("schedules not reported", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_SECONDS):
-                    await self._known.told.wait()
+            await set_within(self._known.told, _POLL_SECONDS)
 
     async def once(self) -> None:
         """One look at the cluster, and every status that is not true any more."""

@@ -3,8 +3,6 @@
 Any number of processes may run it: a tick is decided once, whoever comes first.
 """
 
-import asyncio
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +25,7 @@ from hybridjobs.store.schedules import (
     submit_tick,
 )
 from hybridjobs.store.types import list_types
+from hybridjobs.waits import set_within
 
 log = structlog.get_logger(__name__)
 
@@ -70,9 +69,7 @@ class Ticker:
             except DatabaseUnavailable as error:
                 log.warning("schedules wait", error=error.detail, seconds=_RETRY_SECONDS)
                 seconds = _RETRY_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._known.changed.wait()
+            await set_within(self._known.changed, seconds)
 
     async def once(self) -> float:
         """Decide every tick that is due; returns the seconds until it is worth looking again."""

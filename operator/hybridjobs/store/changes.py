@@ -10,7 +10,6 @@ as it is now; deleted ones do not come.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, fields
-from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
@@ -18,13 +17,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from hybridjobs.model import Status
+from hybridjobs.store.jobs import LINE_COLUMNS, JobLine
 
 MAX_IN_FLIGHT = 10_000
 
-_COLUMNS = """
-    id, type, status, stage, attempt, priority, source, key, batch_id, created_at, run_at,
-    started_at, completed_at, failed_at, duration_ms, error, outcome_reason,
-    changed_in::text AS changed_in"""
+_COLUMNS = f"{LINE_COLUMNS}, batch_id, changed_in::text AS changed_in"
 _SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
 # Of a dump from another server, rows may name transactions that lie ahead here: no snapshot shows
 # those. The statement and pg_current_snapshot() see the same.
@@ -82,26 +79,10 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class JobChange:
+class JobChange(JobLine):
     """A job as it is after its last change; `changed_in` is another one after each."""
 
-    id: UUID
-    type: str
-    status: Status
-    stage: str | None
-    attempt: int
-    priority: int
-    source: str
-    key: str | None
     batch_id: UUID | None
-    created_at: datetime
-    run_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    failed_at: datetime | None
-    duration_ms: int | None
-    error: str | None
-    outcome_reason: str | None
     changed_in: str
 
 

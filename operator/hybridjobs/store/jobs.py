@@ -33,13 +33,15 @@ SELECT attempt, runner, claimed_at, dispatched_at, started_at, ended_at, outcome
        error_category, exit_code, message, spent_retry, pod_name, log_tail, deadline_seconds
 FROM hybridjobs.job_attempts WHERE job_id = %s ORDER BY attempt
 """
-_LIST = """
-SELECT id, type, status, stage, attempt, priority, source, key, created_at, run_at, started_at,
-       completed_at, failed_at, duration_ms, error, outcome_reason, resource_name
-FROM hybridjobs.background_jobs
-WHERE {conditions}
+# Of JobLine.
+LINE_COLUMNS = """
+    id, type, status, stage, attempt, priority, source, key, created_at, run_at, started_at,
+    completed_at, failed_at, duration_ms, error, outcome_reason"""
+_LIST = f"""
+SELECT {LINE_COLUMNS}, resource_name FROM hybridjobs.background_jobs
+WHERE {{conditions}}
 ORDER BY id DESC LIMIT %(limit)s
-"""
+"""  # noqa: S608 - of constants
 _CONDITIONS = {
     "statuses": "status = ANY(%(statuses)s)",
     "type": "type = %(type)s",
@@ -131,8 +133,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class JobSummary:
-    """A line of a listing."""
+class JobLine:
+    """What listings and followers show of a job."""
 
     id: UUID
     type: str
@@ -150,6 +152,12 @@ class JobSummary:
     duration_ms: int | None
     error: str | None
     outcome_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSummary(JobLine):
+    """A line of a listing."""
+
     resource_name: str | None
 
 

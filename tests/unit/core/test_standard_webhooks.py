@@ -11,8 +11,8 @@ from svix.webhooks import Webhook, WebhookVerificationError
 
 from hybridjobs import codec
 from hybridjobs.callbacks.secrets import Secrets
-from hybridjobs.callbacks.signature import signed_headers
 from hybridjobs.errors import ConfigurationError
+from hybridjobs.standard_webhooks import signed_headers
 
 
 @given(st.lists(st.binary(min_size=24, max_size=64), min_size=1, max_size=3), st.text(max_size=50))

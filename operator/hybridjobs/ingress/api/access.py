@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hybridjobs.ingress.api.callers import Caller, Callers
-from hybridjobs.ingress.asgi import Application
+from hybridjobs.ingress.asgi import Application, bearer_token
 from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.model import ApiScope
@@ -35,12 +35,12 @@ class Access:
 
     async def _caller(self, scope: Scope) -> Caller:
         header = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, token = header.partition(b" ")
-        if scheme.lower() != b"bearer" or not token:
+        token = bearer_token(header)
+        if not token:
             raise _unauthorized(
                 "send a token: Authorization: Bearer …; `hybridjobs token create` makes one"
             )
-        text = token.strip().decode("latin-1")
+        text = token.decode("latin-1")
         for callers in self._callers:
             if (caller := await callers.find(text)) is not None:
                 return caller

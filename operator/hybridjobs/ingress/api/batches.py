@@ -25,6 +25,7 @@ from hybridjobs.ingress.members import nullable
 from hybridjobs.model import ApiScope, JobType, Status
 from hybridjobs.store.batches import Batch, CreatedBatch, NewBatch, create_batch, get_batch
 from hybridjobs.store.enqueue import unknown_jobs
+from hybridjobs.waits import set_within
 
 _MAX_WAIT_SECONDS = 60
 _LOOK_SECONDS = 0.5
@@ -106,18 +107,12 @@ class Batches:
         batch = await self._find(asked)
         while not batch.finished and self._clock() < until:
             with waiting(asked.request.scope):
-                stops = await self._stops_within(min(_LOOK_SECONDS, until - self._clock()))
+                pause = min(_LOOK_SECONDS, until - self._clock())
+                stops = await set_within(self._backend.stopping, pause)
             if stops:
                 break
             batch = await self._find(asked)
         await respond(send, 200, views.batch(batch))
-
-    async def _stops_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._backend.stopping.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
     def _parse(self, body: bytes, keys: list[str]) -> tuple[BatchRequest, IdempotencyKey | None]:
         members = members_of(body)

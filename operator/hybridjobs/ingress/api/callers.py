@@ -1,6 +1,5 @@
 """Who calls the API: the bootstrap token, a token of the table, or somebody the cluster knows."""
 
-import hashlib
 import hmac
 import re
 import time
@@ -114,7 +113,7 @@ class ClusterCallers:
             claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": True})
         except jwt.PyJWTError:
             return None
-        digest = hashlib.sha256(token.encode()).digest()
+        digest = digest_of(token)
         user = await self._users.get(digest, lambda: self._reviews.user_of(token))
         if user is None or _is_over(claims.get("exp")):
             return None

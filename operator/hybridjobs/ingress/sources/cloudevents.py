@@ -13,18 +13,18 @@ from starlette.types import Receive, Scope, Send
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.asgi import Header, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import Header, bearer_token, read_body, respond, traceparent
 from hybridjobs.ingress.intake import Answer, Intake
 from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources import event_format
 from hybridjobs.ingress.sources.delivery import (
-    BUDGET_SECONDS,
     answer_accepted,
     answer_unmatched,
     counted,
     decoded,
     errors_of,
+    event_of,
     form_field,
     header,
     jobs_of,
@@ -35,7 +35,7 @@ from hybridjobs.ingress.sources.event_format import CloudEvent, Mode
 from hybridjobs.ingress.submissions import Submission
 from hybridjobs.model import JobType
 from hybridjobs.payload import pointer
-from hybridjobs.settings import RESERVED_SOURCES, IngressSettings
+from hybridjobs.settings import RESERVED_SOURCES, IngressSettings, comma_separated
 from hybridjobs.store.types import TypeCatalog
 
 SOURCE = "cloudevents"
@@ -52,8 +52,7 @@ class CloudEvents:
 
     def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
         self._tokens = split_secrets(settings.cloudevents_token)
-        origins = settings.cloudevents_allowed_origins.lower().split(",")
-        self._origins = frozenset(origin.strip() for origin in origins if origin.strip())
+        self._origins = frozenset(comma_separated(settings.cloudevents_allowed_origins.lower()))
         self._foreign = RESERVED_SOURCES | settings.standard_webhook_secrets.keys()
         self._max_body_bytes = settings.max_body_bytes
         self._limit = RateLimit(settings.webhook_requests_per_second)
@@ -104,7 +103,7 @@ class CloudEvents:
         if not types:
             return await answer_unmatched(send, SOURCE, event.type)
         answer = await self._intake.accept(
-            types, _submission(event, trace, arrived, budget_seconds=BUDGET_SECONDS)
+            types, event_of(SOURCE, key=event.key, payload=event.text, trace=trace, arrived=arrived)
         )
         return await answer_accepted(send, answer)
 
@@ -148,7 +147,14 @@ class CloudEvents:
             return error
         if not types:
             metrics.count_unmatched(SOURCE, event.type)
-        return types, _submission(event, trace, arrived, budget_seconds=None)
+        return types, event_of(
+            SOURCE,
+            key=event.key,
+            payload=event.text,
+            trace=trace,
+            arrived=arrived,
+            budget_seconds=None,
+        )
 
 
 def authorize(headers: Mapping[bytes, bytes], query: bytes, tokens: Collection[bytes]) -> None:
@@ -167,10 +173,8 @@ def authorize(headers: Mapping[bytes, bytes], query: bytes, tokens: Collection[b
 
 
 def _token(authorization: bytes, query: bytes) -> bytes:
-    scheme, _, token = authorization.partition(b" ")
-    if scheme.lower() == b"bearer":
-        return token.strip()
-    return form_field(query, b"access_token") or b""
+    token = bearer_token(authorization)
+    return (form_field(query, b"access_token") or b"") if token is None else token
 
 
 def events_of(
@@ -181,21 +185,6 @@ def events_of(
         return [event_format.binary(headers, body)]
     text = decoded(body)
     return event_format.batch(text) if mode == "batch" else [event_format.structured(text)]
-
-
-def _submission(
-    event: CloudEvent, trace: str | None, arrived: float, *, budget_seconds: float | None
-) -> Submission:
-    return Submission(
-        payload=event.text,
-        source=SOURCE,
-        key=event.key,
-        submitted_by=SOURCE,
-        traceparent=trace,
-        arrived=arrived,
-        budget_seconds=budget_seconds,
-        is_event=True,
-    )
 
 
 async def _answer_batch(

@@ -14,6 +14,8 @@ from hybridjobs.ingress import metrics
 from hybridjobs.ingress.asgi import respond
 from hybridjobs.ingress.intake import Answer
 from hybridjobs.ingress.problems import ClientGone, Refused
+from hybridjobs.ingress.submissions import Submission
+from hybridjobs.settings import comma_separated
 
 BUDGET_SECONDS = 8.0  # for quick types; senders that say how long they wait give 10 and more
 
@@ -42,8 +44,8 @@ def not_configured(what: str, setting: str) -> Refused:
 
 def split_secrets(secret: SecretStr | None) -> tuple[bytes, ...]:
     """The secrets of a setting, which separates them by commas."""
-    secrets = secret.get_secret_value().split(",") if secret else []
-    return tuple(each.strip().encode() for each in secrets if each.strip())
+    secrets = comma_separated(secret.get_secret_value()) if secret else []
+    return tuple(each.encode() for each in secrets)
 
 
 def header(headers: Mapping[bytes, bytes], name: bytes, pattern: re.Pattern[bytes]) -> str:
@@ -90,6 +92,30 @@ def decoded(payload: bytes) -> str:
         return payload.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the payload is not UTF-8 at byte {error.start}", status=400) from None
+
+
+def event_of(
+    source: str,
+    *,
+    key: str,
+    payload: str,
+    trace: str | None,
+    arrived: float,
+    budget_seconds: float | None = BUDGET_SECONDS,
+    retries_failed: bool = False,
+) -> Submission:
+    """What a source's event submits to the types that want it; see Submission."""
+    return Submission(
+        payload=payload,
+        source=source,
+        key=key,
+        submitted_by=source,
+        traceparent=trace,
+        arrived=arrived,
+        budget_seconds=budget_seconds,
+        is_event=True,
+        retries_failed=retries_failed,
+    )
 
 
 async def answer_unmatched(send: Send, source: str, event: str) -> str:

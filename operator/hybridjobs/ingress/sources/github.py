@@ -21,6 +21,7 @@ from hybridjobs.ingress.sources.delivery import (
     answer_accepted,
     answer_unmatched,
     counted,
+    event_of,
     form_field,
     header,
     not_configured,
@@ -28,7 +29,6 @@ from hybridjobs.ingress.sources.delivery import (
     split_secrets,
     text_of,
 )
-from hybridjobs.ingress.submissions import Submission
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.types import TypeCatalog
 
@@ -76,15 +76,13 @@ class GitHubWebhooks:
         if not types:
             parsed(payload)
             return await answer_unmatched(send, SOURCE, event)
-        submission = Submission(
-            payload=text_of(payload),
-            source=SOURCE,
+        submission = event_of(
+            SOURCE,
             key=delivery,
-            submitted_by=SOURCE,
-            traceparent=traceparent(headers),
+            payload=text_of(payload),
+            trace=traceparent(headers),
             arrived=arrived,
             budget_seconds=BUDGET_SECONDS,
-            is_event=True,
             retries_failed=True,
         )
         try:

@@ -9,7 +9,7 @@ import binascii
 import hmac
 import re
 import time
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 
 from pydantic import SecretStr
@@ -21,18 +21,18 @@ from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources.delivery import (
-    BUDGET_SECONDS,
     answer_accepted,
     answer_unmatched,
     counted,
+    event_of,
     header,
     not_configured,
     parsed,
     split_secrets,
     text_of,
 )
-from hybridjobs.ingress.submissions import Submission
 from hybridjobs.settings import IngressSettings
+from hybridjobs.standard_webhooks import signature_of
 from hybridjobs.store.types import TypeCatalog
 
 TOLERANCE_SECONDS = 300
@@ -41,7 +41,6 @@ MAX_TYPE_LENGTH = 190  # of an event; with its source's name it still fits into 
 # Dots separate what is signed: an id with one could be read as another id, time and body.
 _ID = re.compile(rb"[!-\-/-~]{1,255}")
 _TIMESTAMP = re.compile(rb"[0-9]{1,12}")
-_SCHEME = b"v1,"
 _SYMMETRIC = b"whsec_"
 _ASYMMETRIC = (b"whpk_", b"whsk_")
 
@@ -89,15 +88,12 @@ class StandardWebhooks:
         types = await self._catalog.for_event(f"{source}/{event}")
         if not types:
             return await answer_unmatched(send, name, event)
-        submission = Submission(
-            payload=text_of(body),
-            source=name,
+        submission = event_of(
+            name,
             key=message_id,
-            submitted_by=name,
-            traceparent=traceparent(headers),
+            payload=text_of(body),
+            trace=traceparent(headers),
             arrived=arrived,
-            budget_seconds=BUDGET_SECONDS,
-            is_event=True,
         )
         return await answer_accepted(send, await self._intake.accept(types, submission))
 
@@ -142,11 +138,10 @@ def verified_id(
     prefix = _prefix(headers)
     message_id = header(headers, prefix + b"id", _ID)
     timestamp = header(headers, prefix + b"timestamp", _TIMESTAMP)
-    signed = b"%s.%s.%s" % (message_id.encode(), timestamp.encode(), body)
     signatures = headers.get(prefix + b"signature", b"").split(b" ")
     valid = False
     for key in keys:
-        expected = _SCHEME + b64encode(hmac.digest(key, signed, "sha256"))
+        expected = signature_of(message_id, timestamp, body, key)
         for signature in signatures:
             valid |= hmac.compare_digest(expected, signature)
     if not valid:
