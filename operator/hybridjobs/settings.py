@@ -15,6 +15,7 @@ _PREFIX = "HYBRIDJOBS_"
 _CHILD_PREFIX = "HYBRIDJOBS_CHILD_ENV_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+HttpOrigin = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+$")]
 
 
 class _Settings(BaseSettings):
@@ -63,6 +64,18 @@ class IngressSettings(DatabaseSettings):
     window: Annotated[int, Field(ge=1)] = 200  # live jobs in the cluster
 
     github_webhook_secret: SecretStr | None = None  # several, comma-separated, while rotating
+
+    inngest_signing_key: SecretStr | None = None  # None: /api/inngest is closed
+    inngest_signing_key_fallback: SecretStr | None = None  # the other one, while rotating
+    inngest_event_key: SecretStr | None = None  # to tell runs how their jobs ended
+    inngest_app_id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = (
+        "hybridjobs"
+    )
+    inngest_api_url: HttpOrigin | None = None  # default: Inngest's cloud
+    inngest_event_url: HttpOrigin | None = None
+    inngest_serve_origin: HttpOrigin | None = None  # where Inngest reaches the webhook listener
+    inngest_dev: bool = False  # True: nothing is verified, for Inngest's development server
+
     api_token: SecretStr | None = None
     worker_service_account: str = "hybridjobs-worker"
     worker_audience: str = "hybridjobs"

@@ -24,6 +24,8 @@ from hybridjobs.ingress import metrics
 from hybridjobs.ingress.api import Backend, BearerToken, api
 from hybridjobs.ingress.asgi import Listener, by_path
 from hybridjobs.ingress.github import GitHubWebhooks
+from hybridjobs.ingress.inngest.config import InngestConfig
+from hybridjobs.ingress.inngest.endpoint import closed as inngest_closed
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
@@ -44,6 +46,7 @@ from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
     from hybridjobs.dispatch.dispatcher import Dispatcher
+    from hybridjobs.ingress.inngest.service import InngestService
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +107,7 @@ class Ingress:
                 environment=settings.child_environment,
                 handlers=lambda: _quick_handlers(catalog),
             )
+            inngest = await self._inngest(stack)
             dispatcher = await self._dispatcher(stack, database)
             wake = dispatcher.wake if dispatcher else _nobody_to_wake
             parts = await stack.enter_async_context(_Parts())
@@ -132,7 +136,14 @@ class Ingress:
                 wake=wake,
             )
             intake = Intake(database, enqueuer, schemas, quick, wake=wake)
-            webhooks = by_path({"/webhooks/github": GitHubWebhooks(settings, catalog, intake)})
+            webhooks = by_path(
+                {"/webhooks/github": GitHubWebhooks(settings, catalog, intake)},
+                any_method={
+                    "/api/inngest": inngest.start(parts.add, catalog, intake, database)
+                    if inngest
+                    else inngest_closed
+                },
+            )
             backend = Backend(
                 database=database,
                 catalog=catalog,
@@ -171,6 +182,15 @@ class Ingress:
                 finally:
                     await _drained(quick)
         log.info("ingress stopped")
+
+    async def _inngest(self, stack: AsyncExitStack) -> "InngestService | None":
+        config = InngestConfig.of(self._settings)
+        if config is None:
+            return None
+        # The SDK takes a second to import, which a process without it need not wait.
+        from hybridjobs.ingress.inngest.service import InngestService
+
+        return await stack.enter_async_context(InngestService(config))
 
     async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> "Dispatcher | None":
         settings = self._settings

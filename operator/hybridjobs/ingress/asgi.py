@@ -118,10 +118,19 @@ class Application:
         await self._serve(scope, receive, send)
 
 
-def by_path(endpoints: dict[str, Endpoint]) -> ASGIApp:
-    """An application of exact paths, each for POST alone; the rest is 404 or 405."""
+def by_path(
+    endpoints: dict[str, Endpoint], *, any_method: dict[str, Endpoint] | None = None
+) -> ASGIApp:
+    """An application of exact paths, each for POST alone; the rest is 404 or 405.
+
+    Endpoints of `any_method` see to their methods themselves.
+    """
+    others = any_method or {}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if (other := others.get(scope["path"])) is not None:
+            await other(scope, receive, send)
+            return
         endpoint = endpoints.get(scope["path"])
         if endpoint is None:
             raise Refused(404, "Not Found", f"there is nothing at {scope['path']}")
