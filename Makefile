@@ -12,7 +12,7 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(STAMP) tests/recorded/node_modules/.installed ## Install what everything below needs, into .venv
+setup: $(STAMP) tests/recorded/node_modules/.installed tests/conformance/inngest/node_modules/.installed ## Install what everything below needs, into .venv
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@echo "setup: Python packages into $(VENV) (about a minute)"
@@ -26,6 +26,11 @@ $(STAMP): requirements-dev.txt pyproject.toml
 tests/recorded/node_modules/.installed: $(STAMP) tests/recorded/package-lock.json
 	@echo "setup: recorded GitHub data"
 	@$(PY) -m tests.recorded setup
+	@touch $@
+
+tests/conformance/inngest/node_modules/.installed: $(STAMP) tests/conformance/inngest/package-lock.json
+	@echo "setup: Inngest's JavaScript SDK"
+	@$(PY) -m tests.npm tests/conformance/inngest
 	@touch $@
 
 .PHONY: cluster cluster-down image

@@ -1,10 +1,9 @@
 """The commands of `python -m tests.recorded`."""
 
 import argparse
-import json
-import subprocess
 import sys
 
+from tests.npm import install
 from tests.recorded import build, manifest, server
 from tests.recorded.paths import DATA, FOLDER, require
 from tests.recorded.recording import deliveries
@@ -12,13 +11,7 @@ from tests.recorded.recording import deliveries
 
 def _setup() -> None:
     """Install what package-lock.json pins unless it is there, then build the data file."""
-    installed = FOLDER / "node_modules" / ".package-lock.json"
-    wanted = json.loads((FOLDER / "package-lock.json").read_text())["packages"]
-    wanted.pop("")
-    if not installed.exists() or json.loads(installed.read_text())["packages"] != wanted:
-        subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=FOLDER, check=True
-        )
+    install(FOLDER)
     build.build()
     print(f"{DATA}: {DATA.stat().st_size} bytes")
 

@@ -107,7 +107,7 @@ class InngestServer:
         if not self.registrations:
             return []
         return [
-            self._start(function, event)
+            self.start(function, event)
             for function in self.functions.values()
             if any(trigger.get("event") == name for trigger in function["triggers"])
         ]
@@ -185,13 +185,13 @@ class InngestServer:
         if not wait.found.done():
             wait.found.set_result(event)
 
-    def _start(self, function: Json, event: Json) -> Run:
+    def start(self, function: Json, event: Json) -> Run:
         run = Run(f"01{secrets.token_hex(12).upper()}", function, event)
-        run.task = asyncio.create_task(self._execute(run))
+        run.task = asyncio.create_task(self.execute(run))
         self.runs.append(run)
         return run
 
-    async def _execute(self, run: Run) -> None:
+    async def execute(self, run: Run) -> None:
         parallel = False
         while True:
             status, body = await self._attempted(run, "step", parallel=parallel)
@@ -213,7 +213,7 @@ class InngestServer:
                 elif op["op"] == "StepPlanned":
                     pending.append(self._stepped(run, op))
                 else:
-                    self._memoize(run, op)
+                    self.memoize(run, op)
             results = await asyncio.gather(*pending)
             if failure := next((each for each in results if each is not None), None):
                 run.status, run.output = "failed", failure
@@ -228,10 +228,10 @@ class InngestServer:
         if status != 206:
             return body
         [done] = body
-        self._memoize(run, done)
+        self.memoize(run, done)
         return None
 
-    def _memoize(self, run: Run, op: Json) -> None:
+    def memoize(self, run: Run, op: Json) -> None:
         if op["op"] == "Sleep":
             run.steps[op["id"]] = None
         elif op["op"] == "StepRun":
@@ -256,50 +256,57 @@ class InngestServer:
 
     async def call(self, run: Run, step: str, *, attempt: int, parallel: bool) -> httpx.Response:
         run.calls += 1
-        document = {
-            "ctx": {
-                "attempt": attempt,
-                "max_attempts": MAX_ATTEMPTS,
-                "disable_immediate_execution": parallel,
-                "run_id": run.id,
-                "fn_id": "00000000-0000-0000-0000-000000000000",
-                "step_id": step,
-                "env": "test",
-                "stack": {"stack": list(run.steps), "current": len(run.steps)},
-                "use_api": False,
-            },
-            "event": run.event,
-            "events": [run.event],
-            "steps": run.steps,
-            "use_api": False,
-            "version": 2,
-        }
-        body = jcs.canonicalize(document)
-        url = httpx.URL(run.function["steps"]["step"]["runtime"]["url"])
-        answer = await self._client.post(
-            url.copy_set_param("stepId", step),
-            content=body,
-            headers={
-                "content-type": "application/json",
-                "x-inngest-signature": self.sign(body),
-                "x-run-id": run.id,
-                "x-inngest-req-version": "-1",
-                "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            },
-        )
+        body = call_body(run, step, attempt=attempt, parallel=parallel)
+        answer = await self.post(run.function, step, body)
         if answer.status_code < 300:
             if not answer.headers.get("x-inngest-sdk", "").startswith("inngest-py:v"):
                 raise ProtocolError("a 2xx without the SDK's header")
-            self._check_signature(answer)
+            self.check_signature(answer)
         return answer
 
-    def _check_signature(self, answer: httpx.Response) -> None:
+    async def post(self, function: Json, step: str, body: bytes) -> httpx.Response:
+        url = httpx.URL(function["steps"]["step"]["runtime"]["url"])
+        headers = {
+            "content-type": "application/json",
+            "x-inngest-signature": self.sign(body),
+            "x-inngest-req-version": "-1",
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        }
+        return await self._client.post(
+            url.copy_set_param("stepId", step), content=body, headers=headers
+        )
+
+    def check_signature(self, answer: httpx.Response) -> None:
         parts = dict(part.split("=") for part in answer.headers["x-inngest-signature"].split("&"))
         expected = hmac.new(
             self.keys[0].encode(), answer.content + parts["t"].encode(), hashlib.sha256
         )
         if expected.hexdigest() != parts["s"]:
             raise ProtocolError("the answer's signature does not fit")
+
+
+def call_body(run: Run, step: str, *, attempt: int, parallel: bool) -> bytes:
+    """What the server sends for a call, in canonical form."""
+    document = {
+        "ctx": {
+            "attempt": attempt,
+            "max_attempts": MAX_ATTEMPTS,
+            "disable_immediate_execution": parallel,
+            "run_id": run.id,
+            "fn_id": "00000000-0000-0000-0000-000000000000",
+            "step_id": step,
+            "env": "test",
+            "stack": {"stack": list(run.steps), "current": len(run.steps)},
+            "use_api": False,
+        },
+        "event": run.event,
+        "events": [run.event],
+        "steps": run.steps,
+        "use_api": False,
+        "version": 2,
+    }
+    body: bytes = jcs.canonicalize(document)
+    return body
 
 
 @asynccontextmanager
