@@ -23,7 +23,7 @@ from tests.integration.ingress.inngest.server import Run, call_body
 FOLDER = Path(__file__).parent
 SECRET = KEY.removeprefix("signkey-test-").encode()
 EVENTS = ["shop/order.paid", "shop/order.sent"]
-LONG = job_type("test/long", events=EVENTS)
+LONG = job_type("test/long", events=EVENTS, deadlineSeconds=870)  # of which a run waits 21 min
 
 
 async def peer(command: str, **request: Any) -> Any:
@@ -54,7 +54,7 @@ async def its_answer(method: str, body: bytes, signature: str, run_id: str = "01
         fnId="test-long",
         event=EVENTS[0],
         expression=f"async.data.run_id == '{run_id}'",
-        timeout="1290s",  # as ours, for a type with the usual deadlines
+        timeout="21m",
     )
 
 

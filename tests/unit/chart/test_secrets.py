@@ -6,6 +6,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.unit.chart.helm import (
+    HelmError,
     Object,
     containers,
     named,
@@ -75,6 +76,8 @@ def test_the_database_s_passwords_outlive_the_release_as_its_volume_does() -> No
         {"github": {"token": "t"}},
         {"webhooks": {"github": {"secret": "s"}}},
         {"webhooks": {"github": {"enabled": False}}},
+        {"webhooks": {"inngest": {"enabled": True, "signingKey": "signkey-test-01"}}},
+        {"webhooks": {"inngest": {"enabled": True, "dev": True}}},
     ],
 )
 def test_every_secret_that_a_pod_needs_is_in_the_release(values: dict[str, Any]) -> None:
@@ -93,7 +96,10 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
         {
             "database": {"embeddedSecret": "mine-db"},
             "api": {"existingSecret": "mine-api"},
-            "webhooks": {"github": {"existingSecret": "mine-hook"}},
+            "webhooks": {
+                "github": {"existingSecret": "mine-hook"},
+                "inngest": {"enabled": True, "existingSecret": "mine-inngest"},
+            },
             "github": {"existingSecret": "mine-github"},
         }
     )
@@ -104,6 +110,7 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
         ("mine-db", "password"),
         ("mine-api", "token"),
         ("mine-hook", "secret"),
+        ("mine-inngest", "signingKey"),
     }
 
 
@@ -123,6 +130,40 @@ def test_a_new_given_secret_restarts_the_ingress() -> None:
 
     assert annotations("a") != annotations("b")
     assert annotations("a") == annotations("a")
+
+
+def test_inngest_s_keys_and_addresses_reach_the_ingress() -> None:
+    values = {
+        "enabled": True,
+        "signingKey": "signkey-test-01",
+        "eventKey": "e",
+        "serveOrigin": "https://hooks.example.com",
+        "apiUrl": "http://inngest:8288",
+    }
+    release = render({"webhooks": {"inngest": values}})
+    assert _secrets(release)["hybridjobs", "hybridjobs-inngest"] == {
+        "signingKey": "signkey-test-01",
+        "eventKey": "e",
+    }
+    pod = pod_templates(release)["Deployment/hybridjobs-ingress"]
+    variables = {
+        each["name"].removeprefix("HYBRIDJOBS_INNGEST_"): each.get("value")
+        for each in containers(pod)[-1]["env"]
+        if each["name"].startswith("HYBRIDJOBS_INNGEST_")
+    }
+    assert variables == {
+        "SIGNING_KEY": None,
+        "SIGNING_KEY_FALLBACK": None,
+        "EVENT_KEY": None,
+        "APP_ID": "hybridjobs",
+        "SERVE_ORIGIN": "https://hooks.example.com",
+        "API_URL": "http://inngest:8288",
+    }
+
+
+def test_inngest_without_a_key_is_refused() -> None:
+    with pytest.raises(HelmError, match=r"webhooks\.inngest\.signingKey"):
+        render({"webhooks": {"inngest": {"enabled": True}}})
 
 
 def test_another_jobs_namespace_gets_what_its_pods_read_and_no_more() -> None:

@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -81,8 +81,9 @@ class InngestServer:
         self.registrations: list[Json] = []
         self.bearers: list[str] = []
         self.events: list[Json] = []
+        self.event_ids: list[str] = []  # of all that came to the event API, also if refused
         self.runs: list[Run] = []
-        self.refuse_events = 0  # that many requests of the event API are answered 500
+        self.refuse_events = 0  # that many requests of the event API are answered 400
         self.refuse_registrations = 0
         self.redeliver = False  # every call is made twice
         self._waits: list[Wait] = []
@@ -170,12 +171,13 @@ class InngestServer:
     async def _event_api(self, request: Request) -> JSONResponse:
         if request.path_params["key"] != self.event_key:
             return JSONResponse({"status": 401, "error": "Event key not found"}, 401)
-        if self.refuse_events:
-            self.refuse_events -= 1
-            return JSONResponse({"status": 400, "error": "not today"}, 400)
         given = await request.json()
         events = given if isinstance(given, list) else [given]
         ids = [event.get("id") or secrets.token_hex(8) for event in events]
+        self.event_ids += ids
+        if self.refuse_events:
+            self.refuse_events -= 1
+            return JSONResponse({"status": 400, "error": "not today"}, 400)
         for event, event_id in zip(events, ids, strict=True):
             self.send(event["name"], event.get("data") or {}, event_id)
         return JSONResponse({"ids": ids, "status": 200})
@@ -214,8 +216,7 @@ class InngestServer:
                     pending.append(self._stepped(run, op))
                 else:
                     self.memoize(run, op)
-            results = await asyncio.gather(*pending)
-            if failure := next((each for each in results if each is not None), None):
+            if (failure := await _first_failure(pending)) is not None:
                 run.status, run.output = "failed", failure
                 return
 
@@ -283,6 +284,19 @@ class InngestServer:
         )
         if expected.hexdigest() != parts["s"]:
             raise ProtocolError("the answer's signature does not fit")
+
+
+async def _first_failure(steps: Sequence[Coroutine[Any, Any, Any]]) -> Any:
+    """What a step failed with, as soon as one has; None when all have ended well."""
+    tasks = [asyncio.create_task(step) for step in steps]
+    try:
+        for ended in asyncio.as_completed(tasks):
+            if (failure := await ended) is not None:
+                return failure
+        return None
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def call_body(run: Run, step: str, *, attempt: int, parallel: bool) -> bytes:

@@ -272,7 +272,7 @@ async def test_a_large_call_does_not_hold_up_others(inngest: Start) -> None:
         await asyncio.sleep(0)
         longest = max(longest, loop.time() - before)
     assert call.result().status_code == 206
-    assert longest < 0.3  # the SDK takes about a second for it
+    assert longest < 0.5  # the SDK takes about a second for it
 
 
 async def test_without_a_serve_origin_there_is_no_sync(inngest: Start) -> None:
