@@ -12,7 +12,7 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(STAMP) tests/recorded/node_modules/.installed tests/conformance/inngest/node_modules/.installed ## Install what everything below needs, into .venv
+setup: $(STAMP) tests/recorded/node_modules/.installed tests/conformance/node_modules/.installed tests/conformance/inngest/node_modules/.installed ## Install what everything below needs, into .venv
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@echo "setup: Python packages into $(VENV) (about a minute)"
@@ -28,9 +28,14 @@ tests/recorded/node_modules/.installed: $(STAMP) tests/recorded/package-lock.jso
 	@$(PY) -m tests.recorded setup
 	@touch $@
 
+tests/conformance/node_modules/.installed: $(STAMP) tests/conformance/package-lock.json
+	@echo "setup: senders of webhooks"
+	@$(PY) -m tests.conformance
+	@touch $@
+
 tests/conformance/inngest/node_modules/.installed: $(STAMP) tests/conformance/inngest/package-lock.json
 	@echo "setup: Inngest's JavaScript SDK"
-	@$(PY) -m tests.npm tests/conformance/inngest
+	@$(PY) -m tests.conformance.inngest
 	@touch $@
 
 .PHONY: cluster cluster-down image
@@ -55,7 +60,7 @@ test: image lint ## Every test: lint, unit, integration, end to end
 	@$(PY) -m pytest tests
 
 test-fast: setup lint ## Without the cluster: lint, unit, integration
-	@$(PY) -m pytest tests/unit tests/integration --ignore tests/integration/crds
+	@$(PY) -m pytest tests/unit tests/integration tests/conformance --ignore tests/integration/crds
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .
@@ -73,12 +78,15 @@ lock: setup ## Write requirements*.txt anew from pyproject.toml
 manifests: setup ## Make manifests/ anew from the chart
 	@$(PY) -m tests.unit.chart.render
 
-.PHONY: bench-ingest bench-queue bench-latency
+.PHONY: bench-ingest bench-queue bench-plans bench-latency
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest
 
 bench-queue: setup ## Enqueue, claim and complete a second, against procrastinate, pgqueuer and plain commits
 	@$(PY) -m bench.queue
+
+bench-plans: setup ## The plans of the hot statements with a million queued, a million blocked, ten million over
+	@HYBRIDJOBS_TEST_PLANS=full $(PY) -m pytest tests/integration/store/test_plans.py
 
 bench-latency: image ## From 202 to a started container, against a bare Job
 	@$(PY) -m bench.latency

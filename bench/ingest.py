@@ -160,6 +160,7 @@ def ours(url: str, port: int, health_port: int) -> tuple[list[str], dict[str, st
         "HYBRIDJOBS_HEALTH_PORT": str(health_port),
         "HYBRIDJOBS_DISPATCH": "false",
         "HYBRIDJOBS_GITHUB_WEBHOOK_SECRET": SECRET,
+        "HYBRIDJOBS_WEBHOOK_REQUESTS_PER_SECOND": "0",
     }
 
 

@@ -7,9 +7,10 @@ a service that does not answer is Unavailable, after which the same call may be 
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,12 +20,12 @@ import httpx
 
 from hybridjobs import codec
 from hybridjobs.errors import ConfigurationError, FieldError, InvalidInput, Unavailable
-from hybridjobs.model import OnDependencyFailure, Status, UniqueWhile
+from hybridjobs.model import Callback, OnDependencyFailure, Status, UniqueWhile
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-__all__ = ["Batch", "BatchJob", "Client", "Job"]
+__all__ = ["Batch", "BatchJob", "BearerAuth", "Callback", "Client", "Job"]
 
 _SUBMIT = """
 SELECT hybridjobs.submit_job(
@@ -32,7 +33,8 @@ SELECT hybridjobs.submit_job(
     priority => %(priority)s::integer, run_at => %(run_at)s::timestamptz,
     deadline_seconds => %(deadline_seconds)s::integer, max_retries => %(max_retries)s::integer,
     unique_key => %(unique_key)s, unique_while => %(unique_while)s,
-    depends_on => %(depends_on)s::uuid[], on_dependency_failure => %(on_dependency_failure)s)
+    depends_on => %(depends_on)s::uuid[], on_dependency_failure => %(on_dependency_failure)s,
+    callback => %(callback)s::jsonb)
 """
 _WAIT_SECONDS = 20
 _TIMEOUT_SECONDS = 30.0
@@ -45,7 +47,8 @@ _BUSY = frozenset((408, 429, 500, 502, 503, 504))
 class BatchJob:
     """A job to submit. `payload` is any JSON value; what is None is the type's to say.
 
-    `ref` names it within its batch, where `depends_on` may hold refs beside ids.
+    `callback` is told when the job has ended: a URL, or a Callback that names the ends. `ref` names
+    the job within its batch, where `depends_on` may hold refs beside ids.
     """
 
     type: str
@@ -59,6 +62,7 @@ class BatchJob:
     unique_while: UniqueWhile = "open"
     depends_on: Sequence[UUID | str] = ()
     on_dependency_failure: OnDependencyFailure = "cancel"
+    callback: Callback | str | None = None
     ref: str | None = None
 
     def __post_init__(self) -> None:
@@ -79,10 +83,21 @@ class BatchJob:
             "uniqueWhile": self.unique_while if self.unique_key is not None else None,
             "dependsOn": [str(awaited) for awaited in self.depends_on] or None,
             "onDependencyFailure": self.on_dependency_failure if self.depends_on else None,
+            "callback": self.callback_document(),
             "ref": self.ref,
         }
         given = {name: value for name, value in members.items() if value is not None}
         return {"type": self.type, "payload": self.payload, **given}
+
+    def callback_document(self) -> dict[str, object] | None:
+        """Whom to tell of the job's end, as the API takes it."""
+        match self.callback:
+            case None:
+                return None
+            case str(url):
+                return {"url": url}
+            case Callback(url=url, events=events):
+                return {"url": url, "on": events}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +141,34 @@ class Batch:
                 raise TimeoutError(f"batch {self.id} is not finished")
 
 
+class BearerAuth(httpx.Auth):
+    """Sends the token; of `@FILE` what is in it at each request, as a mounted one is renewed."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header; ConfigurationError where the file cannot be read."""
+        request.headers["Authorization"] = f"Bearer {self._read()}"
+        yield request
+
+    def _read(self) -> str:
+        if not self._token.startswith("@"):
+            return self._token
+        path = Path(self._token[1:])
+        try:
+            return path.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"no token in the file {path}: {error}") from error
+
+
 class Client:
     """Submits jobs and follows them.
 
-    `url` is the API's (:8081), `token` its bearer token; by default those of HYBRIDJOBS_API_URL
-    and HYBRIDJOBS_API_TOKEN. Neither is needed where only `submit(conn=...)` is used. `transport`
-    stands in for the network, as httpx.MockTransport does in tests.
+    `url` is the API's (:8081), `token` its bearer token, or `@FILE`, which is read for each
+    request; by default those of HYBRIDJOBS_API_URL and HYBRIDJOBS_API_TOKEN. Neither is needed
+    where only `submit(conn=...)` is used. `transport` stands in for the network, as
+    httpx.MockTransport does in tests.
     """
 
     def __init__(
@@ -145,7 +182,8 @@ class Client:
         token = token or os.environ.get("HYBRIDJOBS_API_TOKEN", "")
         self._http = httpx.AsyncClient(
             base_url=self._url,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            auth=BearerAuth(token),
+            headers={"Content-Type": "application/json"},
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
             trust_env=False,
@@ -180,6 +218,7 @@ class Client:
         unique_while: UniqueWhile = "open",
         depends_on: Sequence[UUID] = (),
         on_dependency_failure: OnDependencyFailure = "cancel",
+        callback: Callback | str | None = None,
         conn: "AsyncConnection[Any] | None" = None,
     ) -> UUID:
         """Enqueue a job and return its id; the same key and type give the same job.
@@ -200,6 +239,7 @@ class Client:
             unique_while=unique_while,
             depends_on=depends_on,
             on_dependency_failure=on_dependency_failure,
+            callback=callback,
         )
         if conn is not None:
             return await _submit_in(conn, job)
@@ -285,6 +325,7 @@ async def _submit_in(connection: "AsyncConnection[Any]", job: BatchJob) -> UUID:
         "unique_while": job.unique_while,
         "depends_on": [str(awaited) for awaited in job.depends_on],
         "on_dependency_failure": job.on_dependency_failure,
+        "callback": None if job.callback is None else _text(job.callback_document()),
     }
     # Whatever rows the caller's connection makes, these are tuples.
     from psycopg.rows import tuple_row

@@ -9,12 +9,15 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from hybridjobs import codec
+
 GROUP = "hybridjobs.dev"
 VERSION = "v1alpha1"
 
 MAX_DEADLINE_SECONDS = 86_400
 MAX_RETRIES = 100
 MAX_LOG_TAIL_BYTES = 64 * 1024
+MAX_CALLBACK_URL_LENGTH = 2048
 
 
 class Status(StrEnum):
@@ -47,6 +50,19 @@ class Outcome(StrEnum):
     NODE_LOST = "node_lost"  # the node went silent; its pod may still run, fenced
     OVER_BUDGET = "over_budget"  # a quick job that goes on as a pod
     CANCELLED = "cancelled"
+
+
+class ApiScope(StrEnum):
+    """What a token of the API allows: each includes those before it."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    OPERATE = "operate"  # cancel, retry, pause, resume, redrive, resolve
+
+    def includes(self, needed: "ApiScope") -> bool:
+        """Whether a token of this scope may do what needs the other."""
+        order = tuple(ApiScope)
+        return order.index(self) >= order.index(needed)
 
 
 class Decision(StrEnum):
@@ -100,6 +116,28 @@ class AttemptEnd:
     pod_name: str | None = None
 
 
+CallbackEvent = Literal["completed", "failed", "cancelled"]
+CALLBACK_EVENTS: tuple[CallbackEvent, ...] = ("completed", "failed", "cancelled")
+DEFAULT_SECRET = "default"  # noqa: S105 - its name
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+
+
+class Callback(_Spec):
+    """Whom a job tells that it ended, and of which ends: `spec.callback` of a HybridJobType.
+
+    `secret` is the name of the secrets that sign it.
+    """
+
+    url: str
+    events: tuple[CallbackEvent, ...] = CALLBACK_EVENTS
+    secret: str = DEFAULT_SECRET
+
+
 UniqueWhile = Literal["queued", "open"]
 OnDependencyFailure = Literal["cancel", "run"]
 
@@ -136,6 +174,16 @@ class NewJob:
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = "cancel"
     batch_id: UUID | None = None
+    callbacks: tuple[Callback, ...] = ()
+
+    @property
+    def callback(self) -> str | None:
+        """`background_jobs.callback`: JSON text."""
+        if not self.callbacks:
+            return None
+        return codec.dumps(
+            [{"url": each.url, "on": each.events, "secret": each.secret} for each in self.callbacks]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +219,6 @@ class Progress:
     done: int
     total: int | None = None
     message: str | None = None
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
-    )
 
 
 class Retry(_Spec):
@@ -244,8 +286,10 @@ class JobTypeSpec(_Spec):
     priority: int = 0
     queue_name: str | None = None
     events: tuple[str, ...] = ()
+    mapping: dict[str, str] | None = None
     payload_schema: dict[str, Any] | None = None
     payload: Literal["env", "fetch"] = "env"
+    callback: Callback | None = None
     pod_template: PodTemplate = PodTemplate()
 
     @property
@@ -258,6 +302,10 @@ class JobTypeSpec(_Spec):
         """Where payloads have the key that the limits count by; both have the same, if any."""
         keys = (limit.key for limit in (self.concurrency, self.throttle) if limit is not None)
         return next((key for key in keys if key is not None), None)
+
+    def callbacks(self, own: Callback | None = None) -> tuple[Callback, ...]:
+        """The callbacks of a new job: the type's, and the job's own."""
+        return tuple(each for each in (self.callback, own) if each is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Literal
 import uvicorn
 from starlette.types import ASGIApp
 
-_KEEP_ALIVE_SECONDS = 75  # longer than the load balancers before us, so that they close first
+KEEP_ALIVE_SECONDS = 75.0  # longer than the load balancers before us, so that they close first
 
 GRACE_SECONDS = 20
 
@@ -34,6 +34,7 @@ def server(
     host: str,
     port: int,
     protocol: type[asyncio.Protocol] | Literal["httptools"] = "httptools",
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
 ) -> Server:
     """A server that accepts while `await server.serve()` runs."""
     return Server(
@@ -50,7 +51,7 @@ def server(
             log_level="warning",
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=keep_alive_seconds,  # type: ignore[arg-type]  # call_later takes it
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

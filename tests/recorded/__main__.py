@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from tests.npm import install
 from tests.recorded import build, manifest, server
+from tests.recorded.packages import install
 from tests.recorded.paths import DATA, FOLDER, require
 from tests.recorded.recording import deliveries
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
 
 from tests.recorded.paths import DATA, require
-from tests.recorded.server import GitHub, application, load
+from tests.recorded.server import Endpoint, GitHub, application, load
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def recorded_api() -> AsyncIterator[RecordedApi]:
-    """The API until the end of the block."""
-    app = application(load(require(DATA)))
+async def recorded_api(
+    more: Mapping[tuple[str, str], Endpoint] | None = None,
+) -> AsyncIterator[RecordedApi]:
+    """The API until the end of the block, with `more` endpoints by method and path."""
+    app = application(load(require(DATA)), more)
     server = _Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     serving = asyncio.create_task(server.serve())
     await server.listening.wait()

@@ -28,7 +28,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,8 +237,11 @@ def _page(request: Request, items: Sequence[Object]) -> tuple[Sequence[Object], 
     return items[(page - 1) * size : page * size], {"link": links} if links else {}
 
 
-def application(data: Object) -> Starlette:
-    """The API; its `state.github` is the GitHub behind it."""
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(data: Object, more: Mapping[tuple[str, str], Endpoint] | None = None) -> Starlette:
+    """The API; its `state.github` is the GitHub behind it. `more` endpoints by method and path."""
     github = GitHub(data)
 
     async def repository(request: Request) -> Response:
@@ -267,7 +270,7 @@ def application(data: Object) -> Starlette:
             raise GitHubError(404, "Not Found")
         return _answer(request, github.pull_requests[id_][number])
 
-    def route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    def route(path: str, endpoint: Endpoint, method: str = "GET") -> Route:
         async def guarded(request: Request) -> Response:
             answer = await _guarded(github, request, endpoint)
             url, status = request.url, answer.status_code
@@ -275,7 +278,7 @@ def application(data: Object) -> Starlette:
             github.requests.append(seen | {"status": status})
             return answer
 
-        return Route(path, guarded)
+        return Route(path, guarded, methods=[method])
 
     app = Starlette(
         routes=[
@@ -289,6 +292,7 @@ def application(data: Object) -> Starlette:
                 }.items()
             ),
             *_switches(github),
+            *(route(path, endpoint, method) for (method, path), endpoint in (more or {}).items()),
             route("/{path:path}", _not_found),
         ]
     )
@@ -300,9 +304,7 @@ async def _not_found(request: Request) -> Response:
     raise GitHubError(404, "Not Found")
 
 
-async def _guarded(
-    github: GitHub, request: Request, endpoint: Callable[[Request], Awaitable[Response]]
-) -> Response:
+async def _guarded(github: GitHub, request: Request, endpoint: Endpoint) -> Response:
     try:
         headers = await github.guard(request)
         answer = await endpoint(request)

@@ -62,6 +62,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.webhooks.inngest.existingSecret | default (printf "%s-inngest" (include "hybridjobs.fullname" .)) }}
 {{- end }}
 
+{{- define "hybridjobs.standardWebhooksSecret" -}}
+{{ .Values.webhooks.standard.existingSecret | default (printf "%s-standard-webhooks" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{- define "hybridjobs.cloudeventsSecret" -}}
+{{ .Values.webhooks.cloudevents.existingSecret | default (printf "%s-cloudevents" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
+{{- define "hybridjobs.callbacksSecret" -}}
+{{ .Values.callbacks.existingSecret | default (printf "%s-callbacks" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
 {{- define "hybridjobs.githubSecret" -}}
 {{ .Values.github.existingSecret | default (printf "%s-github" (include "hybridjobs.fullname" .)) }}
 {{- end }}
@@ -227,6 +239,11 @@ readOnly: true
 {{- with .Values.webhooks.inngest }}
 {{- if and .enabled (not (or .signingKey .existingSecret .dev)) }}
 {{- fail "webhooks.inngest.signingKey or webhooks.inngest.existingSecret is needed with webhooks.inngest.enabled: Inngest shows the key as INNGEST_SIGNING_KEY" }}
+{{- end }}
+{{- end }}
+{{- with .Values.github.redelivery }}
+{{- if and (or .appId .hooks) (not .existingSecret) }}
+{{- fail "github.redelivery.existingSecret is needed: a Secret with the App's privateKey, and the token for the hooks" }}
 {{- end }}
 {{- end }}
 {{- if and .Values.webhooks.httpRoute.enabled (not .Values.webhooks.httpRoute.parentRefs) }}

@@ -6,6 +6,7 @@ from typing import Any, Self
 import httpx
 
 from hybridjobs.cli.exits import CommandError, Exit
+from hybridjobs.client import BearerAuth
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -15,9 +16,7 @@ class Api:
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
-        self._client = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False
-        )
+        self._client = httpx.Client(base_url=url, auth=BearerAuth(token), trust_env=False)
 
     def __enter__(self) -> Self:
         return self

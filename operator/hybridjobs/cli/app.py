@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from hybridjobs import __version__
-from hybridjobs.cli import dead_letters, doctor, jobs, processes, queue, submit
+from hybridjobs.cli import (
+    callbacks,
+    dead_letters,
+    dev,
+    doctor,
+    github,
+    jobs,
+    processes,
+    queue,
+    submit,
+    tokens,
+)
 from hybridjobs.cli.exits import Exit, exit_for
 from hybridjobs.errors import HybridJobsError
 
@@ -58,15 +69,19 @@ app.command("jobs", rich_help_panel="Jobs")(jobs.list_)
 app.command(rich_help_panel="Jobs")(jobs.retry)
 app.command(rich_help_panel="Jobs")(jobs.cancel)
 app.add_typer(dead_letters.app, name="dlq", rich_help_panel="Jobs")
+app.add_typer(callbacks.app, name="callbacks", rich_help_panel="Jobs")
 app.command(rich_help_panel="Queue")(queue.types)
 app.command(rich_help_panel="Queue")(queue.pause)
 app.command(rich_help_panel="Queue")(queue.resume)
 app.command(rich_help_panel="Queue")(queue.schedules)
 app.command(rich_help_panel="Queue")(queue.stats)
 app.command(rich_help_panel="Queue")(doctor.doctor)
+app.add_typer(tokens.app, name="token", rich_help_panel="Server")
+app.command(rich_help_panel="Handlers")(dev.dev)
 app.command(rich_help_panel="Handlers")(processes.run)
 app.command(rich_help_panel="Handlers")(processes.worker)
 app.command(rich_help_panel="Server")(processes.migrate)
 app.command(rich_help_panel="Server")(processes.ingress)
 app.command(rich_help_panel="Server")(processes.operator)
 app.command(rich_help_panel="Server")(processes.postgres)
+app.command(rich_help_panel="Server")(github.github_redeliver)

@@ -42,6 +42,15 @@ class Process(StrEnum):
     OPERATOR = "operator"
 
 
+@dataclass(slots=True)
+class Access:
+    """The ways into the API that were found."""
+
+    bootstrap: bool = False
+    tokens: int = 0
+    reviews: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line: what was looked at, how it is, and what to do if that is not good."""
@@ -63,6 +72,9 @@ def doctor(
         list[Process] | None,
         typer.Option(help="Whose rights the cluster's credentials must have; default: both."),
     ] = None,
+    api_token: Annotated[
+        str, typer.Option(envvar="HYBRIDJOBS_API_TOKEN", help="The API's bootstrap token.")
+    ] = "",
     no_cluster: Annotated[
         bool, typer.Option("--no-cluster", help="Look at the database alone.")
     ] = False,
@@ -74,7 +86,10 @@ def doctor(
     kubectl exec deploy/hybridjobs-operator -- hybridjobs doctor --process operator
     """
     processes = [each.value for each in process or Process]
-    findings = asyncio.run(_findings(database_url, namespace, processes, cluster=not no_cluster))
+    access = Access(bootstrap=bool(api_token))
+    findings = asyncio.run(
+        _findings(database_url, namespace, processes, access, cluster=not no_cluster)
+    )
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -87,15 +102,15 @@ def doctor(
 
 
 async def _findings(
-    database_url: str, namespace: str, processes: list[str], *, cluster: bool
+    database_url: str, namespace: str, processes: list[str], access: Access, *, cluster: bool
 ) -> list[Finding]:
-    findings = [finding async for finding in _database(database_url)]
+    findings = [finding async for finding in _database(database_url, access)]
     if cluster:
-        findings += [finding async for finding in _cluster(namespace, processes)]
-    return findings
+        findings += [finding async for finding in _cluster(namespace, processes, access)]
+    return [*findings, access_finding(access)]
 
 
-async def _database(url: str) -> AsyncIterator[Finding]:
+async def _database(url: str, access: Access) -> AsyncIterator[Finding]:
     import psycopg
 
     from hybridjobs.store.database import Database
@@ -115,7 +130,7 @@ async def _database(url: str) -> AsyncIterator[Finding]:
             yield durability_finding(facts)
             yield standby_finding(facts)
             yield clock_finding("database's clock", facts.now, asked, datetime.now(UTC))
-            async for finding in _queue(database):
+            async for finding in _queue(database, access):
                 yield finding
     except (HybridJobsError, psycopg.Error) as error:
         yield Finding(
@@ -126,9 +141,10 @@ async def _database(url: str) -> AsyncIterator[Finding]:
         )
 
 
-async def _queue(database: "Database") -> AsyncIterator[Finding]:
+async def _queue(database: "Database", access: Access) -> AsyncIterator[Finding]:
     from hybridjobs.store.migrate import required_version
     from hybridjobs.store.queue import queue_pause
+    from hybridjobs.store.tokens import list_tokens
     from hybridjobs.store.types import list_types
 
     try:
@@ -140,6 +156,7 @@ async def _queue(database: "Database") -> AsyncIterator[Finding]:
     async with database.connection() as connection:
         pause = await queue_pause(connection)
         types = await list_types(connection)
+        access.tokens = len(await list_tokens(connection))
     if pause is not None:
         yield Finding(
             "queue",
@@ -153,9 +170,10 @@ async def _queue(database: "Database") -> AsyncIterator[Finding]:
         yield Finding("job types", Level.OK, f"{len(types)} known")
 
 
-async def _cluster(namespace: str, processes: list[str]) -> AsyncIterator[Finding]:
+async def _cluster(namespace: str, processes: list[str], access: Access) -> AsyncIterator[Finding]:
     # kubernetes.aio takes 2 s to import.
     from hybridjobs.kube.client import Kubernetes, load_configuration
+    from hybridjobs.kube.rights import may_review
 
     try:
         configuration = await load_configuration()
@@ -169,6 +187,7 @@ async def _cluster(namespace: str, processes: list[str]) -> AsyncIterator[Findin
             yield Finding("cluster", Level.OK, f"Kubernetes {version}")
             yield clock_finding("API server's clock", now, asked, datetime.now(UTC))
             yield resources_finding(await kubernetes.served(GROUP, VERSION))
+            access.reviews = await may_review(kubernetes)
             async for finding in _rights(kubernetes, namespace, processes):
                 yield finding
     except HybridJobsError as error:
@@ -195,6 +214,26 @@ async def _rights(
             )
         else:
             yield Finding(check, Level.OK, f"all there in namespace {namespace}")
+
+
+def access_finding(access: Access) -> Finding:
+    """Whether anybody can use the API."""
+    check = "API access"
+    ways = [
+        f"{access.tokens} tokens" if access.tokens else "",
+        "HYBRIDJOBS_API_TOKEN" if access.bootstrap else "",
+        "the cluster's service accounts and users" if access.reviews else "",
+    ]
+    if found := ", ".join(filter(None, ways)):
+        return Finding(check, Level.OK, found)
+    return Finding(
+        check,
+        Level.WARN,
+        "closed: no token in the database, no HYBRIDJOBS_API_TOKEN here, and these credentials may "
+        "not review the cluster's tokens",
+        "`hybridjobs token create`, or api.clusterTokens in the chart; or run this in the ingress' "
+        "pod with --process ingress",
+    )
 
 
 def version_finding(facts: "ServerFacts") -> Finding:

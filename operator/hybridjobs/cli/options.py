@@ -15,7 +15,10 @@ Url = Annotated[str, typer.Option("--url", envvar="HYBRIDJOBS_API_URL", help="Th
 Token = Annotated[
     str,
     typer.Option(
-        "--token", envvar="HYBRIDJOBS_API_TOKEN", help="The API's bearer token.", show_envvar=True
+        "--token",
+        envvar="HYBRIDJOBS_API_TOKEN",
+        help="The API's bearer token, or @FILE with it.",
+        show_envvar=True,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives it.")]
@@ -64,8 +67,13 @@ def confirm(question: str, *, yes: bool) -> None:
         raise CommandError(Exit.FAILED, "nothing was done")
 
 
+def span(option: str) -> timedelta | None:
+    """The span that an option names, such as 15m; None where it is none."""
+    found = _SPAN.fullmatch(option)
+    return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 def _moment(option: str | None, direction: int) -> str | None:
-    if option is None or (span := _SPAN.fullmatch(option)) is None:
+    if option is None or (distance := span(option)) is None:
         return option
-    moment = datetime.now(UTC) + direction * timedelta(**{_UNITS[span[2]]: int(span[1])})
-    return moment.isoformat()
+    return (datetime.now(UTC) + direction * distance).isoformat()

@@ -55,6 +55,16 @@ def submit(
         str | None,
         typer.Option(metavar="cancel|run", help="What then: default cancel."),
     ] = None,
+    callback: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where to tell that the job has ended.")
+    ] = None,
+    callback_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="completed|failed|cancelled",
+            help="Tell only of this end; may be given several times.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=1)] = 900,
     as_json: AsJson = False,
@@ -75,6 +85,7 @@ def submit(
         "uniqueWhile": unique_while,
         "dependsOn": depends_on or None,
         "onDependencyFailure": on_dependency_failure,
+        "callback": _callback(callback, callback_on),
     }
     given = {name: codec.dumps(value) for name, value in options.items() if value is not None}
     # The payload goes in as it was written: parsing would round its numbers.
@@ -123,6 +134,14 @@ def batch(
             _wait_for_batch(api, made["id"], timeout, as_json=as_json)
         else:
             typer.echo(answer if as_json else made["id"])
+
+
+def _callback(url: str | None, events: list[str] | None) -> dict[str, object] | None:
+    if url is None:
+        if events:
+            raise CommandError(Exit.USAGE, "--callback-on needs --callback")
+        return None
+    return {"url": url, "on": events} if events else {"url": url}
 
 
 def _read(option: str) -> str:

@@ -73,4 +73,5 @@ def _row(hybridjob: Object, job_type: JobType) -> NewJob:
         deadline_seconds=spec.get("deadlineSeconds") or defaults.deadline_seconds,
         submitted_by="kubernetes",
         key_path=defaults.key_path,
+        callbacks=defaults.callbacks(),
     )

@@ -1,20 +1,18 @@
 """Readings of Kubernetes objects: pure functions from Job and pod to what they mean for us."""
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from hybridjobs import codec
+from hybridjobs import exits
+from hybridjobs.exits import Account, failure, with_result
 from hybridjobs.ids import derived_id
 from hybridjobs.kube import names
 from hybridjobs.model import AttemptEnd, Outcome
 
 Object = dict[str, Any]
 
-_LONG_SECONDS = 1e9
 _KILLED = {128 + 9, 128 + 15}  # by SIGKILL, SIGTERM
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: ended on request, work left to do
 
 # Reasons of a waiting container that never heal by waiting alone, in Kubernetes' words.
 _HOPELESS = {
@@ -96,33 +94,6 @@ def why_not_started(job: Object | None, pod: Object | None) -> tuple[str, str]:
     return "NotStarted", waiting.get("message") or "the container has not started"
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    error: str | None = None
-    permanent: bool = False
-    retry_after_seconds: float | None = None
-
-
-def _account(text: str | None, reported: Object | None) -> _Message:
-    """The worker's own account: by the API first, else from the termination message."""
-    parsed: object = reported
-    if parsed is None and text:
-        try:
-            parsed = codec.loads(text)
-        except (ValueError, RecursionError):
-            parsed = None
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("error"), str):
-        # Not JSON: the end of the log, whose last line is the most telling one.
-        lines = (text or "").split("\n")
-        return _Message(error=next((line for line in reversed(lines) if line.strip()), None))
-    after = parsed.get("retryAfter")
-    seconds = None
-    if isinstance(after, int | float) and not isinstance(after, bool):
-        # An integer of a thousand digits is JSON too, and no float.
-        seconds = float(min(after, _LONG_SECONDS))
-    return _Message(parsed["error"], parsed.get("permanent") is True, seconds)
-
-
 def classify(
     job: Object, pod: Object | None, *, reported: Object | None, permanent_exit_codes: set[int]
 ) -> AttemptEnd:
@@ -134,7 +105,7 @@ def classify(
     terminated = container_state(pod).get("terminated") or {}
     status = (pod or {}).get("status") or {}
     failed = condition(job, "Failed") or {}
-    account = _account(terminated.get("message"), reported)
+    account = Account.read(terminated.get("message"), reported)
     exit_code: int | None = terminated.get("exitCode")
 
     def end(outcome: Outcome, reason: str, message: str | None) -> AttemptEnd:
@@ -152,7 +123,7 @@ def classify(
         )
 
     if condition(job, "Complete"):
-        return _with_result(end(Outcome.SUCCEEDED, "Completed", None), terminated.get("message"))
+        return with_result(end(Outcome.SUCCEEDED, "Completed", None), terminated.get("message"))
     if condition(pod, "DisruptionTarget") or "DisruptionTarget" in failed.get("message", ""):
         disruption = condition(pod, "DisruptionTarget") or failed
         reason = disruption.get("reason") or "Disrupted"
@@ -175,33 +146,12 @@ def classify(
         return end(Outcome.DISRUPTED, "ContainerStatusUnknown", terminated.get("message"))
     if exit_code in _KILLED and "deletionTimestamp" in pod["metadata"]:
         return end(Outcome.DISRUPTED, "PodDeleted", "its pod was deleted")
-    if exit_code == EXIT_INTERRUPTED:
-        return end(Outcome.DISRUPTED, "Interrupted", account.error)
-    message = account.error or f"exit code {exit_code}"
-    if account.permanent or exit_code in permanent_exit_codes:
-        return end(Outcome.PERMANENT, "PermanentError", message)
-    if account.retry_after_seconds is not None:
-        return end(Outcome.RETRY_LATER, "RetryLater", message)
-    return end(Outcome.FAILED, terminated.get("reason", "Error"), message)
+    reason = terminated.get("reason", "Error")
+    return end(
+        *failure(exit_code, account, permanent_exit_codes=permanent_exit_codes, reason=reason)
+    )
 
 
 def after_cancel(end: AttemptEnd, pod: Object | None) -> AttemptEnd:
     """The same end where a cancel was asked for, which lowers the pod's deadline to end it."""
-    if end.outcome is not Outcome.DEADLINE:
-        return end
-    if end.exit_code == 0:
-        # Done in the grace period: its result counts.
-        done = replace(end, outcome=Outcome.SUCCEEDED, reason="Completed", message=None)
-        return _with_result(done, container_state(pod)["terminated"].get("message"))
-    return replace(end, outcome=Outcome.CANCELLED, reason="Cancelled", message=None)
-
-
-def _with_result(end: AttemptEnd, message: str | None) -> AttemptEnd:
-    """A container that exits 0 may leave its result, as JSON, in the termination message."""
-    if not message:
-        return end
-    try:
-        codec.loads(message)
-    except (ValueError, RecursionError):
-        message = codec.dumps(message)
-    return replace(end, result=message)
+    return exits.after_cancel(end, (container_state(pod).get("terminated") or {}).get("message"))

@@ -5,11 +5,9 @@ that a crash between any two lines here is repaired by the next call.
 """
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
-import psycopg
 import structlog
 
 from hybridjobs.controller import decide
@@ -42,7 +40,7 @@ from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
-from hybridjobs.store.outcome import add_evidence, record_outcome, request_cancel
+from hybridjobs.store.outcome import add_evidence, record_final_outcome, request_cancel
 from hybridjobs.store.resources import forget_uid
 
 log = structlog.get_logger(__name__)
@@ -271,20 +269,7 @@ class Reconciler:
     async def _record_end(self, view: View, end: AttemptEnd) -> None:
         row = view.row
         end = await self._logs.added(view, end)
-        try:
-            async with self._database.transaction() as connection:
-                recorded = await record_outcome(connection, row.job_id, row.attempt, end)
-        except psycopg.DataError as error:
-            # JSON that Postgres cannot hold, such as \u0000: it will be no better next time.
-            refused = replace(
-                end,
-                outcome=Outcome.PERMANENT,
-                reason="InvalidResult",
-                message=f"the result cannot be stored: {error.diag.message_primary}",
-                result=None,
-            )
-            async with self._database.transaction() as connection:
-                recorded = await record_outcome(connection, row.job_id, row.attempt, refused)
+        recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
         if recorded is not None and recorded.changed:
             log.info(
                 "attempt ended",

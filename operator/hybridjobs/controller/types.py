@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-import yaml
 from pydantic import ValidationError
 
 from hybridjobs.controller.cache import Cache, Object
@@ -13,7 +12,6 @@ from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import (
     BrokenPayloadSchema,
     ClusterUnavailable,
-    ConfigurationError,
     DatabaseUnavailable,
 )
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, Kubernetes, NotFound
@@ -21,6 +19,7 @@ from hybridjobs.model import JobType
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.types import delete_other_types, delete_type, upsert_type
+from hybridjobs.type_files import read_types
 
 log = structlog.get_logger(__name__)
 
@@ -150,7 +149,7 @@ async def apply_shipped_types(
     ours = await kubernetes.list(HYBRIDJOB_TYPES, namespace, labels=selector)
     owned = {body["metadata"]["name"] for body in ours}
     there = {body["metadata"]["name"] for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace)}
-    for body in await asyncio.to_thread(_read_types, folder):
+    for body in await asyncio.to_thread(read_types, folder):
         name = body["metadata"]["name"]
         shipped.add(name)
         if name in there - owned:
@@ -164,13 +163,3 @@ async def apply_shipped_types(
             await kubernetes.delete(
                 HYBRIDJOB_TYPES, namespace, metadata["name"], uid=metadata["uid"]
             )
-
-
-def _read_types(folder: Path) -> list[Object]:
-    bodies = []
-    for path in sorted(folder.glob("*.yaml")):
-        body = yaml.safe_load(path.read_text())
-        if not isinstance(body, dict) or body.get("kind") != "HybridJobType":
-            raise ConfigurationError(f"{path} holds no HybridJobType")
-        bodies.append(body)
-    return bodies

@@ -8,34 +8,46 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 from starlette.types import ASGIApp
 
+from hybridjobs.callbacks.deliverer import MAX_SENDS, Deliverer
+from hybridjobs.callbacks.network import Resolver
+from hybridjobs.callbacks.secrets import Secrets
+from hybridjobs.callbacks.sender import Sender
+from hybridjobs.callbacks.targets import Targets
+from hybridjobs.dispatch.loop import Dispatcher, Runtime
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.api import Backend, BearerToken, api
+from hybridjobs.ingress.api import Access, Backend, api, callers_of
 from hybridjobs.ingress.asgi import Listener, by_path
-from hybridjobs.ingress.github import GitHubWebhooks
 from hybridjobs.ingress.inngest.config import InngestConfig
 from hybridjobs.ingress.inngest.endpoint import closed as inngest_closed
 from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.redelivery import Redelivery
+from hybridjobs.ingress.sources.cloudevents import CloudEvents
+from hybridjobs.ingress.sources.github import GitHubWebhooks
+from hybridjobs.ingress.sources.standard import StandardWebhooks
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
 from hybridjobs.payload_schemas import PayloadSchemas
-from hybridjobs.serving import GRACE_SECONDS, Server, server
+from hybridjobs.serving import GRACE_SECONDS, KEEP_ALIVE_SECONDS, Server, server
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
@@ -45,14 +57,19 @@ from hybridjobs.store.retention import Keep
 from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
-    from hybridjobs.dispatch.dispatcher import Dispatcher
     from hybridjobs.ingress.inngest.service import InngestService
+    from hybridjobs.kube.reviews import Reviews
 
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
+_LISTENERS = 4
+_OTHER_FILES = 512  # the database, the cluster, children
 # Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
 GC_THRESHOLDS = (20_000, 20, 20)
+
+
+MakeRuntime = Callable[[AsyncExitStack, Database], Awaitable[Runtime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,44 +86,68 @@ async def serve(settings: IngressSettings) -> None:
     """Run until SIGTERM or SIGINT; SchemaError and DatabaseUnavailable at the start say why not."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    _allow_files(_LISTENERS * settings.max_connections + _OTHER_FILES)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        keys = None
+        keys = reviews = None
         if host := os.environ.get("KUBERNETES_SERVICE_HOST"):
             port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
             keys = ClusterKeys.in_cluster(host, port)
             stack.push_async_callback(keys.close)
-        await Ingress(settings, keys=keys).run(stop)
+            if settings.api_cluster_tokens:
+                reviews = await _reviews(stack, settings)
+        await Ingress(settings, keys=keys, reviews=reviews).run(stop)
 
 
 class Ingress:
-    """One ingress. `keys` verify workers' tokens; None: the workers' listener is closed."""
+    """One ingress.
 
-    def __init__(self, settings: IngressSettings, *, keys: KeySource | None) -> None:
+    `keys` verify workers' tokens; None: the workers' listener is closed. `reviews` let callers of
+    the API in by the cluster's tokens; None: none of them.
+    `runtime` makes the place where jobs run: the cluster, unless another one is given.
+    """
+
+    def __init__(
+        self,
+        settings: IngressSettings,
+        *,
+        keys: KeySource | None,
+        reviews: "Reviews | None" = None,
+        runtime: MakeRuntime | None = None,
+    ) -> None:
         self._settings = settings
         self._keys = keys
+        self._reviews = reviews
+        self._make_runtime = runtime or self._cluster
+        self._pool: Pool | None = None
         self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set: then refuse new work, end what runs, and return."""
         settings = self._settings
         url = settings.database_url.get_secret_value()
+        targets = Targets.parse(
+            settings.callback_allow, enabled=settings.callback_secrets_dir is not None
+        )
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(
                 Database(url, size=settings.database_pool_size)
             )
             await database.check_schema()
+            redelivery = Redelivery.configured(settings, database)
             catalog = TypeCatalog(database)
             await catalog.refresh()
             enqueuer = Enqueuer(url, committed=metrics.observe_commit)
             outcomes = Outcomes(url)
             heartbeats = Heartbeats(url)
-            pool = Pool(
+            self._pool = pool = Pool(
                 settings.inline_children,
+                memory_bytes=settings.inline_child_memory_bytes,
                 environment=settings.child_environment,
                 handlers=lambda: _quick_handlers(catalog),
             )
+            deliverer = _deliverer(settings, stack, database, targets)
             inngest = await self._inngest(stack)
             dispatcher = await self._dispatcher(stack, database)
             wake = dispatcher.wake if dispatcher else _nobody_to_wake
@@ -115,7 +156,10 @@ class Ingress:
             parts.add("outcomes", outcomes.run)
             parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
+            parts.add("callbacks", deliverer.run)
             parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
+            if redelivery is not None:
+                parts.add("redelivery", redelivery.run)
             if pool.size:
                 parts.add("children", pool.run)
             if dispatcher is not None:
@@ -124,7 +168,13 @@ class Ingress:
             schemas = PayloadSchemas()
             limit = settings.max_payload_bytes
             children = ChildJobs(
-                catalog, enqueuer, schemas, database, max_payload_bytes=limit, wake=wake
+                catalog,
+                enqueuer,
+                schemas,
+                database,
+                max_payload_bytes=limit,
+                targets=targets,
+                wake=wake,
             )
             quick = QuickJobs(
                 pool,
@@ -136,13 +186,20 @@ class Ingress:
                 wake=wake,
             )
             intake = Intake(database, enqueuer, schemas, quick, wake=wake)
+            cloudevents = CloudEvents(settings, catalog, intake)
+            functions = (
+                inngest.start(parts.add, catalog, intake, database) if inngest else inngest_closed
+            )
             webhooks = by_path(
-                {"/webhooks/github": GitHubWebhooks(settings, catalog, intake)},
-                any_method={
-                    "/api/inngest": inngest.start(parts.add, catalog, intake, database)
-                    if inngest
-                    else inngest_closed
-                },
+                {
+                    "/api/inngest": dict.fromkeys(("GET", "POST", "PUT"), functions),
+                    "/webhooks/cloudevents": {
+                        "POST": cloudevents,
+                        "OPTIONS": cloudevents.handshake,
+                    },
+                    "/webhooks/github": {"POST": GitHubWebhooks(settings, catalog, intake)},
+                    "/webhooks/standard/": {"POST": StandardWebhooks(settings, catalog, intake)},
+                }
             )
             backend = Backend(
                 database=database,
@@ -152,19 +209,20 @@ class Ingress:
                 wake=wake,
                 stopping=stop,
                 max_payload_bytes=limit,
+                targets=targets,
             )
+            callers = callers_of(settings.api_token, database, self._reviews)
+            access = Access(api(backend), callers, RateLimit(settings.api_requests_per_second))
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
             health = _server(health_app(ready=ready.is_set), settings, settings.health_port)
+            listener = partial(Listener, max_in_flight=settings.max_requests_in_flight)
             servers = [
                 _server(app, settings, port)
                 for app, port in (
-                    (Listener("webhooks", webhooks), settings.webhook_port),
-                    (
-                        Listener("api", BearerToken(api(backend), settings.api_token)),
-                        settings.api_port,
-                    ),
-                    (Listener("workers", workers.routes()), settings.worker_port),
+                    (listener("webhooks", webhooks), settings.webhook_port),
+                    (listener("api", access), settings.api_port),
+                    (listener("workers", workers.routes()), settings.worker_port),
                 )
             ]
             # What follows ends in this order: new requests, those in flight, the jobs that they
@@ -192,20 +250,58 @@ class Ingress:
 
         return await stack.enter_async_context(InngestService(config))
 
-    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> "Dispatcher | None":
-        settings = self._settings
-        if not settings.dispatch:
+    def renew_children(self) -> None:
+        """Have the warm children replaced, as when their code has changed."""
+        if self._pool is not None:
+            self._pool.renew()
+
+    async def _dispatcher(self, stack: AsyncExitStack, database: Database) -> Dispatcher | None:
+        if not self._settings.dispatch:
             return None
+        runtime = await self._make_runtime(stack, database)
+        return Dispatcher(database, runtime, window=self._settings.window)
+
+    async def _cluster(self, stack: AsyncExitStack, database: Database) -> Runtime:
         # kubernetes.aio takes 2 s to import, which a process without a cluster need not wait.
-        from hybridjobs.dispatch.dispatcher import Dispatcher
+        from hybridjobs.dispatch.cluster import ClusterRuntime
         from hybridjobs.kube.client import Kubernetes, load_configuration
 
         kubernetes = await stack.enter_async_context(
             Kubernetes(await load_configuration(), field_manager="hybridjobs-dispatcher")
         )
-        return Dispatcher(
-            database, kubernetes, namespace=settings.namespace, window=settings.window
-        )
+        return ClusterRuntime(database, kubernetes, namespace=self._settings.namespace)
+
+
+def _deliverer(
+    settings: IngressSettings, stack: AsyncExitStack, database: Database, targets: Targets
+) -> Deliverer:
+    resolver = Resolver()
+    stack.callback(resolver.close)
+    secrets = Secrets(settings.callback_secrets_dir)
+    sender = Sender(targets, secrets, resolver, connections=MAX_SENDS)
+    stack.push_async_callback(sender.close)
+    return Deliverer(database, sender, tried=metrics.observe_callback)
+
+
+def _allow_files(needed: int) -> None:
+    """Let this process open so many, if it may: a connection that finds none is not accepted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        log.warning("few open files are allowed: lower max_connections", allowed=allowed)
+
+
+async def _reviews(stack: AsyncExitStack, settings: IngressSettings) -> "Reviews":
+    from hybridjobs.kube.client import Kubernetes, load_configuration
+    from hybridjobs.kube.reviews import Reviews
+
+    kubernetes = await stack.enter_async_context(
+        Kubernetes(await load_configuration(), field_manager="hybridjobs-api")
+    )
+    audiences = [each.strip() for each in settings.api_audiences.split(",") if each.strip()]
+    return Reviews(kubernetes, audiences=audiences, namespace=settings.namespace)
 
 
 class _Parts:
@@ -244,14 +340,34 @@ class _Parts:
                 raise RuntimeError(f"{task.get_name()} ended by itself") from error
 
 
-def webhook_server(app: ASGIApp, *, host: str, port: int, request_timeout_seconds: float) -> Server:
+def webhook_server(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    request_timeout_seconds: float,
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    max_connections: int = 2000,
+) -> Server:
     """A listener for strangers; see BoundedProtocol for what it bears."""
-    return server(app, host=host, port=port, protocol=bounded(request_timeout_seconds))
+    return server(
+        app,
+        host=host,
+        port=port,
+        protocol=bounded(request_timeout_seconds, max_connections=max_connections),
+        keep_alive_seconds=keep_alive_seconds,
+    )
 
 
 def _server(app: ASGIApp, settings: IngressSettings, port: int) -> Server:
-    timeout = settings.body_timeout_seconds
-    return webhook_server(app, host=settings.bind, port=port, request_timeout_seconds=timeout)
+    return webhook_server(
+        app,
+        host=settings.bind,
+        port=port,
+        request_timeout_seconds=settings.body_timeout_seconds,
+        keep_alive_seconds=settings.keep_alive_seconds,
+        max_connections=settings.max_connections,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,8 @@ thousands of requests a second.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +21,7 @@ Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_INCOMPLETE_BYTES = 256 * 1024 * 1024
 _incomplete_bytes = 0
 
+PLACE = "hybridjobs.place"
 JSON = (b"content-type", b"application/json")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -28,13 +30,15 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
     """The request's body, whole; the time it may take is BoundedProtocol's to bound.
 
     PayloadTooLarge (413) as soon as Content-Length or the bytes so far exceed `limit_bytes`,
-    Unavailable (503) when incomplete bodies hold too much memory together, ClientGone when the
-    rest will never come.
+    Unavailable (503) when incomplete bodies hold too much memory together, or when it is whole and
+    too many others are in work; ClientGone when the rest will never come.
     """
     global _incomplete_bytes  # noqa: PLW0603 - one process, one memory
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit_bytes:
             raise _too_large(limit_bytes)
+    place: Place = scope[PLACE]
+    place.give_back()  # while it waits for its client
     chunks: list[bytes] = []
     size = held = 0
     try:
@@ -47,6 +51,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
             if size > limit_bytes:
                 raise _too_large(limit_bytes)
             if not message["more_body"]:
+                place.take()
                 return b"".join((*chunks, chunk)) if chunks else chunk
             chunks.append(chunk)
             _incomplete_bytes += size - held
@@ -76,12 +81,55 @@ def traceparent(headers: dict[bytes, bytes]) -> str | None:
     return value.decode() if value is not None and _TRACEPARENT.fullmatch(value) else None
 
 
-class Listener:
-    """The outermost layer of a listener: counts answers, and turns every error into a problem."""
+class Places:
+    """How many requests a listener works on at once. Those that wait for their client have none."""
 
-    def __init__(self, name: str, app: ASGIApp) -> None:
+    def __init__(self, at_most: int) -> None:
+        self.at_most = at_most
+        self.taken = 0
+
+
+class Place:
+    """One request's place among them, taken or not."""
+
+    __slots__ = ("_is_taken", "_places")
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._is_taken = False
+
+    def take(self) -> None:
+        """Work on the request; Unavailable (503) where there are too many."""
+        if self._is_taken:
+            return
+        if self._places.taken >= self._places.at_most:
+            raise Unavailable("too many requests at once", retry_after=1)
+        self._places.taken += 1
+        self._is_taken = True
+
+    def give_back(self) -> None:
+        """Leave the place to another request."""
+        if self._is_taken:
+            self._places.taken -= 1
+            self._is_taken = False
+
+
+@contextmanager
+def waiting(scope: Scope) -> Iterator[None]:
+    """Inside, the request takes no place, as it only waits; after it, Unavailable as by `take`."""
+    place: Place = scope[PLACE]
+    place.give_back()
+    yield
+    place.take()
+
+
+class Listener:
+    """The outermost layer of a listener: bounds its work, counts answers, makes errors problems."""
+
+    def __init__(self, name: str, app: ASGIApp, *, max_in_flight: int) -> None:
         self._app = app
         self._name = name
+        self._places = Places(max_in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -95,7 +143,9 @@ class Listener:
                 status = message["status"]
             await send(message)
 
+        place = scope[PLACE] = Place(self._places)
         try:
+            place.take()
             await self._app(scope, receive, counting)
         except ClientGone:
             return
@@ -104,6 +154,7 @@ class Listener:
                 raise
             await send_problem(counting, problem_of(error))
         finally:
+            place.give_back()
             metrics.count_request(self._name, status)
 
 
@@ -118,25 +169,22 @@ class Application:
         await self._serve(scope, receive, send)
 
 
-def by_path(
-    endpoints: dict[str, Endpoint], *, any_method: dict[str, Endpoint] | None = None
-) -> ASGIApp:
-    """An application of exact paths, each for POST alone; the rest is 404 or 405.
+def by_path(endpoints: Mapping[str, Mapping[str, Endpoint]]) -> ASGIApp:
+    """An application of paths, each with its endpoints by method; the rest is 404 or 405.
 
-    Endpoints of `any_method` see to their methods themselves.
+    A path that ends in / stands for those with one more segment.
     """
-    others = any_method or {}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if (other := others.get(scope["path"])) is not None:
-            await other(scope, receive, send)
-            return
-        endpoint = endpoints.get(scope["path"])
+        path: str = scope["path"]
+        methods = endpoints.get(path) or endpoints.get(path[: path.rfind("/") + 1])
+        if methods is None:
+            raise Refused(404, "Not Found", f"there is nothing at {path}")
+        endpoint = methods.get(scope["method"])
         if endpoint is None:
-            raise Refused(404, "Not Found", f"there is nothing at {scope['path']}")
-        if scope["method"] != "POST":
+            allowed = ", ".join(methods)
             raise Refused(
-                405, "Method Not Allowed", "this takes POST only", headers={"Allow": "POST"}
+                405, "Method Not Allowed", f"this takes {allowed} only", headers={"Allow": allowed}
             )
         await endpoint(scope, receive, send)
 

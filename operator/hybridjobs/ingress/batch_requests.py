@@ -8,6 +8,7 @@ from typing import Self
 from uuid import UUID
 
 from hybridjobs import codec
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import FieldError, InvalidInput, UnknownType
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress.members import read_members
@@ -31,7 +32,7 @@ class BatchRequest:
     jobs: tuple[JobRequest, ...]
 
     @classmethod
-    def parse(cls, members: Mapping[str, str], *, max_payload_bytes: int) -> Self:
+    def parse(cls, members: Mapping[str, str], *, max_payload_bytes: int, targets: Targets) -> Self:
         """From the members' JSON texts; InvalidInput (422) names every fault, up to a hundred."""
         values = read_members(
             members, {"key": checks.text}, required=("jobs",), raw=("jobs",), shape="a batch"
@@ -41,7 +42,10 @@ class BatchRequest:
         for place, text in enumerate(_elements(values["jobs"])):
             with faults.of_job(place):
                 asked = JobRequest.parse(
-                    _members(text), max_payload_bytes=max_payload_bytes, in_batch=True
+                    _members(text),
+                    max_payload_bytes=max_payload_bytes,
+                    targets=targets,
+                    in_batch=True,
                 )
                 jobs.append(asked)
         faults.raise_any()
@@ -80,6 +84,7 @@ def rows_of_batch(
     schemas: PayloadSchemas,
     *,
     source: str,
+    submitted_by: str,
     traceparent: str | None,
 ) -> BatchRows:
     """The rows; InvalidInput (422) names every fault, up to a hundred, and every job of a cycle."""
@@ -95,7 +100,7 @@ def rows_of_batch(
                 payload=job.payload,
                 source=source,
                 key=job.key,
-                submitted_by=source,
+                submitted_by=submitted_by,
                 arrived=0.0,
                 budget_seconds=None,
                 traceparent=traceparent,

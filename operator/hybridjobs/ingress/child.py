@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Self
 
 from hybridjobs import codec
@@ -19,6 +20,7 @@ _END_SECONDS = 2.0
 _LENGTH_BYTES = 4
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # What a Python process needs to come up as ours did; everything else of our environment, and with
 # it every secret, stays here.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
@@ -35,6 +37,7 @@ class Child:
         self._process = process
         self.handlers = handlers
         self.busy = False
+        self.epoch = 0  # of the pool that it was started for
         self._killed = False
         self.exited = asyncio.create_task(process.wait())
 
@@ -74,6 +77,14 @@ class Child:
     def alive(self) -> bool:
         """Whether it still runs, and may go on."""
         return not self._killed and self._process.returncode is None
+
+    def memory_bytes(self) -> int:
+        """What it holds of the machine's memory (resident set); 0 once it is dead."""
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            return 0
+        return pages * _PAGE_BYTES
 
     async def send(self, text: str) -> None:
         """Send one JSON text."""

@@ -5,7 +5,7 @@ Rows of quick types carry a lease and run here at once; all others wait for the 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from uuid import UUID
 
@@ -24,11 +24,14 @@ from hybridjobs.ingress.submissions import (
 from hybridjobs.model import Enqueued, JobType, NewJob, Status
 from hybridjobs.payload import check_payload
 from hybridjobs.payload_schemas import PayloadSchemas
+from hybridjobs.store.attempts import statuses
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
-from hybridjobs.store.jobs import get_job
+from hybridjobs.store.jobs import get_job, retry_failed_jobs
 
 log = structlog.get_logger(__name__)
+
+Refusals = Sequence[tuple[str, InvalidInput]]
 
 _START_SECONDS = 0.05
 _RECORDING_SECONDS = 1.0  # past the budget, for the outcome of a job that used it up
@@ -63,16 +66,20 @@ class Accepted:
 class Answer:
     """The jobs of one submission; `finished`: none of them has anything left to do.
 
-    `refused` are the types whose schema the payload does not fit, while others took it.
+    `refused` are the types whose schema the payload does not fit, while others took it; `retried`:
+    a job that had failed runs once more.
     """
 
     jobs: Sequence[Accepted]
     finished: bool = False
-    refused: Sequence[tuple[str, InvalidInput]] = ()
+    refused: Refusals = ()
+    retried: bool = False
 
     @property
     def replayed(self) -> bool:
-        """Whether an earlier delivery had made every row."""
+        """Whether an earlier delivery had made every row, and nothing came of this one."""
+        if self.retried:
+            return False
         for job in self.jobs:  # noqa: SIM110 - asked of every webhook; a generator costs more
             if job.created:
                 return False
@@ -104,16 +111,18 @@ class Intake:
         InvalidInput when the payload fits no type's schema, or could not be read by all, or a
         dependency is no job; DatabaseUnavailable when the rows are not known to be durable.
         """
-        check_payload(submission.payload)
-        types, refused = self._fitting(types, submission.payload)
+        types, submissions, refused = self._fitting(types, submission)
         await check_dependencies(self._database, submission.options.depends_on)
         budgets = [self._budget(job_type, submission) for job_type in types]
-        jobs = list(map(new_row, types, repeat(submission), budgets))
+        jobs = list(map(new_row, types, submissions, budgets))
         rows = await self._enqueuer.enqueue(jobs)
         metrics.count_enqueued(rows, submission.source)
+        retried = False
+        if submission.retries_failed and any(row.status is Status.FAILED for row in rows):
+            rows, retried = await self._retried(rows)
         if budgets.count(None) == len(budgets):
             self._wake()
-            return Answer([_accepted(row) for row in rows], refused=refused)
+            return Answer([_accepted(row) for row in rows], refused=refused, retried=retried)
         for place, budget in enumerate(budgets):
             if budget is not None and rows[place].created:
                 job, job_type = jobs[place], types[place]
@@ -122,10 +131,54 @@ class Intake:
         if None in budgets:
             # What is quick runs on behind the answer that the long ones give now.
             self._wake()
-            return Answer([_accepted(row) for row in rows], refused=refused)
+            return Answer([_accepted(row) for row in rows], refused=refused, retried=retried)
         latest = submission.arrived + max(budget for budget in budgets if budget is not None)
         ended = await self._wait(rows, latest)
-        return Answer(ended, finished=all(job.status.is_terminal for job in ended), refused=refused)
+        finished = all(job.status.is_terminal for job in ended)
+        return Answer(ended, finished=finished, refused=refused, retried=retried)
+
+    async def _retried(self, rows: Sequence[Enqueued]) -> tuple[list[Enqueued], bool]:
+        """The rows, those that had failed queued anew; whether that was this call's doing."""
+        failed = [row.id for row in rows if row.status is Status.FAILED]
+        async with self._database.transaction() as connection:
+            retried = await retry_failed_jobs(connection, failed)
+            now = await statuses(connection, failed)
+        log.info("failed jobs retried", job_ids=[str(each) for each in retried])
+        self._wake()
+        return [replace(row, status=now.get(row.id, row.status)) for row in rows], bool(retried)
+
+    async def accept_all(
+        self, events: Sequence[tuple[Sequence[JobType], Submission]]
+    ) -> list[Answer | InvalidInput]:
+        """Events that came together, all of their rows in one commit; none of them runs here.
+
+        What `accept` would raise for one alone stands in its place, and holds up no other.
+        """
+        jobs: list[NewJob] = []
+        parts: list[tuple[int, Refusals] | InvalidInput] = []
+        for types, submission in events:
+            try:
+                taking, submissions, refused = self._fitting(types, submission)
+            except InvalidInput as error:
+                parts.append(error)
+            else:
+                jobs += map(new_row, taking, submissions, repeat(None))
+                parts.append((len(taking), refused))
+        rows = iter(await self._enqueued(jobs))
+        return [
+            part
+            if isinstance(part, InvalidInput)
+            else Answer([_accepted(next(rows)) for _ in range(part[0])], refused=part[1])
+            for part in parts
+        ]
+
+    async def _enqueued(self, jobs: Sequence[NewJob]) -> Sequence[Enqueued]:
+        if not jobs:
+            return ()
+        rows = await self._enqueuer.enqueue(jobs)
+        metrics.count_enqueued(rows, jobs[0].source)
+        self._wake()
+        return rows
 
     async def _started(
         self, job: NewJob, job_type: JobType, arrived: float, budget_seconds: float
@@ -142,21 +195,28 @@ class Intake:
         return True
 
     def _fitting(
-        self, types: Sequence[JobType], payload: str
-    ) -> tuple[Sequence[JobType], list[tuple[str, InvalidInput]]]:
+        self, types: Sequence[JobType], submission: Submission
+    ) -> tuple[Sequence[JobType], Sequence[Submission], Refusals]:
+        """The types that take the submission, each with what it gets of it, and the others."""
+        check_payload(submission.payload)
+        taking: list[JobType] = []
+        submissions: list[Submission] = []
         refused: list[tuple[str, InvalidInput]] = []
         for job_type in types:
             try:
-                self._schemas.check(job_type, payload)
+                own = submission.for_type(job_type)
+                self._schemas.check(job_type, own.payload)
             except InvalidInput as error:
                 refused.append((job_type.spec.type, error))
-        if not refused:
-            return types, refused
-        if len(refused) == len(types):
-            raise refused[0][1]
-        names = {name for name, _ in refused}
-        log.warning("payload does not fit the schema", types=sorted(names))
-        return [each for each in types if each.spec.type not in names], refused
+            else:
+                taking.append(job_type)
+                submissions.append(own)
+        if refused:
+            if not taking:
+                raise refused[0][1]
+            names = sorted(name for name, _ in refused)
+            log.warning("payload does not fit the schema", types=names)
+        return taking, submissions, refused
 
     def _budget(self, job_type: JobType, submission: Submission) -> float | None:
         """Seconds that the type may take here, from the arrival; None: it runs as a pod."""

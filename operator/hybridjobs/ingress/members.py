@@ -13,6 +13,7 @@ from starlette.datastructures import QueryParams
 
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
+from hybridjobs.model import CALLBACK_EVENTS, Callback
 from hybridjobs.payload import pointer
 
 MAX_TEXT_LENGTH = 255
@@ -171,14 +172,44 @@ def texts(most: int) -> Check:
     return check
 
 
-def moment(value: object) -> datetime:
-    """A time of RFC 3339, from the year 2000 until ten years ahead."""
+def callback(fault_in: Callable[[str], str | None]) -> Check:
+    """An address to tell of the job's end; `fault_in` says what is wrong with a URL."""
+    check_event = one_of(CALLBACK_EVENTS)
+
+    def check(value: object) -> Callback:
+        if not isinstance(value, dict) or not isinstance(url := value.get("url"), str):
+            raise Fault('must be an object such as {"url": "https://example.com/done"}')
+        for name in value:
+            if name not in ("url", "on"):
+                raise Fault("unknown member", name)
+        if fault := fault_in(url):
+            raise Fault(fault, "url")
+        events = value.get("on", list(CALLBACK_EVENTS))
+        if not isinstance(events, list) or not 1 <= len(events) <= len(CALLBACK_EVENTS):
+            raise Fault(f"must be an array of some of {', '.join(CALLBACK_EVENTS)}", "on")
+        for place, event in enumerate(events):
+            try:
+                check_event(event)
+            except Fault as fault:
+                raise Fault(str(fault), "on", place) from None
+        return Callback(url=url, events=tuple(events))
+
+    return check
+
+
+def timestamp(value: object) -> datetime:
+    """A time of RFC 3339."""
     if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         raise Fault("must be a time of RFC 3339, such as 2026-11-24T09:30:00Z")
     try:
-        found = datetime.fromisoformat(value.upper())
+        return datetime.fromisoformat(value.upper())
     except ValueError as error:
         raise Fault(f"is no time: {error}") from None
+
+
+def moment(value: object) -> datetime:
+    """A time of RFC 3339, from the year 2000 until ten years ahead."""
+    found = timestamp(value)
     if not _EARLIEST <= found <= datetime.now(UTC) + _AHEAD:
         raise Fault("must be from the year 2000 until ten years ahead")
     return found.astimezone(UTC)

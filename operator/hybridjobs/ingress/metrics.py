@@ -47,6 +47,10 @@ _inline_runs = _Counts("inline_runs", "Quick jobs' first attempts.", "type", "ou
 _inline_seconds = Histogram(
     "hybridjobs_inline_run_seconds", "From a quick job's arrival to its outcome.", buckets=_SECONDS
 )
+_callbacks = _Counts("callback_tries", "Tries to deliver callbacks.", "result")
+_callback_seconds = Histogram(
+    "hybridjobs_callback_try_seconds", "How long tries to deliver callbacks took.", buckets=_SECONDS
+)
 _commits = Histogram(
     "hybridjobs_group_commit_events", "Events in one commit.", buckets=_BATCH_SIZES
 )
@@ -78,6 +82,12 @@ def observe_inline_run(type_: str, outcome: str, seconds: float) -> None:
     """A quick job's first attempt ended, `seconds` after its request had arrived."""
     _inline_runs.add(type_, outcome)
     _inline_seconds.observe(seconds)
+
+
+def observe_callback(result: str, seconds: float) -> None:
+    """A try ended: delivered, pending (it goes again), failed (given up), or disabled."""
+    _callbacks.add(result)
+    _callback_seconds.observe(seconds)
 
 
 def observe_commit(events: int) -> None:

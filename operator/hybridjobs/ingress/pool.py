@@ -1,4 +1,4 @@
-"""The warm children of this process: as many as asked for, replaced when they die or grow old."""
+"""The warm children of this process, replaced when they die, grow too large or go stale."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -20,27 +20,35 @@ class NoFreeChild(Exception):  # noqa: N818 - a state, named as one
 class Pool:
     """`size` children for the handlers that `handlers()` names; `run()` must be running.
 
-    `environment` is theirs, beside what a Python process needs.
+    `environment` is theirs, beside what a Python process needs. One that holds more than
+    `memory_bytes` is killed, in the middle of a job too: it shares our container's memory.
     """
 
     def __init__(
         self,
         size: int,
         *,
+        memory_bytes: int,
         environment: Mapping[str, str],
         handlers: Callable[[], tuple[str, ...]],
     ) -> None:
         self.size = size
+        self._memory_bytes = memory_bytes
         self._environment = environment
         self._handlers = handlers
         self._free: asyncio.Queue[Child] = asyncio.Queue()
         self._coming = 0  # slots that have a child, or are about to
+        self._epoch = 0
 
     async def run(self) -> None:
         """Keep the children until cancelled, then end them."""
         async with asyncio.TaskGroup() as slots:
             for _ in range(self.size):
                 slots.create_task(self._keep())
+
+    def renew(self) -> None:
+        """Have every child replaced, those that work when they have done so."""
+        self._epoch += 1
 
     async def acquire(self, handler: str, *, until: float) -> Child:
         """A child that knows the handler, free now or by the loop's time `until`; NoFreeChild."""
@@ -50,7 +58,7 @@ class Pool:
             async with asyncio.timeout_at(until):
                 while True:
                     child = await self._free.get()
-                    if child.alive and handler in child.handlers:
+                    if child.alive and child.epoch == self._epoch and handler in child.handlers:
                         child.busy = True
                         return child
                     # One that is stale; its slot replaces it.
@@ -72,8 +80,10 @@ class Pool:
                 await asyncio.sleep(_WATCH_SECONDS)
                 continue
             self._coming += 1
+            epoch = self._epoch
             try:
                 child = await Child.start(handlers, self._environment)
+                child.epoch = epoch
                 failures = 0
                 await self._watch(child)
             except (ChildDied, OSError) as error:
@@ -87,12 +97,16 @@ class Pool:
             await asyncio.sleep(wait)
 
     async def _watch(self, child: Child) -> None:
-        """Until the child is dead, or idle and started for another set of handlers."""
+        """Until the child is dead, or idle and started for other handlers or before `renew`."""
         self._free.put_nowait(child)
         try:
             while child.alive:
                 await asyncio.wait([child.exited], timeout=_WATCH_SECONDS)
-                if not child.busy and child.handlers != self._handlers():
+                if (held := child.memory_bytes()) > self._memory_bytes:
+                    log.warning("inline child killed for its memory", bytes=held)
+                    child.kill()
+                is_stale = child.epoch != self._epoch or child.handlers != self._handlers()
+                if is_stale and not child.busy:
                     return
         finally:
             await child.end()

@@ -1,8 +1,12 @@
-"""HTTP/1.1 with a clock on every request: head and body must arrive whole, in time, within bounds.
+"""HTTP/1.1 with a clock on every request, and bounds on heads, connections and unread answers.
 
 uvicorn bounds neither the time nor the size of a request's head, and leaves slow bodies to the
 application. Here one timer serves both, set only while a request is incomplete, so that one that
 arrives in one piece costs nothing.
+
+A listener that has all the connections it may have gives up the one that has kept it waiting
+longest: silent, idle between requests, or slow to send one. So connections that are only held open
+keep nobody out, and a request that arrives is served, however many they are.
 """
 
 import asyncio
@@ -11,36 +15,70 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hybridjobs.ingress.problems import MEDIA_TYPE, Problem
 
-MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
+
+_UNREAD_SECONDS = 60.0  # that a client may leave an answer unread
+_HEAD_TOO_LARGE = Problem(
+    431,
+    "Request Header Fields Too Large",
+    f"the request's head is over the limit of {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers",
+)
+_NO_HTTP = Problem(400, "Bad Request", "this is not a request of HTTP/1.1")
+_CROWDED = Problem(
+    503,
+    "Unavailable",
+    "too many connections: this one was waited for the longest",
+    headers=((b"retry-after", b"1"),),
+)
+
+
+class _HeadTooLarge(Exception):  # noqa: N818 - the way out of the parser
+    pass
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, bounded; made by `bounded`."""
+    """uvicorn's protocol, bounded; made by `bounded`.
+
+    `waiting` are the listener's connections whose client is to move next, the longest first.
+    """
 
     request_timeout_seconds: float
+    max_connections: int
+    waiting: dict["BoundedProtocol", None]
+    _fault = _NO_HTTP
     _incomplete = False
     _in_head = False
     _head_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that connects and says nothing is one whose request never completes."""
         super().connection_made(transport)
         self._start_timer()
+        if len(self.connections) > self.max_connections:
+            next(iter(self.waiting), self)._give_up()
+        if not transport.is_closing():
+            self.waiting[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
+        self.waiting.pop(self, None)
         self._stop_timer()
+        self._stop_unread_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, then see whether it is in the middle of a request."""
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                detail = f"the request's head is over the limit of {MAX_HEAD_BYTES} bytes"
-                self._refuse(Problem(431, "Request Header Fields Too Large", detail))
+            if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+                self._refuse(_HEAD_TOO_LARGE)
+                return
         if not self._incomplete:
             if self._timer is not None:
                 self._stop_timer()
@@ -55,13 +93,41 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._fault = _HEAD_TOO_LARGE
+            raise _HeadTooLarge
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """All of it is here."""
         self._incomplete = False
+        if not self.cycle.response_complete:
+            self.waiting.pop(self, None)
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The client is to move next, unless it has sent another request already."""
+        is_next_here = bool(self.pipeline)
+        super().on_response_complete()
+        if not is_next_here and not self.transport.is_closing():
+            self.waiting[self] = None
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, not ours
+        """The parser refuses what was sent."""
+        self._answer(self._fault)
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answer: not for ever."""
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads."""
+        self._stop_unread_timer()
+        super().resume_writing()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self.request_timeout_seconds, self._out_of_time)
@@ -70,6 +136,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _give_up(self) -> None:
+        self.waiting.pop(self, None)
+        self._refuse(_CROWDED)
 
     def _out_of_time(self) -> None:
         if self.flow.read_paused:
@@ -82,20 +157,29 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         answered = self.cycle is not None and self.cycle.response_started
         if self._incomplete and (self._in_head or not answered):
-            body = problem.body()
-            self.transport.write(
-                b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n"
-                b"connection: close\r\n\r\n%s"
-                % (problem.status, problem.title.encode(), MEDIA_TYPE, len(body), body)
-            )
+            self._answer(problem)
         self.transport.close()
 
+    def _answer(self, problem: Problem) -> None:
+        body = problem.body()
+        headers = b"".join(b"%s: %s\r\n" % header for header in problem.headers)
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n"
+            b"%sconnection: close\r\n\r\n%s"
+            % (problem.status, problem.title.encode(), MEDIA_TYPE, len(body), headers, body)
+        )
 
-def bounded(request_timeout_seconds: float) -> type[BoundedProtocol]:
-    """The protocol with this bound on the time from a request's first byte to its last."""
+
+def bounded(request_timeout_seconds: float, *, max_connections: int) -> type[BoundedProtocol]:
+    """The protocol of one listener.
+
+    The time runs from a request's first byte to its last.
+    """
 
     class Bounded(BoundedProtocol):
         pass
 
     Bounded.request_timeout_seconds = request_timeout_seconds
+    Bounded.max_connections = max_connections
+    Bounded.waiting = {}
     return Bounded

@@ -6,14 +6,17 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import FieldError, InvalidInput, PayloadTooLarge, UnknownType
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.members import Fault, identifier, read_members
+from hybridjobs.mapping import mapped
 from hybridjobs.model import (
     MAX_DEADLINE_SECONDS,
     MAX_RETRIES,
+    Callback,
     JobType,
     NewJob,
     OnDependencyFailure,
@@ -55,6 +58,7 @@ class JobOptions:
     unique_while: UniqueWhile = "open"
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = "cancel"
+    callback: Callback | None = None  # beside the type's
 
     @property
     def waits(self) -> bool:
@@ -69,7 +73,9 @@ _NO_OPTIONS = JobOptions()
 class Submission:
     """What a caller asks for. `payload` is JSON text; `arrived` the loop's time of the request.
 
-    `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
+    `budget_seconds` bounds what quick types may take of it; None: they do not run inline. An event
+    goes through the mapping of each type that wants it.
+    `retries_failed`: a job that an earlier one made, and that has failed, runs once more.
     """
 
     payload: str
@@ -83,6 +89,18 @@ class Submission:
     inngest_run_id: str | None = None
     parent_id: UUID | None = None
     options: JobOptions = _NO_OPTIONS
+    is_event: bool = False
+    retries_failed: bool = False
+
+    def for_type(self, job_type: JobType) -> Self:
+        """As a job of the type gets it; InvalidInput (400) for an event that is not JSON."""
+        mapping = job_type.spec.mapping
+        if mapping is None or not self.is_event:
+            return self
+        try:
+            return replace(self, payload=mapped(self.payload, mapping))
+        except ValueError as error:
+            raise InvalidInput(f"the payload is not JSON: {error}", status=400) from None
 
 
 def new_row(job_type: JobType, submission: Submission, budget_seconds: float | None) -> NewJob:
@@ -117,6 +135,7 @@ def new_row(job_type: JobType, submission: Submission, budget_seconds: float | N
         unique_while=options.unique_while,
         depends_on=options.depends_on,
         on_dependency_failure=options.on_dependency_failure,
+        callbacks=spec.callbacks(options.callback),
     )
 
 
@@ -137,12 +156,20 @@ class JobRequest:
 
     @classmethod
     def parse(
-        cls, members: Mapping[str, str], *, max_payload_bytes: int, in_batch: bool = False
+        cls,
+        members: Mapping[str, str],
+        *,
+        max_payload_bytes: int,
+        targets: Targets,
+        in_batch: bool = False,
     ) -> Self:
         """From the members' JSON texts; InvalidInput (422, 413) names every fault by its path."""
         values = read_members(
             members,
-            _MEMBER_CHECKS if in_batch else _CHECKS,
+            {
+                **(_MEMBER_CHECKS if in_batch else _CHECKS),
+                "callback": checks.callback(targets.fault_in),
+            },
             required=("type", "payload"),
             raw=("payload",),
             shape="a job",
@@ -167,6 +194,7 @@ class JobRequest:
                 unique_key=values.get("uniqueKey"),
                 unique_while=values.get("uniqueWhile", "open"),
                 on_dependency_failure=values.get("onDependencyFailure", "cancel"),
+                callback=values.get("callback"),
             ),
         )
 
@@ -198,8 +226,10 @@ class ChildJobs:
         database: Database,
         *,
         max_payload_bytes: int,
+        targets: Targets,
         wake: Callable[[], None],
     ) -> None:
+        self._targets = targets
         self._catalog = catalog
         self._enqueuer = enqueuer
         self._schemas = schemas
@@ -209,7 +239,9 @@ class ChildJobs:
 
     async def submit(self, parent_id: UUID, members: dict[str, str]) -> UUID:
         """The new job's id; the same key of the same parent gives the same job."""
-        asked = JobRequest.parse(members, max_payload_bytes=self._max_payload_bytes)
+        asked = JobRequest.parse(
+            members, max_payload_bytes=self._max_payload_bytes, targets=self._targets
+        )
         job_type = await known_type(self._catalog, asked.type)
         check_payload(asked.payload)
         self._schemas.check(job_type, asked.payload)

@@ -10,12 +10,13 @@ from pydantic.alias_generators import to_camel
 from hybridjobs import codec
 from hybridjobs.model import JobType
 from hybridjobs.store.batches import Batch
+from hybridjobs.store.callbacks import Delivery, DeliverySummary
 from hybridjobs.store.dead_letters import DeadLetter, DeadLetterSummary
 from hybridjobs.store.jobs import Job, JobSummary
 from hybridjobs.store.queue import Pause, ScheduleLine, TypeLine
 
 # Written as they are: to parse and print them would change numbers.
-_TEXTS = frozenset(("payload", "result"))
+_TEXTS = frozenset(("payload", "result", "body"))
 _NO_LINE = TypeLine("", None, None, 0, 0)
 
 
@@ -29,8 +30,16 @@ def dead_letter(found: DeadLetter) -> bytes:
     return _json(found).encode()
 
 
+def delivery(found: Delivery) -> bytes:
+    """One delivery of a callback with its body and its tries."""
+    return _json(found).encode()
+
+
 def listing(
-    name: str, found: Sequence[JobSummary] | Sequence[DeadLetterSummary], *, limit: int
+    name: str,
+    found: Sequence[JobSummary] | Sequence[DeadLetterSummary] | Sequence[DeliverySummary],
+    *,
+    limit: int,
 ) -> bytes:
     """`{name: [...], "next"}`: a page, and the id to go on after, null where it is the last one."""
     last = str(found[-1].id) if len(found) == limit else None

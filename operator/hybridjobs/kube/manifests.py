@@ -140,6 +140,40 @@ def kubernetes_job(
     }
 
 
+def contract_variables(
+    spec: JobTypeSpec,
+    job_id: UUID,
+    attempt: int,
+    *,
+    deadline_seconds: int,
+    payload: str,
+    traceparent: str | None,
+    api_url: str,
+    token_file: str,
+) -> dict[str, str]:
+    """What the worker contract tells a job's main process by its environment."""
+    variables = {
+        "HYBRIDJOB_ID": str(job_id),
+        "HYBRIDJOB_TYPE": spec.type,
+        "HYBRIDJOB_HANDLER": spec.handler or spec.type,
+        "HYBRIDJOB_ATTEMPT": str(attempt),
+        "HYBRIDJOB_DEADLINE_SECONDS": str(deadline_seconds),
+        "HYBRIDJOB_API": api_url,
+        "HYBRIDJOB_TOKEN_FILE": token_file,
+    }
+    # The kubelet expands $(NAME) and turns $$ into $; in JSON a dollar sign stands only inside
+    # strings, where this escape means the same.
+    escaped = payload.replace("$", "\\u0024")
+    if spec.payload == "env" and len(escaped.encode()) <= MAX_ENV_PAYLOAD_BYTES:
+        variables["HYBRIDJOB_PAYLOAD"] = escaped
+    else:
+        url = f"{api_url}/worker/v1/attempts/{job_id}/{attempt}/payload"
+        variables["HYBRIDJOB_PAYLOAD_URL"] = url
+    if traceparent:
+        variables["TRACEPARENT"] = traceparent
+    return variables
+
+
 def _pod(
     spec: JobTypeSpec,
     job_id: UUID,
@@ -150,18 +184,19 @@ def _pod(
     worker: WorkerSettings,
 ) -> Object:
     template = spec.pod_template
+    variables = contract_variables(
+        spec,
+        job_id,
+        attempt,
+        deadline_seconds=deadline_seconds,
+        payload=payload,
+        traceparent=traceparent,
+        api_url=worker.api_url,
+        token_file=f"{TOKEN_FOLDER}/token",
+    )
     environment: list[Object] = [
-        {"name": "HYBRIDJOB_ID", "value": str(job_id)},
-        {"name": "HYBRIDJOB_TYPE", "value": spec.type},
-        {"name": "HYBRIDJOB_HANDLER", "value": spec.handler or spec.type},
-        {"name": "HYBRIDJOB_ATTEMPT", "value": str(attempt)},
-        {"name": "HYBRIDJOB_DEADLINE_SECONDS", "value": str(deadline_seconds)},
-        {"name": "HYBRIDJOB_API", "value": worker.api_url},
-        {"name": "HYBRIDJOB_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"},
-        _payload_variable(spec, job_id, attempt, payload, worker),
+        {"name": name, "value": value} for name, value in variables.items()
     ]
-    if traceparent:
-        environment.append({"name": "TRACEPARENT", "value": traceparent})
     if spec.database and worker.database_secret:
         source = {"secretKeyRef": {"name": worker.database_secret, "key": "handlersUrl"}}
         environment.append({"name": "DATABASE_URL", "valueFrom": source})
@@ -226,15 +261,3 @@ def _pod(
         "imagePullSecrets": [dict(secret) for secret in template.image_pull_secrets],
     }
     return pod | {name: value for name, value in optional.items() if value}
-
-
-def _payload_variable(
-    spec: JobTypeSpec, job_id: UUID, attempt: int, payload: str, worker: WorkerSettings
-) -> Object:
-    # The kubelet expands $(NAME) and turns $$ into $; in JSON a dollar sign stands only inside
-    # strings, where this escape means the same.
-    escaped = payload.replace("$", "\\u0024")
-    if spec.payload == "env" and len(escaped.encode()) <= MAX_ENV_PAYLOAD_BYTES:
-        return {"name": "HYBRIDJOB_PAYLOAD", "value": escaped}
-    url = f"{worker.api_url}/worker/v1/attempts/{job_id}/{attempt}/payload"
-    return {"name": "HYBRIDJOB_PAYLOAD_URL", "value": url}

@@ -12,6 +12,7 @@ from hybridjobs.kube.client import (
     Kubernetes,
     Resource,
 )
+from hybridjobs.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS
 
 _REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", namespaced=False)
 
@@ -56,6 +57,12 @@ async def missing_rights(kubernetes: Kubernetes, namespace: str, process: str) -
     rights = RIGHTS[process]
     answers = await asyncio.gather(*(_allowed(kubernetes, namespace, right) for right in rights))
     return tuple(right for right, allowed in zip(rights, answers, strict=True) if not allowed)
+
+
+async def may_review(kubernetes: Kubernetes) -> bool:
+    """Whether these credentials may ask who holds a token and what they may do, cluster-wide."""
+    rights = _rights(TOKEN_REVIEWS, "create") + _rights(ACCESS_REVIEWS, "create")
+    return all(await asyncio.gather(*(_allowed(kubernetes, "", right) for right in rights)))
 
 
 async def _allowed(kubernetes: Kubernetes, namespace: str, right: Right) -> bool:

@@ -33,7 +33,8 @@ class Reporter:
             except (ClusterUnavailable, ApiError) as error:
                 log.warning("schedules not reported", error=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._known.told.wait(), _POLL_SECONDS)
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._known.told.wait()
 
     async def once(self) -> None:
         """One look at the cluster, and every status that is not true any more."""

@@ -71,7 +71,8 @@ class Ticker:
                 log.warning("schedules wait", error=error.detail, seconds=_RETRY_SECONDS)
                 seconds = _RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._known.changed.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._known.changed.wait()
 
     async def once(self) -> float:
         """Decide every tick that is due; returns the seconds until it is worth looking again."""

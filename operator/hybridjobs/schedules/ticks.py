@@ -189,6 +189,7 @@ def job_of(schedule: Schedule, job_type: JobType, tick_at: datetime, job_id: UUI
         deadline_seconds=spec.deadline_seconds or type_spec.deadline_seconds,
         submitted_by=f"schedule:{schedule.name}",
         key_path=type_spec.key_path,
+        callbacks=type_spec.callbacks(),
     )
 
 

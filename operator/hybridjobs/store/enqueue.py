@@ -48,6 +48,7 @@ _MORE_COLUMNS = (
     "unique_while",
     "on_dependency_failure",
     "batch_id",
+    "callback",
     "lease_seconds",
     "type_generation",
 )
@@ -61,7 +62,7 @@ WITH input AS (
                 THEN hybridjobs.concurrency_key_at(payload::json, key_path) END AS concurrency_key
     FROM unnest({_INPUT}, %(run_at)b::timestamptz[], %(key_path)b::text[], %(unique_key)b::text[],
                 %(unique_while)b::text[], %(on_dependency_failure)b::text[], %(batch_id)b::uuid[],
-                %(lease_seconds)b::float8[], %(type_generation)b::int8[])
+                %(callback)b::text[], %(lease_seconds)b::float8[], %(type_generation)b::int8[])
          AS input ({_NAMES}, {", ".join(_MORE_COLUMNS)})
     CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
 ), waiting AS (
@@ -71,12 +72,12 @@ WITH input AS (
         (id, type, payload, source, key, priority, run_at, order_key, max_retries,
          deadline_seconds, parent_id, submitted_by, traceparent, inngest_event_id,
          inngest_run_id, concurrency_key, unique_key, unique_while, on_dependency_failure, batch_id,
-         status, attempt, dispatched_at, started_at, stage)
+         callback, status, attempt, dispatched_at, started_at, stage)
     SELECT id, type, payload::json, source, key, priority, due,
            due - make_interval(mins => priority), max_retries, deadline_seconds, parent_id,
            submitted_by, traceparent, inngest_event_id, inngest_run_id, concurrency_key, unique_key,
            CASE WHEN unique_key IS NOT NULL THEN unique_while END,
-           CASE WHEN blocked THEN on_dependency_failure END, batch_id,
+           CASE WHEN blocked THEN on_dependency_failure END, batch_id, callback::jsonb,
            CASE WHEN lease_seconds IS NULL THEN 'queued' ELSE 'processing' END,
            CASE WHEN lease_seconds IS NULL THEN 0 ELSE 1 END,
            CASE WHEN lease_seconds IS NOT NULL THEN now() END,
@@ -181,6 +182,7 @@ def _asks_for_more(job: NewJob) -> bool:
         or job.key_path is not None
         or job.unique_key is not None
         or job.batch_id is not None
+        or job.callbacks != ()
         or job.depends_on != ()
     )
 

@@ -1,5 +1,6 @@
 """Jobs as their readers see them, and rows for HybridJobs that people made by hand."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,9 @@ SELECT id, type, status, payload::text AS payload, result::text AS result, error
        completed_at, failed_at, duration_ms, deadline_seconds, outcome_reason, error_category,
        cancel_requested_at, namespace, resource_name, parent_id, submitted_by, stage, unique_key,
        unique_while, batch_id, schedule, concurrency_key,
+       (SELECT jsonb_agg(target - 'secret')
+        FROM jsonb_path_query(callback, '$[*] ? (@.url.type() == "string")') AS target)
+           AS callbacks,
        ARRAY(SELECT depends_on FROM hybridjobs.job_dependencies waiting
              WHERE waiting.job_id = job.id ORDER BY depends_on) AS waits_for,
        coalesce((SELECT beat.progress FROM hybridjobs.job_heartbeats beat
@@ -49,6 +53,14 @@ _CONDITIONS = {
     "before": "id < %(before)s",
 }
 _RETRY = "SELECT hybridjobs.retry_failed_job(%s) AS retried"
+# Locked first: what another call has retried meanwhile, or cancelled since, is no longer failed.
+_RETRY_FAILED = """
+WITH failed AS MATERIALIZED (
+    SELECT id FROM hybridjobs.background_jobs
+    WHERE id = ANY(%s) AND status = 'failed' ORDER BY id FOR UPDATE
+)
+SELECT id FROM failed WHERE hybridjobs.retry_failed_job(id)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,7 @@ class Job:
     concurrency_key: str | None
     waits_for: list[UUID]
     progress: dict[str, Any] | None
+    callbacks: list[dict[str, Any]] | None
     attempts: tuple[Attempt, ...] = ()
 
 
@@ -190,3 +203,11 @@ async def retry_job(connection: AsyncConnection[DictRow], job_id: UUID) -> bool:
     """
     row = await (await connection.execute(_RETRY, [job_id])).fetchone()
     return row is not None and bool(row["retried"])
+
+
+async def retry_failed_jobs(
+    connection: AsyncConnection[DictRow], job_ids: Sequence[UUID]
+) -> list[UUID]:
+    """As `retry_job`, of those that are failed, and not cancelled; returns which it was."""
+    cursor = await connection.execute(_RETRY_FAILED, [list(job_ids)])
+    return [row["id"] for row in await cursor.fetchall()]

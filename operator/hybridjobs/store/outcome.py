@@ -6,11 +6,12 @@ from datetime import datetime
 from math import isfinite
 from uuid import UUID
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, DataError
 from psycopg.rows import DictRow
 
 from hybridjobs import policy
 from hybridjobs.model import AttemptEnd, Outcome, Retry, Status
+from hybridjobs.store.database import Database
 from hybridjobs.store.group_commit import GroupCommit
 
 _MAX_RETRY_AFTER_SECONDS = 7 * 86_400.0
@@ -141,6 +142,26 @@ async def record_outcome(
     """
     [recorded] = await record_outcomes(connection, [Report(job_id, attempt, end)])
     return recorded
+
+
+async def record_final_outcome(
+    database: Database, job_id: UUID, attempt: int, end: AttemptEnd
+) -> Recorded | None:
+    """As `record_outcome`, committed; a result that Postgres refuses makes a failure of it."""
+    try:
+        async with database.transaction() as connection:
+            return await record_outcome(connection, job_id, attempt, end)
+    except DataError as error:
+        # JSON that Postgres cannot hold, such as \u0000: it will be no better next time.
+        refused = replace(
+            end,
+            outcome=Outcome.PERMANENT,
+            reason="InvalidResult",
+            message=f"the result cannot be stored: {error.diag.message_primary}",
+            result=None,
+        )
+        async with database.transaction() as connection:
+            return await record_outcome(connection, job_id, attempt, refused)
 
 
 async def record_outcomes(

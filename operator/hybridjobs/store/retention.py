@@ -71,6 +71,12 @@ DELETE FROM hybridjobs.job_batches WHERE id IN (
       AND NOT EXISTS (SELECT FROM hybridjobs.background_jobs job WHERE job.batch_id = batch.id)
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 """,
+    "callback_deliveries": """
+DELETE FROM hybridjobs.callback_deliveries WHERE id IN (
+    SELECT id FROM hybridjobs.callback_deliveries
+    WHERE id < %(deliveries_before_id)s AND status <> 'pending'
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+""",
     "throttle_starts": """
 DELETE FROM hybridjobs.throttle_starts
 WHERE (type, concurrency_key, started_at, job_id) IN (
@@ -90,10 +96,20 @@ DELETE FROM hybridjobs.job_run_times WHERE (minute, type, runner, bucket) IN (
     SELECT minute, type, runner, bucket FROM hybridjobs.job_run_times
     WHERE minute < %(run_times_before)s ORDER BY minute LIMIT %(limit)s)
 """,
+    "github_redeliveries": """
+DELETE FROM hybridjobs.github_redeliveries WHERE (hook, guid) IN (
+    SELECT hook, guid FROM hybridjobs.github_redeliveries
+    WHERE asked_at < %(redeliveries_before)s LIMIT %(limit)s)
+""",
     "job_arrivals": """
 DELETE FROM hybridjobs.job_arrivals WHERE (minute, type) IN (
     SELECT minute, type FROM hybridjobs.job_arrivals
     WHERE minute < %(rollups_before)s ORDER BY minute LIMIT %(limit)s)
+""",
+    "api_tokens": """
+DELETE FROM hybridjobs.api_tokens WHERE id IN (
+    SELECT id FROM hybridjobs.api_tokens
+    WHERE least(revoked_at, expires_at) < %(tokens_before)s LIMIT %(limit)s)
 """,
 }
 
@@ -113,6 +129,9 @@ class Keep:
     batches: timedelta = timedelta(days=30)
     rollups: timedelta = timedelta(days=400)
     run_times: timedelta = timedelta(days=35)
+    deliveries: timedelta = timedelta(days=30)  # of callbacks, counted from their job's end
+    ended_tokens: timedelta = timedelta(days=90)  # revoked or expired
+    redeliveries: timedelta = timedelta(days=7)  # GitHub knows its deliveries for 3
 
     @classmethod
     def of(cls, settings: IngressSettings) -> Self:
@@ -167,8 +186,11 @@ def _parameters(keep: Keep, now: datetime, batch_rows: int) -> dict[str, Any]:
         "letters_before": now - keep.resolved_letters,
         "letters_before_id": first_id_of(now - min(keep.resolved_letters, keep.failed)),
         "batches_before": now - keep.batches,
+        "deliveries_before_id": first_id_of(now - keep.deliveries),
         "rollups_before": now - keep.rollups,
         "run_times_before": now - keep.run_times,
+        "tokens_before": now - keep.ended_tokens,
+        "redeliveries_before": now - keep.redeliveries,
         "limit": batch_rows,
     }
 

@@ -68,7 +68,7 @@ class Cluster:
 
     async def _review(self, request: web.Request) -> web.Response:
         asked = (await request.json())["spec"]["resourceAttributes"]
-        assert asked["namespace"] == "jobs"
+        assert asked["namespace"] == ("" if asked["resource"].endswith("reviews") else "jobs")
         plural = "/".join(filter(None, (asked["resource"], asked["subresource"])))
         allowed = (asked["verb"], plural) not in self.forbidden
         return web.json_response({"status": {"allowed": allowed}}, status=201)
@@ -109,8 +109,10 @@ async def test_a_database_without_a_standby_is_warned_of(durable_url: str) -> No
         "database's clock": "ok",
         "schema": "ok",
         "job types": "warn",
+        "API access": "warn",
     }
     assert "synchronous_standby_names is empty" in found["synchronous standby"]["message"]
+    assert "`hybridjobs token create`" in found["API access"]["action"]
     text = await run("doctor", "--no-cluster", "--database-url", durable_url)
     assert "a failover may lose jobs that were accepted" in text.out
 
@@ -149,6 +151,7 @@ async def test_a_cluster_that_is_well(durable_url: str, kubeconfig: str) -> None
     assert done.code == 0, done.out
     for check in ("cluster", "API server's clock", "custom resources"):
         assert found[check]["level"] == "ok", found[check]
+    assert found["API access"]["message"] == "the cluster's service accounts and users"
     for process in ("ingress", "operator"):
         assert found[f"rights of the {process}"]["level"] == "ok"
 
@@ -156,6 +159,7 @@ async def test_a_cluster_that_is_well(durable_url: str, kubeconfig: str) -> None
 async def test_a_cluster_that_is_not(durable_url: str, kubeconfig: str, cluster: Cluster) -> None:
     cluster.resources.remove("hybridjobschedules")
     cluster.forbidden |= {("patch", "hybridjobs/status"), ("get", "pods/log")}
+    cluster.forbidden |= {("create", "subjectaccessreviews")}
     cluster.date = "Mon, 01 Jan 2001 00:00:00 GMT"
     done, found = await _doctor(
         durable_url, "--namespace", "jobs", "--process", "operator", KUBECONFIG=kubeconfig
@@ -165,6 +169,7 @@ async def test_a_cluster_that_is_not(durable_url: str, kubeconfig: str, cluster:
     missing = found["rights of the operator"]["message"]
     assert missing.endswith("patch hybridjobs.hybridjobs.dev/status, get pods/log")
     assert "rights of the ingress" not in found
+    assert found["API access"]["level"] == "warn"
     assert "behind the clock here" in found["API server's clock"]["message"]
     cluster.resources.clear()
     _, found = await _doctor(durable_url, "--namespace", "jobs", KUBECONFIG=kubeconfig)
@@ -175,3 +180,13 @@ async def test_no_cluster_is_a_warning(durable_url: str, tmp_path: Path) -> None
     done, found = await _doctor(durable_url, KUBECONFIG=str(tmp_path / "none"))
     assert (done.code, found["cluster"]["level"]) == (0, "warn")
     assert "--no-cluster" in found["cluster"]["action"]
+
+
+async def test_tokens_are_a_way_into_the_api(database_urls: DatabaseUrls) -> None:
+    variables = {"HYBRIDJOBS_DATABASE_URL": database_urls.service}
+    made = await run("token", "create", "ci", "--scope", "read", **variables)
+    assert made.code == 0, made.err
+    _, found = await _doctor(database_urls.service, "--no-cluster")
+    assert (found["API access"]["level"], found["API access"]["message"]) == ("ok", "1 tokens")
+    _, found = await _doctor(database_urls.service, "--no-cluster", HYBRIDJOBS_API_TOKEN="x")
+    assert found["API access"]["message"] == "1 tokens, HYBRIDJOBS_API_TOKEN"

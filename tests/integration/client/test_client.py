@@ -129,6 +129,18 @@ async def test_a_job_in_the_callers_transaction(
     await client.close()
 
 
+async def test_a_job_of_the_callers_transaction_calls_back(
+    client: Client, ingress: Running, database_urls: DatabaseUrls
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_urls.handlers) as connection:
+        job_id = await client.submit(
+            "test/long", {}, callback="https://a.example/done", conn=connection
+        )
+    assert (await ingress.job(job_id)).callbacks == [
+        {"url": "https://a.example/done", "on": ["completed", "failed", "cancelled"]}
+    ]
+
+
 async def test_the_examples_of_the_documentation_run(
     client: Client,
     ingress: Running,

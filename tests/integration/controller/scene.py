@@ -16,7 +16,8 @@ from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.sweep import Sweep
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
-from hybridjobs.dispatch.dispatcher import Dispatcher
+from hybridjobs.dispatch.cluster import ClusterRuntime
+from hybridjobs.dispatch.loop import Dispatcher
 from hybridjobs.ids import new_id
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, HYBRIDJOBS, Kubernetes
 from hybridjobs.kube.manifests import WorkerSettings
@@ -183,5 +184,7 @@ async def opened(cluster: Cluster, namespace: str, url: str) -> AsyncIterator[Sc
             mirror,
             reconciler,
             Sweep(database, kubernetes, cache, queue, mirror, settings),
-            Dispatcher(database, kubernetes, namespace=namespace, window=50),
+            Dispatcher(
+                database, ClusterRuntime(database, kubernetes, namespace=namespace), window=50
+            ),
         )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -20,6 +20,9 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import Job, get_job
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
+
+if TYPE_CHECKING:
+    from hybridjobs.kube.reviews import Reviews
 
 SECRET = "old-webhook-secret"
 ROTATED = "new-webhook-secret"
@@ -90,10 +93,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    database_url: str, *, keys: KeySource | None = None, **changes: Any
+    database_url: str,
+    *,
+    keys: KeySource | None = None,
+    reviews: "Reviews | None" = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start an ingress, and end it as SIGTERM would."""
-    ingress = Ingress(settings(database_url, **changes), keys=keys)
+    ingress = Ingress(settings(database_url, **changes), keys=keys, reviews=reviews)
     stop = asyncio.Event()
     task = asyncio.create_task(ingress.run(stop))
     futures: list[asyncio.Future[Any]] = [task, ingress.ports]
@@ -137,6 +144,7 @@ def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "quick/pid",
             "quick/blocks",
             "quick/spins",
+            "quick/hoards",
             "quick/exits",
             "quick/raises",
             "quick/refuses",

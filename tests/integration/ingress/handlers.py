@@ -38,6 +38,13 @@ async def spins(payload: Payload, context: Context) -> None:
         pass
 
 
+@handler("quick/hoards")
+async def hoards(payload: Payload, context: Context) -> None:
+    held = b"x" * payload.root["bytes"]
+    await asyncio.sleep(60)
+    del held
+
+
 @handler("quick/exits")
 async def exits(payload: Payload, context: Context) -> None:
     os._exit(3)

@@ -11,8 +11,7 @@ from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.store.claim import claim
 from hybridjobs.store.outcome import record_outcome
 from tests.builders import job_type
-from tests.conftest import DatabaseUrls
-from tests.integration.ingress.conftest import TOKEN, Running, running
+from tests.integration.ingress.conftest import TOKEN, Running
 
 SCHEMA = {
     "type": "object",
@@ -199,16 +198,6 @@ async def test_without_the_token_it_is_closed(api: Running, given: str | None) -
         answer = await api.api.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Bearer")
-
-
-@pytest.mark.parametrize("token", [None, ""])
-async def test_without_a_configured_token_it_is_closed(
-    database_urls: DatabaseUrls, token: str | None
-) -> None:
-    async with running(database_urls.service, inline_children=0, api_token=token) as closed:
-        answer = await closed.api.get("/api/jobs", headers={"Authorization": "Bearer x"})
-    assert answer.status_code == 503
-    assert "HYBRIDJOBS_API_TOKEN" in answer.json()["detail"]
 
 
 async def test_what_nobody_foresaw_is_logged_without_the_payload(

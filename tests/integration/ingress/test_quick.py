@@ -52,13 +52,18 @@ async def test_a_webhook_of_quick_types_is_answered_with_their_results(
         await ingress.webhooks.post("/webhooks/github", content=body, headers=headers)
         for _ in range(2)
     ]
-    assert (first.status_code, again.status_code) == (200, 200)
+    assert (first.status_code, again.status_code) == (200, 202)
     echoed, refused = sorted(first.json()["jobs"], key=lambda job: str(job["type"]))
     assert (echoed["status"], echoed["result"]) == ("completed", {"action": "opened"})
     assert (refused["status"], refused["error"]) == ("failed", "never \ufffd possible")
     assert "replayed" not in first.json()
-    assert again.json()["replayed"]
-    assert again.json()["jobs"] == first.json()["jobs"]
+    # Delivered again, what has failed runs once more.
+    assert again.json()["retried"]
+    assert echoed in again.json()["jobs"]
+    assert {job["id"]: job["status"] for job in again.json()["jobs"]} == {
+        echoed["id"]: "completed",
+        refused["id"]: "queued",
+    }
 
 
 async def test_beside_a_long_type_a_quick_one_runs_on_behind_the_answer(
@@ -141,6 +146,17 @@ async def test_a_child_killed_in_the_middle_loses_nothing(quick_ingress: Start) 
     [attempt] = (await ingress.job(answer.json()["id"])).attempts
     assert attempt.message == "the child process killed by SIGKILL"
     assert (await ingress.submit("quick/pid")).json()["result"]["pid"] != child
+
+
+async def test_a_child_that_hoards_memory_is_replaced_and_its_job_goes_on(
+    quick_ingress: Start,
+) -> None:
+    ingress: Running = await quick_ingress(quick_type("quick/hoards"), quick_type("quick/echo"))
+    answer = await ingress.submit("quick/hoards", {"bytes": 512 * 1024 * 1024})
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+    [attempt] = (await ingress.job(answer.json()["id"])).attempts
+    assert (attempt.outcome, attempt.reason) == ("lost", "ChildDied")
+    assert (await ingress.submit("quick/echo")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The plans of the queue's hot statements: by an index, whatever waits or has ended.
 
 Every statement that the store's functions send is explained as it is sent, by its values and as
-the generic plan that a prepared statement comes to. The rows are made by SQL, once.
+the generic plan that a prepared statement comes to. The rows are made by SQL, once; with
+HYBRIDJOBS_TEST_PLANS=full there are as many as `make bench-plans` asks for.
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,8 +19,15 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 
 from hybridjobs.ids import new_id
-from hybridjobs.model import AttemptEnd, Claim, Outcome, Progress
+from hybridjobs.model import AttemptEnd, Callback, Claim, Outcome, Progress
 from hybridjobs.store import attempts
+from hybridjobs.store.callbacks import (
+    DeliveryStatus,
+    Tried,
+    claim_deliveries,
+    record_try,
+    redeliver,
+)
 from hybridjobs.store.claim import claim
 from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.enqueue import insert_jobs, unknown_jobs
@@ -27,9 +36,26 @@ from hybridjobs.store.outcome import Report, record_outcomes
 from hybridjobs.store.resources import mark_dispatched
 from tests.builders import job_type, new_job, register
 
-pytestmark = pytest.mark.timeout(300)
 
-_TABLES = {"background_jobs", "job_attempts"}
+@dataclass(frozen=True)
+class Rows:
+    """How many jobs wait in line, wait behind one full key, and are over."""
+
+    queued: int
+    blocked: int
+    ended: int
+
+
+_ROWS = {
+    "test": Rows(queued=200_000, blocked=100_000, ended=100_000),
+    "full": Rows(queued=1_000_000, blocked=1_000_000, ended=10_000_000),
+}
+_SCALE = os.environ.get("HYBRIDJOBS_TEST_PLANS", "test")
+ROWS = _ROWS[_SCALE]
+
+pytestmark = pytest.mark.timeout(300 if _SCALE == "test" else 7200)
+
+_TABLES = {"background_jobs", "job_attempts", "callback_deliveries"}
 _QUEUED = """
 INSERT INTO hybridjobs.background_jobs
     (id, type, payload, source, key, created_at, run_at, order_key, concurrency_key, stage)
@@ -44,8 +70,8 @@ WITH job AS (
         (id, type, source, key, created_at, status, stage, attempt, started_at, completed_at)
     SELECT hybridjobs.uuidv7_at(began), 'test/long', 'sql', 'past-' || n, began, 'completed', NULL,
            1, began, began + interval '1 s'
-    FROM (SELECT n, now() - make_interval(days => 2, secs => n) AS began
-          FROM generate_series(1, 100000) AS n) AS made
+    FROM (SELECT n, now() - make_interval(days => 2, secs => n * 0.05) AS began
+          FROM generate_series(1, %s::int) AS n) AS made
     RETURNING id, started_at, completed_at
 )
 INSERT INTO hybridjobs.job_attempts
@@ -128,7 +154,6 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 async def url(postgres: EmbeddedPostgres, _template: str) -> AsyncIterator[str]:
-    """200,000 jobs wait in line, 100,000 behind a full key, 100,000 are over."""
     async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
         await admin.execute(f"CREATE DATABASE plans TEMPLATE {_template}".encode())
         owner = make_conninfo(postgres.url, dbname="plans")
@@ -148,7 +173,7 @@ async def _fill(connection: Explained) -> None:
         "concurrency_key": None,
         "stage": "ready",
         "ahead": timedelta(0),
-        "count": 200_000,
+        "count": ROWS.queued,
     }
     await plain(connection, _QUEUED, rows)
     await plain(
@@ -156,7 +181,10 @@ async def _fill(connection: Explained) -> None:
         _QUEUED,
         {**rows, "ahead": timedelta(days=9), "key": "s", "count": 500, "stage": "scheduled"},
     )
-    await plain(connection, _ENDED)
+    # Neither triggers nor foreign keys have anything to say about rows that fit.
+    await plain(connection, "SET session_replication_role = replica")
+    await plain(connection, _ENDED, [ROWS.ended])
+    await plain(connection, "RESET session_replication_role")
     # The full key's one place is taken, and its first claim finds the others.
     await insert_jobs(
         connection, [new_job("test/keyed", payload='{"repo": "busy"}', key_path="repo")]
@@ -164,7 +192,7 @@ async def _fill(connection: Explained) -> None:
     async with connection.transaction():
         assert len(await claim(connection, window=2)) == 2
     blocked = {**rows, "type": "test/keyed", "key": "b", "concurrency_key": "busy"}
-    await plain(connection, _QUEUED, {**blocked, "count": 100_000})
+    await plain(connection, _QUEUED, {**blocked, "count": ROWS.blocked})
     await plain(connection, "ANALYZE")
 
 
@@ -231,7 +259,8 @@ async def test_enqueue(connection: Explained) -> None:
     soon = new_job(run_at=datetime.now(UTC) + timedelta(hours=1))
     leased = new_job(lease_seconds=10.0)
     keyed = new_job("test/keyed", payload='{"repo": "busy"}', key_path="repo")
-    await insert_jobs(connection, [waits, soon, leased, keyed])
+    told = new_job(callbacks=(Callback(url="https://receiver.example"),))
+    await insert_jobs(connection, [waits, soon, leased, keyed, told])
     await unknown_jobs(connection, [jobs[0].id, new_id()])
     _check(connection)
     assert _indexes(connection, "SELECT DISTINCT ON (input.place)") >= {
@@ -239,6 +268,30 @@ async def test_enqueue(connection: Explained) -> None:
         "background_jobs_key",
         "background_jobs_unique",
     }
+
+
+async def test_callbacks(connection: Explained) -> None:
+    """However many wait for one receiver, or have arrived."""
+    await connection.execute(
+        "INSERT INTO hybridjobs.callback_deliveries "
+        "(id, job_id, type, event, url, secret, body, status, next_at) "
+        "SELECT hybridjobs.uuidv7_at(now()), gen_random_uuid(), 't', 'job.failed', "
+        "'https://' || (CASE WHEN n % 2 = 0 THEN 'slow' ELSE 'r' || n % 40 END), 'default', '{}', "
+        "CASE WHEN n % 2 = 0 THEN 'pending' ELSE 'delivered' END, now() - n * interval '1 s' "
+        "FROM generate_series(1, 40000) AS n"
+    )
+    await connection.execute("ANALYZE")
+    connection.plans.clear()
+    due = await claim_deliveries(
+        connection, sends={"slow": 1}, per_host=4, limit=32, lease=timedelta(seconds=60)
+    )
+    assert len(due) == 3
+    tried = Tried(DeliveryStatus.DELIVERED, datetime.now(UTC), 5, 200)
+    assert await record_try(connection, due[0], tried)
+    assert await redeliver(connection, due[0].id)
+    assert len(connection.plans) == 6
+    assert not any("callback_deliveries" in plan.scanned for plan in connection.plans)
+    assert "callback_deliveries_due" in _indexes(connection, "RECURSIVE line")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.DISRUPTED])

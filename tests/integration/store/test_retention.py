@@ -54,6 +54,17 @@ async def _letter(
     await connection.execute(_LETTER, parameters)
 
 
+async def _delivery(connection: AsyncConnection[DictRow], status: str, *, age: timedelta) -> None:
+    """A callback's delivery."""
+    written = datetime.now(UTC) - age
+    await connection.execute(
+        "INSERT INTO hybridjobs.callback_deliveries "
+        "(id, job_id, type, event, url, secret, body, status) "
+        "VALUES (hybridjobs.uuidv7_at(%s), %s, 't', 'job.failed', '', 'default', '{}', %s)",
+        [written, new_id(), status],
+    )
+
+
 async def _delete(database: Database, keep: Keep | None = None, batch_rows: int = 10) -> int:
     deleted = await delete_old_rows(
         database, keep or Keep(), batch_rows=batch_rows, pause_seconds=0
@@ -146,15 +157,25 @@ async def test_the_other_tables_have_their_times(
             "FROM generate_series(%s::int, %s::int) AS days".encode(),
             [days - 5, days + 25],
         )
+    for days, status in ((29, "failed"), (31, "failed"), (31, "delivered"), (31, "pending")):
+        await _delivery(connection, status, age=days * _DAY)
+    await connection.execute(
+        "INSERT INTO hybridjobs.github_redeliveries (hook, guid, asked_at) "
+        "SELECT '/app/hook', ago::text, now() - ago FROM unnest(%s::interval[]) AS ago",
+        [[6 * _DAY, 8 * _DAY, 9 * _DAY]],
+    )
     deleted = await delete_old_rows(database, Keep(), batch_rows=10, pause_seconds=0)
     assert deleted == {
+        "callback_deliveries": 2,
         "background_jobs": 0,
+        "github_redeliveries": 2,
         "dead_letter_queue": 1,
         "job_batches": 1,
         "throttle_starts": 2,
         "job_rollups": 26,
         "job_run_times": 26,
         "job_arrivals": 26,
+        "api_tokens": 0,
     }
 
 
@@ -212,3 +233,23 @@ def test_settings_say_how_long_but_never_under_a_week(monkeypatch: pytest.Monkey
     monkeypatch.setenv("HYBRIDJOBS_RETENTION_FAILED_DAYS", "6")
     with pytest.raises(ConfigurationError, match="HYBRIDJOBS_RETENTION_FAILED_DAYS"):
         IngressSettings.load()
+
+
+async def test_tokens_stay_for_a_while_after_their_end(
+    database: Database, connection: AsyncConnection[DictRow]
+) -> None:
+    for column in ("revoked_at", "expires_at"):
+        for days in (-1, 89, 91):
+            await connection.execute(
+                f"INSERT INTO hybridjobs.api_tokens (id, name, scope, digest, hint, created_by, "
+                f"{column}) VALUES (%s, 'ci', 'read', sha256(random()::text::bytea), 'hj_', 'ana', "
+                "now() - make_interval(days => %s))".encode(),
+                [new_id(), days],
+            )
+    await connection.execute(
+        "INSERT INTO hybridjobs.api_tokens (id, name, scope, digest, hint, created_by) "
+        "VALUES (%s, 'ci', 'read', sha256('x'), 'hj_', 'ana')",
+        [new_id()],
+    )
+    await _delete(database)
+    assert await _left(connection, "api_tokens") == 5

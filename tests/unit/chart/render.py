@@ -24,6 +24,7 @@ VALUES = {
     "database": {"embedded": False, "existingSecret": "hybridjobs-database"},
     "api": {"existingSecret": "hybridjobs-api"},
     "webhooks": {"github": {"existingSecret": "hybridjobs-github-webhook"}},
+    "callbacks": {"existingSecret": "hybridjobs-callbacks"},
     "github": {"existingSecret": "hybridjobs-github"},
 }
 NAMESPACE = {

@@ -54,8 +54,10 @@ def test_all_of_it_holds_in_the_jobs_namespace_alone(release: list[Object]) -> N
         assert {each["metadata"]["namespace"] for each in of_kind(release, kind)} == {"work"}
 
 
-def test_the_one_right_in_the_whole_cluster_is_to_see_our_crds(release: list[Object]) -> None:
-    (role,) = of_kind(release, "ClusterRole")
+def test_the_operator_may_see_our_crds_in_the_whole_cluster(
+    release: list[Object],
+) -> None:
+    role = named(release, "ClusterRole", "hybridjobs.hybridjobs")
     assert role["rules"] == [
         {
             "apiGroups": ["apiextensions.k8s.io"],
@@ -68,6 +70,20 @@ def test_the_one_right_in_the_whole_cluster_is_to_see_our_crds(release: list[Obj
             "verbs": ["get"],
         }
     ]
+
+
+def test_the_ingress_may_ask_in_the_whole_cluster_who_calls_unless_told_not_to(
+    release: list[Object],
+) -> None:
+    role = named(release, "ClusterRole", "hybridjobs.hybridjobs.api")
+    assert _verbs(role) == {
+        ("authentication.k8s.io", "tokenreviews"): {"create"},
+        ("authorization.k8s.io", "subjectaccessreviews"): {"create"},
+    }
+    without = render({"api": {"clusterTokens": {"enabled": False}}})
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        assert len(of_kind(release, kind)) == 2
+        assert len(of_kind(without, kind)) == 1
 
 
 def test_each_role_goes_to_one_account_and_the_worker_gets_none(release: list[Object]) -> None:
@@ -83,6 +99,9 @@ def test_each_role_goes_to_one_account_and_the_worker_gets_none(release: list[Ob
         ("Role", "hybridjobs-operator"): [("ServiceAccount", "hybridjobs", "hybridjobs-operator")],
         ("ClusterRole", "hybridjobs.hybridjobs"): [
             ("ServiceAccount", "hybridjobs", "hybridjobs-operator")
+        ],
+        ("ClusterRole", "hybridjobs.hybridjobs.api"): [
+            ("ServiceAccount", "hybridjobs", "hybridjobs-ingress")
         ],
     }
     accounts = {

@@ -1,10 +1,13 @@
 """Passwords and tokens: made once, or brought by the user; each where it is read."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from hybridjobs.callbacks.secrets import Secrets
+from hybridjobs.settings import IngressSettings
 from tests.unit.chart.helm import (
     HelmError,
     Object,
@@ -78,6 +81,8 @@ def test_the_database_s_passwords_outlive_the_release_as_its_volume_does() -> No
         {"webhooks": {"github": {"enabled": False}}},
         {"webhooks": {"inngest": {"enabled": True, "signingKey": "signkey-test-01"}}},
         {"webhooks": {"inngest": {"enabled": True, "dev": True}}},
+        {"webhooks": {"standard": {"secrets": {"acme": "whsec_YQ=="}}}},
+        {"webhooks": {"cloudevents": {"enabled": True}}},
     ],
 )
 def test_every_secret_that_a_pod_needs_is_in_the_release(values: dict[str, Any]) -> None:
@@ -98,8 +103,11 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
             "api": {"existingSecret": "mine-api"},
             "webhooks": {
                 "github": {"existingSecret": "mine-hook"},
+                "standard": {"existingSecret": "mine-standard"},
+                "cloudevents": {"enabled": True, "existingSecret": "mine-events"},
                 "inngest": {"enabled": True, "existingSecret": "mine-inngest"},
             },
+            "callbacks": {"existingSecret": "mine-callbacks"},
             "github": {"existingSecret": "mine-github"},
         }
     )
@@ -111,7 +119,43 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
         ("mine-api", "token"),
         ("mine-hook", "secret"),
         ("mine-inngest", "signingKey"),
+        ("mine-standard", "secrets"),
+        ("mine-events", "token"),
     }
+
+
+def _callbacks_folder(objects: list[Object]) -> tuple[str, str]:
+    """Where the ingress reads what signs callbacks, and the Secret that is mounted there."""
+    pod = pod_templates(objects)["Deployment/hybridjobs-ingress"]["spec"]
+    [container] = pod["containers"]
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "callbacks"]
+    [volume] = [each for each in pod["volumes"] if each["name"] == "callbacks"]
+    [folder] = [
+        each["value"]
+        for each in container["env"]
+        if each["name"] == "HYBRIDJOBS_CALLBACK_SECRETS_DIR"
+    ]
+    assert mount["mountPath"] == folder
+    return folder, volume["secret"]["secretName"]
+
+
+def test_the_ingress_signs_callbacks_by_a_secret_made_for_the_release(tmp_path: Path) -> None:
+    release = render()
+    _, name = _callbacks_folder(release)
+    data = _secrets(release)["hybridjobs", name]
+    for key, value in data.items():
+        (tmp_path / key).write_text(value)
+    [signing] = Secrets(str(tmp_path)).keys("default")
+    assert len(signing) == 32
+    assert _callbacks_folder(render({"callbacks": {"existingSecret": "mine"}}))[1] == "mine"
+
+
+def test_a_given_callback_secret_and_allow_list_are_taken() -> None:
+    release = render({"callbacks": {"secret": "whsec_a,whsec_b", "allow": ["*.a.b", "10.0.0.0/8"]}})
+    assert _secrets(release)["hybridjobs", "hybridjobs-callbacks"] == {"default": "whsec_a,whsec_b"}
+    pod = pod_templates(release)["Deployment/hybridjobs-ingress"]["spec"]
+    variables = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+    assert variables["HYBRIDJOBS_CALLBACK_ALLOW"] == "*.a.b,10.0.0.0/8"
 
 
 def test_a_given_webhook_secret_and_token_are_taken() -> None:
@@ -122,14 +166,62 @@ def test_a_given_webhook_secret_and_token_are_taken() -> None:
     assert secrets["hybridjobs", "hybridjobs-github"] == {"token": "ghp"}
 
 
-def test_a_new_given_secret_restarts_the_ingress() -> None:
-    def annotations(secret: str) -> dict[str, str]:
-        pods = pod_templates(render({"webhooks": {"github": {"secret": secret}}}))
+def test_the_secrets_of_sources_are_what_the_ingress_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = render(
+        {
+            "webhooks": {
+                "standard": {"secrets": {"acme": "whsec_YQ==,old", "b-2": '"quoted"'}},
+                "cloudevents": {"enabled": True, "token": "t", "allowedOrigins": ["a.b", "c.d"]},
+            }
+        }
+    )
+    [container] = containers(pod_templates(release)["Deployment/hybridjobs-ingress"])[-1:]
+    data = {name: secret for (_, name), secret in _secrets(release).items()}
+    for variable in container["env"]:
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        value = data.get(reference["name"], {}).get(reference["key"]) if reference else None
+        if (value := value or variable.get("value")) is not None:
+            monkeypatch.setenv(variable["name"], value)
+    read = IngressSettings.load()
+    secrets = {
+        name: each.get_secret_value() for name, each in read.standard_webhook_secrets.items()
+    }
+    assert secrets == {"acme": "whsec_YQ==,old", "b-2": '"quoted"'}
+    assert read.cloudevents_token is not None
+    assert read.cloudevents_token.get_secret_value() == "t"
+    assert read.cloudevents_allowed_origins == "a.b,c.d"
+
+
+@pytest.mark.parametrize("source", ["github", "Acme", "a b", "-a", ""])
+def test_a_name_that_no_source_may_have_is_refused(source: str) -> None:
+    with pytest.raises(HelmError, match="propertyName"):
+        render({"webhooks": {"standard": {"secrets": {source: "s"}}}})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"github": {"secret": "a"}}, {"github": {"secret": "b"}}),
+        ({"standard": {"secrets": {"x": "a"}}}, {"standard": {"secrets": {"x": "b"}}}),
+        ({"cloudevents": {"token": "a"}}, {"cloudevents": {"token": "b"}}),
+        *(
+            ({"inngest": {key: "0a"}}, {"inngest": {key: "0b"}})
+            for key in ("signingKey", "signingKeyFallback", "eventKey")
+        ),
+    ],
+)
+def test_a_new_given_secret_restarts_the_ingress(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    def annotations(webhooks: dict[str, Any]) -> dict[str, str]:
+        pods = pod_templates(render({"webhooks": webhooks}))
         found: dict[str, str] = pods["Deployment/hybridjobs-ingress"]["metadata"]["annotations"]
         return found
 
-    assert annotations("a") != annotations("b")
-    assert annotations("a") == annotations("a")
+    assert annotations(before) != annotations(after)
+    assert annotations(before) == annotations(before)
 
 
 def test_inngest_s_keys_and_addresses_reach_the_ingress() -> None:

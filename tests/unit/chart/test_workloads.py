@@ -291,3 +291,27 @@ def test_objects_are_named_after_the_release(release: str, prefix: str) -> None:
         f"{prefix}-operator",
         f"{prefix}-postgres",
     }
+
+
+def test_github_is_asked_again_for_what_the_values_name() -> None:
+    without = environment(pod_templates(render())[INGRESS], "ingress")
+    assert "HYBRIDJOBS_GITHUB_APP_ID" not in without
+    assert "HYBRIDJOBS_GITHUB_HOOKS" not in without
+    redelivery = {
+        "appId": "123456",
+        "hooks": ["octo-org/shop/11", "octo-org/22"],
+        "existingSecret": "my-github",
+    }
+    values = {"github": {"apiUrl": "https://ghe.example/api/v3", "redelivery": redelivery}}
+    told = environment(pod_templates(render(values))[INGRESS], "ingress")
+    assert told["HYBRIDJOBS_GITHUB_API_URL"] == "https://ghe.example/api/v3"
+    assert told["HYBRIDJOBS_GITHUB_APP_ID"] == "123456"
+    assert told["HYBRIDJOBS_GITHUB_HOOKS"] == "octo-org/shop/11,octo-org/22"
+    for name, key in (("APP_PRIVATE_KEY", "privateKey"), ("HOOKS_TOKEN", "token")):
+        source = told[f"HYBRIDJOBS_GITHUB_{name}"]
+        assert source == {"secretKeyRef": {"name": "my-github", "key": key}}
+
+
+def test_asking_github_again_needs_a_secret() -> None:
+    with pytest.raises(HelmError, match=r"github\.redelivery\.existingSecret is needed"):
+        render({"github": {"redelivery": {"hooks": ["octo-org/22"]}}})

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hybridjobs.client import BatchJob, Client
+from hybridjobs.client import BatchJob, Callback, Client
 from hybridjobs.errors import ConfigurationError, InvalidInput, Unavailable
 from hybridjobs.ids import new_id
 from hybridjobs.model import Status
@@ -48,6 +48,16 @@ async def test_only_what_is_said_is_sent() -> None:
         "dependsOn": [str(JOB)],
         "onDependencyFailure": "cancel",
     }
+
+
+async def test_a_callback_is_a_url_or_says_of_what() -> None:
+    def asked(callback: Callback | str | None) -> object:
+        return BatchJob(type="t", payload=None, callback=callback).document().get("callback")
+
+    assert asked(None) is None
+    assert asked("https://a.example") == {"url": "https://a.example"}
+    some = Callback(url="https://a.example", events=("failed",))
+    assert asked(some) == {"url": "https://a.example", "on": ("failed",)}
 
 
 async def test_a_refusal_has_its_status_and_faults() -> None:

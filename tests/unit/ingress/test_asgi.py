@@ -8,7 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hybridjobs.errors import PayloadTooLarge, Unavailable
 from hybridjobs.ingress import asgi
-from hybridjobs.ingress.asgi import Listener, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import Listener, Place, Places, read_body, respond, traceparent
 from hybridjobs.ingress.problems import ClientGone
 
 
@@ -27,7 +27,8 @@ def _part(body: bytes, *, more: bool = True) -> Message:
 
 def _scope(**headers: str) -> Scope:
     pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
-    return {"type": "http", "method": "POST", "path": "/", "headers": pairs}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": pairs}
+    return {**scope, asgi.PLACE: Place(Places(10))}
 
 
 async def test_pieces_are_put_together() -> None:
@@ -80,7 +81,7 @@ async def _answers(app: Any) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await Listener("test", app)(_scope(), _receive(), send)
+    await Listener("test", app, max_in_flight=10)(_scope(), _receive(), send)
     return sent
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridjobs import codec
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import InvalidInput
 from hybridjobs.ids import new_id
 from hybridjobs.ingress.batch_requests import (
@@ -33,8 +34,10 @@ def _job(type_: str = "t", **members: Any) -> dict[str, Any]:
 
 def _rows(*jobs: dict[str, Any]) -> BatchRows:
     members = codec.members(json.dumps({"jobs": jobs}))
-    asked = BatchRequest.parse(members, max_payload_bytes=100)
-    return rows_of_batch(asked, TYPES, PayloadSchemas(), source="api", traceparent=None)
+    asked = BatchRequest.parse(members, max_payload_bytes=100, targets=Targets())
+    return rows_of_batch(
+        asked, TYPES, PayloadSchemas(), source="api", submitted_by="ana", traceparent=None
+    )
 
 
 def _faults(*jobs: dict[str, Any]) -> list[str]:
@@ -99,7 +102,7 @@ def test_every_fault_is_named_by_its_path(jobs: list[dict[str, Any]], paths: lis
 )
 def test_the_shape_of_a_batch(text: str, path: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        BatchRequest.parse(codec.members(text), max_payload_bytes=100)
+        BatchRequest.parse(codec.members(text), max_payload_bytes=100, targets=Targets())
     assert [error.path for error in caught.value.errors] == [path]
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridjobs import codec
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import InvalidInput, PayloadTooLarge
 from hybridjobs.ids import new_id
 from hybridjobs.ingress.submissions import JobOptions, JobRequest, Submission, new_row
@@ -33,7 +34,7 @@ SUBMISSION = Submission(
 
 
 def _parse(text: str) -> JobRequest:
-    return JobRequest.parse(codec.members(text), max_payload_bytes=LIMIT)
+    return JobRequest.parse(codec.members(text), max_payload_bytes=LIMIT, targets=Targets())
 
 
 @pytest.mark.parametrize(

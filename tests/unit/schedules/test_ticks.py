@@ -295,3 +295,9 @@ def test_a_ticks_job_takes_from_its_type_what_the_schedule_leaves_open() -> None
     assert (job.key_path, job.submitted_by) == ("repository", "schedule:nightly")
     own = job_of(parsed(priority=-1, deadlineSeconds=5), limited, LAST, new_id())
     assert (own.priority, own.deadline_seconds) == (-1, 5)
+
+
+def test_a_ticks_job_calls_back_as_its_type_says() -> None:
+    told = job_type("a/b", callback={"url": "https://receiver.example", "events": ["failed"]})
+    [callback] = job_of(parsed(), told, LAST, new_id()).callbacks
+    assert (callback.url, callback.events) == ("https://receiver.example", ("failed",))

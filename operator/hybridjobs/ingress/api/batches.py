@@ -3,22 +3,21 @@
 import asyncio
 
 from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import Send
 
 from hybridjobs import codec
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics, views
+from hybridjobs.ingress.api.access import ApiRoute, caller_of
 from hybridjobs.ingress.api.requests import (
     SOURCE,
     Backend,
     id_in_path,
     members_of,
     not_found,
-    route,
 )
-from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent, waiting
 from hybridjobs.ingress.batch_requests import (
     MAX_BATCH_BYTES,
     BatchRequest,
@@ -26,7 +25,7 @@ from hybridjobs.ingress.batch_requests import (
     rows_of_batch,
 )
 from hybridjobs.ingress.members import read_query
-from hybridjobs.model import JobType
+from hybridjobs.model import ApiScope, JobType
 from hybridjobs.store.batches import Batch, CreatedBatch, NewBatch, create_batch, get_batch
 from hybridjobs.store.enqueue import unknown_jobs
 
@@ -34,12 +33,12 @@ _MAX_WAIT_SECONDS = 60
 _LOOK_SECONDS = 0.5
 
 
-def routes(backend: Backend) -> list[Route]:
+def routes(backend: Backend) -> list[ApiRoute]:
     """The endpoints."""
     endpoints = _Batches(backend)
     return [
-        route("POST", "/api/jobs:batch", endpoints.create),
-        route("GET", "/api/batches/{id}", endpoints.get),
+        ApiRoute(ApiScope.SUBMIT, "POST", "/api/jobs:batch", endpoints.create),
+        ApiRoute(ApiScope.READ, "GET", "/api/batches/{id}", endpoints.get),
     ]
 
 
@@ -50,6 +49,7 @@ class _Batches:
 
     async def create(self, request: Request, send: Send) -> None:
         body = await read_body(request.scope, request.receive, limit_bytes=MAX_BATCH_BYTES)
+        by = caller_of(request.scope).name
         # A large batch takes a second to read: others are served meanwhile.
         asked = await asyncio.to_thread(self._parse, body)
         rows = await asyncio.to_thread(
@@ -58,9 +58,10 @@ class _Batches:
             await self._types(asked),
             self._backend.schemas,
             source=SOURCE,
+            submitted_by=by,
             traceparent=traceparent(dict(request.scope["headers"])),
         )
-        batch = await self._insert(asked, rows)
+        batch = await self._insert(asked, rows, by)
         location = f"/api/batches/{batch.id}"
         answer = {"id": str(batch.id), "total": batch.total, "url": location}
         if batch.created:
@@ -76,17 +77,25 @@ class _Batches:
         until = self._clock() + query.get("wait", 0)
         batch = await self._find(request)
         while not batch.finished and self._clock() < until:
-            try:
-                timeout = min(_LOOK_SECONDS, until - self._clock())
-                await asyncio.wait_for(self._backend.stopping.wait(), timeout)
+            with waiting(request.scope):
+                stops = await self._stops_within(min(_LOOK_SECONDS, until - self._clock()))
+            if stops:
                 break
-            except TimeoutError:
-                batch = await self._find(request)
+            batch = await self._find(request)
         await respond(send, 200, views.batch(batch))
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._backend.stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def _parse(self, body: bytes) -> BatchRequest:
         return BatchRequest.parse(
-            members_of(body), max_payload_bytes=self._backend.max_payload_bytes
+            members_of(body),
+            max_payload_bytes=self._backend.max_payload_bytes,
+            targets=self._backend.targets,
         )
 
     async def _types(self, asked: BatchRequest) -> dict[str, JobType]:
@@ -94,8 +103,8 @@ class _Batches:
         found = {name: await self._backend.catalog.find(name) for name in names}
         return {name: job_type for name, job_type in found.items() if job_type is not None}
 
-    async def _insert(self, asked: BatchRequest, rows: BatchRows) -> CreatedBatch:
-        batch = NewBatch(new_id(), SOURCE, asked.key, submitted_by=SOURCE)
+    async def _insert(self, asked: BatchRequest, rows: BatchRows, by: str) -> CreatedBatch:
+        batch = NewBatch(new_id(), SOURCE, asked.key, submitted_by=by)
         async with self._backend.database.transaction() as connection:
             if rows.strangers:
                 rows.refuse_unknown(await unknown_jobs(connection, tuple(rows.strangers)))

@@ -3,26 +3,24 @@
 from typing import Any
 
 from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import Send
 
 from hybridjobs import codec
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
+from hybridjobs.ingress.api.access import ApiRoute, caller_of
 from hybridjobs.ingress.api.requests import (
     PAGE_CHECKS,
-    SOURCE,
     Backend,
     Page,
     id_in_path,
     not_found,
     read_object,
-    route,
 )
 from hybridjobs.ingress.asgi import respond
 from hybridjobs.ingress.members import Check, read_query
 from hybridjobs.ingress.problems import Refused
-from hybridjobs.model import ErrorCategory
+from hybridjobs.model import ApiScope, ErrorCategory
 from hybridjobs.store.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
@@ -54,15 +52,15 @@ _REDRIVE: dict[str, Check] = {
 }
 
 
-def routes(backend: Backend) -> list[Route]:
+def routes(backend: Backend) -> list[ApiRoute]:
     """The endpoints."""
     endpoints = _DeadLetters(backend)
     return [
-        route("GET", "/api/dead-letters", endpoints.list),
-        route("POST", "/api/dead-letters:redrive", endpoints.redrive_all),
-        route("GET", "/api/dead-letters/{id}", endpoints.get),
-        route("POST", "/api/dead-letters/{id}/redrive", endpoints.redrive),
-        route("POST", "/api/dead-letters/{id}/resolve", endpoints.resolve),
+        ApiRoute(ApiScope.READ, "GET", "/api/dead-letters", endpoints.list),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/dead-letters:redrive", endpoints.redrive_all),
+        ApiRoute(ApiScope.READ, "GET", "/api/dead-letters/{id}", endpoints.get),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/dead-letters/{id}/redrive", endpoints.redrive),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/dead-letters/{id}/resolve", endpoints.resolve),
     ]
 
 
@@ -91,7 +89,7 @@ class _DeadLetters:
         asked = await read_object(request, {"by": checks.text}, shape="a redrive")
         letter = await self._find(request)
         async with self._backend.database.connection() as connection:
-            job_id = await redrive_dead_letter(connection, letter.id, by=asked.get("by", SOURCE))
+            job_id = await redrive_dead_letter(connection, letter.id, by=_by(asked, request))
         if job_id is None:
             raise _not_open(letter, "its job is in another state by now")
         self._backend.wake()
@@ -105,7 +103,7 @@ class _DeadLetters:
                 _filter(asked),
                 at_most=asked.get("limit", _MAX_REDRIVEN),
                 per_second=asked.get("perSecond", 10.0),
-                by=asked.get("by", SOURCE),
+                by=_by(asked, request),
             )
         self._backend.wake()
         answer = {"redriven": len(jobs), "jobs": [str(job_id) for job_id in jobs]}
@@ -118,7 +116,7 @@ class _DeadLetters:
         letter = await self._find(request)
         async with self._backend.database.connection() as connection:
             done = await resolve_dead_letter(
-                connection, letter.id, notes=asked.get("notes", ""), by=asked.get("by", SOURCE)
+                connection, letter.id, notes=asked.get("notes", ""), by=_by(asked, request)
             )
         if not done:
             raise _not_open(letter, "it is resolved")
@@ -130,6 +128,12 @@ class _DeadLetters:
         if letter is None:
             raise not_found("dead letter", request)
         return letter
+
+
+def _by(asked: dict[str, Any], request: Request) -> str:
+    """For whom it is done: whom the request names, else the caller."""
+    by: str = asked.get("by", caller_of(request.scope).name)
+    return by
 
 
 def _filter(values: dict[str, Any]) -> DeadLetterFilter:

@@ -3,11 +3,11 @@
 import asyncio
 
 from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import Send
 
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
+from hybridjobs.ingress.api.access import ApiRoute, caller_of
 from hybridjobs.ingress.api.requests import (
     PAGE_CHECKS,
     SOURCE,
@@ -16,13 +16,12 @@ from hybridjobs.ingress.api.requests import (
     id_in_path,
     members_of,
     not_found,
-    route,
 )
 from hybridjobs.ingress.asgi import JSON, read_body, respond, traceparent
 from hybridjobs.ingress.members import Check, read_query
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import JobRequest, Submission, known_type
-from hybridjobs.model import Status
+from hybridjobs.model import ApiScope, Status
 from hybridjobs.store.jobs import JobFilter, get_job, list_jobs, retry_job
 from hybridjobs.store.outcome import request_cancel
 
@@ -43,15 +42,15 @@ _FILTERS: dict[str, Check] = {
 }
 
 
-def routes(backend: Backend) -> list[Route]:
+def routes(backend: Backend) -> list[ApiRoute]:
     """The endpoints."""
     endpoints = _Jobs(backend)
     return [
-        route("POST", "/api/jobs", endpoints.create),
-        route("GET", "/api/jobs", endpoints.list),
-        route("GET", "/api/jobs/{id}", endpoints.get),
-        route("POST", "/api/jobs/{id}/cancel", endpoints.cancel),
-        route("POST", "/api/jobs/{id}/retry", endpoints.retry),
+        ApiRoute(ApiScope.SUBMIT, "POST", "/api/jobs", endpoints.create),
+        ApiRoute(ApiScope.READ, "GET", "/api/jobs", endpoints.list),
+        ApiRoute(ApiScope.READ, "GET", "/api/jobs/{id}", endpoints.get),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/jobs/{id}/cancel", endpoints.cancel),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/jobs/{id}/retry", endpoints.retry),
     ]
 
 
@@ -65,14 +64,16 @@ class _Jobs:
         max_payload_bytes = self._backend.max_payload_bytes
         limit = max_payload_bytes + _AROUND_PAYLOAD_BYTES
         body = await read_body(request.scope, request.receive, limit_bytes=limit)
-        asked = JobRequest.parse(members_of(body), max_payload_bytes=max_payload_bytes)
+        asked = JobRequest.parse(
+            members_of(body), max_payload_bytes=max_payload_bytes, targets=self._backend.targets
+        )
         answer = await self._backend.intake.accept(
             [await known_type(self._backend.catalog, asked.type)],
             Submission(
                 payload=asked.payload,
                 source=SOURCE,
                 key=asked.key,
-                submitted_by=SOURCE,
+                submitted_by=caller_of(request.scope).name,
                 arrived=arrived,
                 budget_seconds=BUDGET_SECONDS,
                 traceparent=traceparent(dict(request.scope["headers"])),

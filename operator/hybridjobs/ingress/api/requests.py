@@ -1,19 +1,18 @@
 """What the endpoints share: what they work with, and how they read a request."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from hybridjobs import codec
+from hybridjobs.callbacks.targets import Targets
 from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress import members as checks
-from hybridjobs.ingress.asgi import Application, read_body
+from hybridjobs.ingress.asgi import read_body
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.members import Check, Fault, identifier, read_members
 from hybridjobs.ingress.problems import Refused
@@ -37,7 +36,8 @@ PAGE_CHECKS: dict[str, Check] = {
 class Backend:
     """What the endpoints work with.
 
-    `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends.
+    `wake` tells the dispatcher of jobs that may start; `stopping` is set when the process ends;
+    `targets` are the addresses that callbacks may go to.
     """
 
     database: Database
@@ -47,6 +47,7 @@ class Backend:
     wake: Callable[[], None]
     stopping: asyncio.Event
     max_payload_bytes: int
+    targets: Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,6 @@ class Page:
     def taken_from(cls, query: dict[str, Any]) -> "Page":
         """Of a query that was read with PAGE_CHECKS; its members are gone from there."""
         return cls(query.pop("limit", _DEFAULT_PAGE), query.pop("before", None))
-
-
-def route(method: str, path: str, endpoint: Callable[[Request, Send], Awaitable[None]]) -> Route:
-    """A route to a coroutine function that answers for itself."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await endpoint(Request(scope, receive), send)
-
-    return Route(path, Application(serve), methods=[method])
 
 
 async def read_object(request: Request, checks: dict[str, Check], *, shape: str) -> dict[str, Any]:

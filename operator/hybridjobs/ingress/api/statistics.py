@@ -1,16 +1,17 @@
 """What the queue has done, and how well it is."""
 
 from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import Send
 
 from hybridjobs.ingress import views
-from hybridjobs.ingress.api.requests import Backend, route
+from hybridjobs.ingress.api.access import ApiRoute
+from hybridjobs.ingress.api.requests import Backend
 from hybridjobs.ingress.asgi import respond
+from hybridjobs.model import ApiScope
 from hybridjobs.store import statistics
 
 
-def routes(backend: Backend) -> list[Route]:
+def routes(backend: Backend) -> list[ApiRoute]:
     """The endpoints."""
 
     async def read(_: Request, send: Send) -> None:
@@ -25,4 +26,4 @@ def routes(backend: Backend) -> list[Route]:
             )
         await respond(send, 200, answer)
 
-    return [route("GET", "/api/statistics", read)]
+    return [ApiRoute(ApiScope.READ, "GET", "/api/statistics", read)]

@@ -1,28 +1,29 @@
 """Job types and schedules as they stand, and the switches that stop what would start."""
 
 from starlette.requests import Request
-from starlette.routing import Route
 from starlette.types import Send
 
 from hybridjobs.errors import UnknownType
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
-from hybridjobs.ingress.api.requests import SOURCE, Backend, read_object, route
+from hybridjobs.ingress.api.access import ApiRoute, caller_of
+from hybridjobs.ingress.api.requests import Backend, read_object
 from hybridjobs.ingress.asgi import respond
 from hybridjobs.ingress.problems import Refused
+from hybridjobs.model import ApiScope
 from hybridjobs.store import queue
 
 
-def routes(backend: Backend) -> list[Route]:
+def routes(backend: Backend) -> list[ApiRoute]:
     """The endpoints."""
     endpoints = _Types(backend)
     return [
-        route("GET", "/api/types", endpoints.list),
-        route("POST", "/api/types/{type:path}/pause", endpoints.pause),
-        route("POST", "/api/types/{type:path}/resume", endpoints.resume),
-        route("POST", "/api/queue/pause", endpoints.pause_all),
-        route("POST", "/api/queue/resume", endpoints.resume_all),
-        route("GET", "/api/schedules", endpoints.schedules),
+        ApiRoute(ApiScope.READ, "GET", "/api/types", endpoints.list),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/types/{type:path}/pause", endpoints.pause),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/types/{type:path}/resume", endpoints.resume),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/queue/pause", endpoints.pause_all),
+        ApiRoute(ApiScope.OPERATE, "POST", "/api/queue/resume", endpoints.resume_all),
+        ApiRoute(ApiScope.READ, "GET", "/api/schedules", endpoints.schedules),
     ]
 
 
@@ -78,7 +79,7 @@ class _Types:
 
 async def _who(request: Request) -> str:
     asked = await read_object(request, {"by": checks.text}, shape="a pause")
-    by: str = asked.get("by", SOURCE)
+    by: str = asked.get("by", caller_of(request.scope).name)
     return by
 
 

@@ -1,7 +1,7 @@
 """What the SDK serves: the functions of the job types that there are, kept up with them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from time import time
@@ -15,7 +15,7 @@ from starlette.types import Message, Scope
 from hybridjobs.errors import HybridJobsError
 from hybridjobs.ingress.asgi import Header, traceparent
 from hybridjobs.ingress.inngest.config import InngestConfig
-from hybridjobs.ingress.inngest.functions import functions
+from hybridjobs.ingress.inngest.functions import events_of, functions
 from hybridjobs.ingress.inngest.runs import Runs
 from hybridjobs.ingress.inngest.sdk import Sdk
 from hybridjobs.ingress.inngest.signature import sign
@@ -55,10 +55,11 @@ class InngestApp:
 
     async def follow(self, types: Sequence[JobType]) -> None:
         """Have the functions of these types, and no other."""
-        if _shape(types) == self._shape:
+        shape = _shape(types, self._config.others)
+        if shape == self._shape:
             return
         async with self._following:
-            if (shape := _shape(types)) != self._shape:
+            if shape != self._shape:
                 self._app = await self._sdk.there(self._serving(types))
                 self._shape = shape
                 self.version += 1
@@ -85,7 +86,12 @@ class InngestApp:
 
     async def _serving(self, types: Sequence[JobType]) -> fastapi.FastAPI:
         made = functions(
-            self._sdk.client, types, self._runs, self._sdk.here, traceparent=_traceparent.get
+            self._sdk.client,
+            types,
+            self._runs,
+            self._sdk.here,
+            others=self._config.others,
+            traceparent=_traceparent.get,
         )
         app = fastapi.FastAPI(openapi_url=None)
         inngest.fast_api.serve(
@@ -122,12 +128,12 @@ class InngestApp:
 _LENGTH = b"content-length"
 
 
-def _shape(types: Sequence[JobType]) -> object:
+def _shape(types: Sequence[JobType], others: Collection[str]) -> object:
     """What of the types Inngest knows."""
     return [
-        (each.spec.type, each.spec.mode, sorted(each.spec.events))
+        (each.spec.type, each.spec.mode, events)
         for each in types
-        if each.spec.events
+        if (events := events_of(each, others))
     ]
 
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from hybridjobs.errors import ConfigurationError
 from hybridjobs.ingress.inngest.signature import secret_of
 from hybridjobs.settings import IngressSettings
+from hybridjobs.store.inngest import SOURCE
 
 _OFF = frozenset(("", "0", "false"))
 
@@ -18,6 +19,7 @@ class InngestConfig:
     """How to speak with Inngest. Without a `signing_key` it is in development mode.
 
     `secrets` are what may have signed a request; `fallback_key` is the other one while rotating.
+    `others` are the sources whose events are not Inngest's to bring.
     """
 
     app_id: str
@@ -28,6 +30,8 @@ class InngestConfig:
     api_url: str | None
     event_url: str | None
     serve_origin: str | None
+    others: frozenset[str]
+    requests_per_second: float
 
     @property
     def dev(self) -> bool:
@@ -65,6 +69,8 @@ class InngestConfig:
             api_url=settings.inngest_api_url,
             event_url=settings.inngest_event_url,
             serve_origin=settings.inngest_serve_origin,
+            others=settings.sources_beside(SOURCE),
+            requests_per_second=settings.webhook_requests_per_second,
         )
 
 

@@ -8,15 +8,21 @@ from urllib.parse import parse_qs
 from starlette.types import Receive, Scope, Send
 
 from hybridjobs.errors import InvalidInput
-from hybridjobs.ingress import metrics
 from hybridjobs.ingress.asgi import read_body, respond, traceparent
-from hybridjobs.ingress.github import _body as jobs_body
 from hybridjobs.ingress.inngest import signature
 from hybridjobs.ingress.inngest.config import InngestConfig
 from hybridjobs.ingress.inngest.events import PlainEvent
-from hybridjobs.ingress.inngest.runs import BUDGET_SECONDS
 from hybridjobs.ingress.intake import Intake
-from hybridjobs.ingress.problems import ClientGone, Refused
+from hybridjobs.ingress.limits import RateLimit
+from hybridjobs.ingress.problems import Refused
+from hybridjobs.ingress.sources.delivery import (
+    BUDGET_SECONDS,
+    answer_accepted,
+    answer_unmatched,
+    check_own,
+    counted,
+    not_configured,
+)
 from hybridjobs.ingress.submissions import Submission
 from hybridjobs.store.inngest import SOURCE
 from hybridjobs.store.types import TypeCatalog
@@ -25,14 +31,16 @@ if TYPE_CHECKING:
     from hybridjobs.ingress.inngest.app import InngestApp
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # Inngest's own limit for its requests
-_METHODS = ("GET", "POST", "PUT")
 _SIGNATURE = b"x-inngest-signature"
 
 
 async def closed(_scope: Scope, _receive: Receive, _send: Send) -> None:
     """The endpoint where Inngest is not configured."""
-    metrics.count_webhook(SOURCE, "refused")
-    raise Refused(503, "Not configured", "Inngest is closed: set HYBRIDJOBS_INNGEST_SIGNING_KEY")
+    await counted(SOURCE, _refuse())
+
+
+async def _refuse() -> str:
+    raise not_configured("Inngest's functions", "INNGEST_SIGNING_KEY")
 
 
 class InngestEndpoint:
@@ -42,6 +50,7 @@ class InngestEndpoint:
         self, config: InngestConfig, app: "InngestApp", catalog: TypeCatalog, intake: Intake
     ) -> None:
         self._config = config
+        self._limit = RateLimit(config.requests_per_second)
         self._app = app
         self._catalog = catalog
         self._intake = intake
@@ -49,24 +58,13 @@ class InngestEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        result = "failed"
-        try:
-            result = await self._serve(scope, receive, send, self._clock())
-        except (InvalidInput, Refused, ClientGone):
-            result = "refused"
-            raise
-        finally:
-            metrics.count_webhook(SOURCE, result)
+        await counted(SOURCE, self._serve(scope, receive, send, self._clock()))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, arrived: float) -> str:
         method = scope["method"]
-        if method not in _METHODS:
-            allowed = ", ".join(_METHODS)
-            raise Refused(
-                405, "Method Not Allowed", f"this takes {allowed}", headers={"Allow": allowed}
-            )
         body = await read_body(scope, receive, limit_bytes=MAX_BODY_BYTES)
         self._verify(scope, body)
+        self._limit.take(SOURCE)
         if method == "POST" and not _is_call(scope["query_string"]):
             return await self._deliver(scope, body, send, arrived)
         if method == "PUT" and self._config.serve_origin is None and not self._config.dev:
@@ -93,11 +91,10 @@ class InngestEndpoint:
     async def _deliver(self, scope: Scope, body: bytes, send: Send, arrived: float) -> str:
         """An event of a plain sender becomes jobs, as a webhook does."""
         event = PlainEvent.parse(body)
+        check_own(event.name, self._config.others, member="name")
         types = await self._catalog.for_event(event.name)
         if not types:
-            metrics.count_unmatched(SOURCE, event.name)
-            await respond(send, 204)
-            return "unmatched"
+            return await answer_unmatched(send, SOURCE, event.name)
         submission = Submission(
             payload=event.data,
             source=SOURCE,
@@ -107,11 +104,9 @@ class InngestEndpoint:
             inngest_event_id=event.id,
             arrived=arrived,
             budget_seconds=BUDGET_SECONDS,
+            is_event=True,
         )
-        answer = await self._intake.accept(types, submission)
-        replayed = answer.replayed
-        await respond(send, 200 if answer.finished else 202, jobs_body(answer, replayed=replayed))
-        return "replayed" if replayed else "accepted"
+        return await answer_accepted(send, await self._intake.accept(types, submission))
 
 
 def _is_call(query: bytes) -> bool:

@@ -9,6 +9,7 @@ from typing import Self
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress import members as checks
+from hybridjobs.ingress.sources.delivery import decoded
 
 MAX_NAME_LENGTH = 256
 _MAX_TS = 2**53 - 1
@@ -43,11 +44,9 @@ class PlainEvent:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """InvalidInput says what is wrong; members that are not known are left alone."""
+        text = decoded(body)
         try:
-            members = codec.members(body.decode())
-        except UnicodeDecodeError as error:
-            detail = f"the event is not UTF-8 at byte {error.start}"
-            raise InvalidInput(detail, status=400) from None
+            members = codec.members(text)
         except (ValueError, RecursionError) as error:
             reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
             raise InvalidInput(f"the event is not JSON: {reason}", status=400) from None

@@ -10,7 +10,7 @@ steps, each of which is a few statements here.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import structlog
 
 from hybridjobs.errors import BrokenPayloadSchema, InvalidInput, Unavailable
 from hybridjobs.ingress.inngest.runs import FINISHED, GONE, Call, Runs
+from hybridjobs.ingress.sources.delivery import is_of
 from hybridjobs.model import JobType, Status, type_slug
 
 log = structlog.get_logger(__name__)
@@ -47,12 +48,13 @@ def functions(
     runs: Runs,
     across: Across[Any],
     *,
+    others: Collection[str],
     traceparent: Callable[[], str | None],
 ) -> list[inngest.Function[Any]]:
-    """All functions of the app, for the types that have events."""
+    """All functions of the app, for the types that have events which are not the others'."""
     made = [_cancelled_runs(client, runs, across)]
     for job_type in types:
-        events = sorted(job_type.spec.events)
+        events = events_of(job_type, others)
         for place in range(0, len(events), MAX_TRIGGERS):
             number = place // MAX_TRIGGERS
             fn_id = type_slug(job_type.spec.type) + (f"_{number + 1}" if number else "")
@@ -64,6 +66,14 @@ def functions(
             )
             made.append(create(_of_type(job_type, runs, across, traceparent)))
     return made
+
+
+def events_of(job_type: JobType, others: Collection[str]) -> list[str]:
+    """The type's events that Inngest may bring: not those of other sources.
+
+    Those are trusted by another secret, and who has an event key can send Inngest any name.
+    """
+    return sorted(event for event in job_type.spec.events if not is_of(event, others))
 
 
 def _of_type(

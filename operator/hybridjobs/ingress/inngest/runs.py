@@ -12,6 +12,7 @@ import structlog
 from hybridjobs import codec
 from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.sources.delivery import BUDGET_SECONDS
 from hybridjobs.ingress.submissions import Submission, known_type
 from hybridjobs.model import Status
 from hybridjobs.store.database import Database
@@ -20,7 +21,6 @@ from hybridjobs.store.types import TypeCatalog
 
 log = structlog.get_logger(__name__)
 
-BUDGET_SECONDS = 8.0
 FINISHED = "hybridjobs/job.finished"  # the event of a job's end
 GONE = "gone"  # the status of a job whose row retention has deleted
 _MIN_WAIT_SECONDS = 600
@@ -63,6 +63,7 @@ class Runs:
             inngest_run_id=call.run_id,
             arrived=self._clock(),
             budget_seconds=BUDGET_SECONDS,
+            is_event=True,
         )
         await self._intake.accept([job_type], submission)
         return await self.look(call)

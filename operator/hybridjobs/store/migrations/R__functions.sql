@@ -39,9 +39,41 @@ BEGIN
     RETURN CASE WHEN FOUND THEN 'parked' ELSE 'ready' END;
 END $$;
 
--- The first one took less; with another signature the two would stand side by side. Dropped here and
+-- Whether a caller may ask for it. Which addresses may be called the ingress knows, which calls them.
+CREATE OR REPLACE FUNCTION is_callback(callback jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN callback IS NULL THEN true
+                WHEN jsonb_typeof(callback) <> 'object' THEN false
+                ELSE callback - '{url,on}'::text[] = '{}'
+                     AND coalesce(jsonb_typeof(callback->'url') = 'string', false)
+                     AND callback->>'url' ~* '^https?://[^[:space:][:cntrl:]]+$'
+                     AND length(callback->>'url') <= 2048
+                     AND (NOT callback ? 'on'
+                          OR jsonb_typeof(callback->'on') = 'array'
+                             AND callback->'on' <> '[]'
+                             AND callback->'on' <@ '["completed", "failed", "cancelled"]')
+           END
+$$;
+
+-- background_jobs.callback: the type's, and the job's own.
+CREATE OR REPLACE FUNCTION callbacks_of(of_type jsonb, own jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT nullif(
+        CASE WHEN of_type IS NULL THEN '[]'
+             ELSE jsonb_build_array(jsonb_build_object(
+                 'url', of_type->'url', 'secret', coalesce(of_type->'secret', '"default"'),
+                 'on', coalesce(of_type->'events', '["completed", "failed", "cancelled"]'))) END
+        || CASE WHEN own IS NULL THEN '[]'
+                ELSE jsonb_build_array(jsonb_build_object(
+                    'url', own->'url', 'secret', 'default',
+                    'on', coalesce(own->'on', '["completed", "failed", "cancelled"]'))) END, '[]')
+$$;
+
+-- Earlier ones took less; with another signature they would stand side by side. Dropped here and
 -- not by a migration before, so that applications have the one or the other at any moment.
 DROP FUNCTION IF EXISTS submit_job(text, jsonb, text, integer, timestamptz, uuid);
+DROP FUNCTION IF EXISTS submit_job(text, jsonb, text, integer, timestamptz, uuid, integer, integer,
+                                   text, text, uuid[], text, uuid);
 
 -- Enqueue inside the caller's own transaction. The same (key, type) gives the same job, and so does
 -- the same (unique_key, type) while that job is queued, or open (queued or processing).
@@ -58,7 +90,8 @@ CREATE OR REPLACE FUNCTION submit_job(
     unique_while text DEFAULT 'open',         -- or 'queued'
     depends_on uuid[] DEFAULT '{}',
     on_dependency_failure text DEFAULT 'cancel',  -- or 'run'
-    batch_id uuid DEFAULT NULL
+    batch_id uuid DEFAULT NULL,
+    callback jsonb DEFAULT NULL               -- {"url": "https://…", "on": ["completed", "failed"]}
 ) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = hybridjobs, pg_temp AS $$
 #variable_conflict use_variable
@@ -101,6 +134,10 @@ BEGIN
     ELSIF on_dependency_failure NOT IN ('cancel', 'run') OR on_dependency_failure IS NULL THEN
         RAISE EXCEPTION 'on_dependency_failure must be cancel or run, not %', on_dependency_failure
             USING ERRCODE = 'invalid_parameter_value';
+    ELSIF NOT is_callback(callback) THEN
+        RAISE EXCEPTION 'callback must be {"url": "https://…"}, with "on" an array of some of '
+            '"completed", "failed", "cancelled" or without, and nothing else'
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     SELECT d.id INTO unknown FROM unnest(depends_on) AS d (id)
     WHERE NOT EXISTS (SELECT FROM background_jobs j WHERE j.id = d.id) LIMIT 1;
@@ -116,7 +153,7 @@ BEGIN
         INSERT INTO background_jobs
             (id, type, payload, source, key, priority, run_at, order_key, max_retries,
              deadline_seconds, parent_id, submitted_by, concurrency_key, unique_key, unique_while,
-             batch_id, on_dependency_failure, stage)
+             batch_id, on_dependency_failure, callback, stage)
         VALUES (uuidv7_at(clock_timestamp()), type, payload, 'sql', key, place, due,
                 due - make_interval(mins => place),
                 coalesce(max_retries, (spec->'retry'->>'limit')::integer, 3),
@@ -124,6 +161,7 @@ BEGIN
                 session_user, limit_key, unique_key,
                 CASE WHEN unique_key IS NOT NULL THEN unique_while END, batch_id,
                 CASE WHEN depends_on <> '{}' THEN on_dependency_failure END,
+                callbacks_of(spec->'callback', callback),
                 first_stage(type, limit_key, due, depends_on <> '{}'))
         ON CONFLICT DO NOTHING RETURNING id INTO job;
         EXIT WHEN job IS NOT NULL;
@@ -273,10 +311,10 @@ GRANT USAGE ON SCHEMA hybridjobs TO hybridjobs_service, hybridjobs_handlers, hyb
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hybridjobs TO hybridjobs_service;
 GRANT SELECT ON background_jobs, job_attempts, job_types, job_heartbeats, job_dependencies,
     job_batches, queue_settings, schedule_ticks, dead_letter_queue, job_rollups TO hybridjobs_reader;
-REVOKE ALL ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, submit_job, retry_failed_job,
-    cancel_job, pause_type, resume_type, pause_queue, resume_queue, redrive_dead_letters,
-    resolve_dead_letter FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, submit_job, retry_failed_job,
-    cancel_job, pause_type, resume_type, pause_queue, resume_queue, redrive_dead_letters,
-    resolve_dead_letter TO hybridjobs_service;
+REVOKE ALL ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, is_callback, callbacks_of, submit_job,
+    retry_failed_job, cancel_job, pause_type, resume_type, pause_queue, resume_queue,
+    redrive_dead_letters, resolve_dead_letter FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, is_callback, callbacks_of, submit_job,
+    retry_failed_job, cancel_job, pause_type, resume_type, pause_queue, resume_queue,
+    redrive_dead_letters, resolve_dead_letter TO hybridjobs_service;
 GRANT EXECUTE ON FUNCTION submit_job TO hybridjobs_handlers;

@@ -101,6 +101,42 @@ CREATE OR REPLACE TRIGGER resolve_retried AFTER UPDATE OF status ON background_j
 WHEN (OLD.status = 'failed' AND NEW.status <> 'failed')
 EXECUTE FUNCTION resolve_retried();
 
+-- What a job that ends has to tell goes into its callbacks' line in the same commit: never lost, and
+-- once for each end. Whatever stands in the column, this must not fail: the job ends with it.
+CREATE OR REPLACE FUNCTION write_callbacks() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+DECLARE
+    iso CONSTANT text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
+    omitted boolean := coalesce(octet_length(NEW.result::text) > 65536, false);
+BEGIN
+    INSERT INTO callback_deliveries (id, job_id, type, event, url, secret, body)
+    SELECT uuidv7_at(clock_timestamp()), NEW.id, NEW.type, 'job.' || NEW.status, target->>'url',
+           coalesce(target->>'secret', 'default'),
+           json_build_object(
+               'type', 'job.' || NEW.status,
+               'timestamp', to_char(clock_timestamp() AT TIME ZONE 'UTC', iso),
+               'data', json_build_object(
+                   'id', NEW.id, 'type', NEW.type, 'status', NEW.status,
+                   'result', CASE WHEN NOT omitted THEN NEW.result END,
+                   'resultOmitted', omitted,
+                   'error', left(NEW.error, 4096), 'reason', NEW.outcome_reason,
+                   'errorCategory', NEW.error_category, 'attempts', NEW.attempt,
+                   'durationMs', NEW.duration_ms, 'key', NEW.key, 'source', NEW.source,
+                   'batchId', NEW.batch_id, 'parentId', NEW.parent_id, 'schedule', NEW.schedule,
+                   'createdAt', to_char(NEW.created_at AT TIME ZONE 'UTC', iso),
+                   'startedAt', to_char(NEW.started_at AT TIME ZONE 'UTC', iso),
+                   'url', '/api/jobs/' || NEW.id))::text
+    FROM jsonb_path_query(
+        NEW.callback,
+        '$[*] ? (@.url.type() == "string" && (!exists (@.on) || @.on[*] == $status))',
+        jsonb_build_object('status', NEW.status)) AS target;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER write_callbacks AFTER UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (NEW.callback IS NOT NULL AND NEW.status IN ('completed', 'failed', 'cancelled')
+      AND OLD.status <> NEW.status)
+EXECUTE FUNCTION write_callbacks();
+
 -- Who waited for an ended job goes on, or is cancelled with it: at most so many, and not those whose
 -- rows others hold. Returns how many. That is the claim's work (link_dependencies), since nobody
 -- starts before the next claim anyway: an outcome writes its own row, however many wait for it and
@@ -212,6 +248,6 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION settle_stage, end_by_hand, requeue_by_hand, write_dead_letter,
-    resolve_retried, release_dependents, release_dependents_of_deleted, forget_dependencies,
+    resolve_retried, write_callbacks, release_dependents, release_dependents_of_deleted, forget_dependencies,
     link_dependencies FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION release_dependents, link_dependencies TO hybridjobs_service;

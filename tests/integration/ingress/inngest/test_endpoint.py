@@ -209,6 +209,47 @@ async def test_an_event_of_a_plain_sender_becomes_a_job(inngest: Start) -> None:
     assert await scene.ingress.count() == 1
 
 
+async def test_a_plain_event_goes_through_the_mapping_of_each_type(inngest: Start) -> None:
+    mapped = job_type("test/mapped", events=["shop/order.paid"], mapping={"number": "n"})
+    scene = await inngest(LONG, mapped)
+    accepted = (await post(scene, EVENT)).json()["jobs"]
+    jobs = [await scene.ingress.job(each["id"]) for each in accepted]
+    number = "12345678901234567890"
+    assert {each.type: json.loads(each.payload) for each in jobs} == {
+        "test/long": {"n": int(number)},
+        "test/mapped": {"number": int(number)},
+    }
+
+
+async def test_events_of_other_sources_are_not_inngest_s_to_bring(inngest: Start) -> None:
+    ours, others = ["inngest/own", "shop/own"], ["acme/user.created", "github/push"]
+    scene = await inngest(
+        job_type("test/mixed", events=[*ours, *others]),
+        job_type("test/other", events=others),
+        standard_webhook_secrets={"acme": "secret"},
+    )
+    functions = await scene.registered("test/mixed")
+    assert "test/other" not in functions
+    triggers = [each["event"] for each in functions["test/mixed"]["triggers"]]
+    assert triggers == ours
+    for name in others:
+        answer = await post(scene, json.dumps({"name": name}).encode())
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["path"] == "/name"
+    assert await scene.ingress.count() == 0
+    for name in ours:
+        assert (await post(scene, json.dumps({"name": name}).encode())).status_code == 202
+
+
+async def test_inngest_has_its_rate_and_what_is_unsigned_spends_none(inngest: Start) -> None:
+    scene = await inngest(LONG, webhook_requests_per_second=1, inngest_serve_origin=None)
+    for _ in range(5):
+        assert (await post(scene, EVENT, signature="")).status_code == 401
+    answers = [await post(scene, b'{"name":"nobody/wants"}') for _ in range(3)]
+    assert [each.status_code for each in answers] == [204, 204, 429]
+    assert answers[2].headers["retry-after"] == "1"
+
+
 async def test_a_plain_sender_s_quick_job_is_answered_with_its_result(
     inngest: Start, installed_handlers: None
 ) -> None:

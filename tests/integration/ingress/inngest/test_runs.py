@@ -3,6 +3,7 @@
 import asyncio
 import json
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -309,6 +310,18 @@ async def test_a_job_that_ended_before_its_run_waits_is_announced_again(
     run.task = asyncio.create_task(scene.server.execute(run))
     await run.ended()
     assert run.status == "completed"
+
+
+async def test_data_goes_through_the_type_s_mapping(inngest: Start) -> None:
+    spec: dict[str, Any] = {
+        "mapping": {"order": "data.id"},
+        "payloadSchema": {"required": ["order"]},
+    }
+    scene = await inngest(job_type("test/mapped", events=["shop/order.paid"], **spec))
+    await scene.registered("test/mapped")
+    [run] = scene.server.send("shop/order.paid", {"data": {"id": 7, "more": True}})
+    job = await scene.ingress.job(await job_id_of(scene, run))
+    assert json.loads(job.payload) == {"order": 7}
 
 
 @pytest.mark.parametrize("payload", [{"n": None}, {"list": [1, [2, {"a": True}]]}])

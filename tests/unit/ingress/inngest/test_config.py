@@ -33,6 +33,14 @@ def test_both_keys_may_have_signed() -> None:
     assert KEY not in repr(config)
 
 
+def test_other_sources_have_their_own_events() -> None:
+    config = InngestConfig.of(
+        settings(inngest_signing_key=KEY, standard_webhook_secrets={"acme": "secret"})
+    )
+    assert config is not None
+    assert config.others == {"acme", "github"}
+
+
 @pytest.mark.parametrize("value", ["1", "true", "http://localhost:8288"])
 def test_development_by_the_sdk_s_variable_alone_is_refused(
     monkeypatch: pytest.MonkeyPatch, value: str

@@ -260,6 +260,31 @@ async def test_a_payload_that_the_schema_refuses(ingress: Running, long_type: st
     assert none.json()["errors"][0]["path"] == "/payload"
 
 
+async def test_a_delivery_goes_through_the_type_s_mapping(ingress: Running) -> None:
+    mapping = {"fullName": "repository.full_name", "head": "pull_request.head.sha", "no": "x.y"}
+    await ingress.register(
+        job_type("test/action", events=["github/pull_request.opened"], mapping=mapping),
+        job_type("test/event", events=["github/pull_request"], mapping={"id": "number"}),
+    )
+    answer = await ingress.webhooks.post(
+        PATH, content=OPENED.payload, headers=signed_headers(SECRET, OPENED)
+    )
+    jobs = {job["type"]: await ingress.job(job["id"]) for job in answer.json()["jobs"]}
+    document = OPENED.document
+    assert json.loads(jobs["test/action"].payload) == {
+        "fullName": document["repository"]["full_name"],
+        "head": document["pull_request"]["head"]["sha"],
+    }
+    assert json.loads(jobs["test/event"].payload) == {"id": document["number"]}
+
+
+async def test_garbage_is_refused_by_a_mapping_too(ingress: Running) -> None:
+    await ingress.register(job_type("test/m", events=["github/push"], mapping={"a": "a"}))
+    for body in (b'{"a":1,}', b'{"a":' + b"[" * 100_000):
+        answer = await ingress.webhooks.post(PATH, content=body, headers=headers(body))
+        assert answer.status_code == 400, answer.text
+
+
 async def test_without_a_secret_it_is_closed(database_urls: DatabaseUrls) -> None:
     async with running(database_urls.service, github_webhook_secret=" , ") as closed:
         answer = await closed.webhooks.post(

@@ -1,4 +1,4 @@
-"""The loop that claims queued jobs and says each claim to the cluster as a HybridJob.
+"""Says each claim to the cluster as a HybridJob.
 
 The claim is committed first. A replica killed before its HybridJob exists leaves an open attempt
 that nobody has confirmed, which the next claim, of any replica, hands out again; a HybridJob
@@ -6,12 +6,11 @@ created twice is one, since its name follows from the job's id.
 """
 
 import asyncio
-from collections.abc import Iterable
 from datetime import timedelta
 
 import structlog
 
-from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     HYBRIDJOBS,
@@ -24,72 +23,28 @@ from hybridjobs.kube.client import (
 )
 from hybridjobs.kube.manifests import Object, hybridjob
 from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
-from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
 from hybridjobs.store.resources import forget_uid, mark_dispatched, waited_since_claim
 
 log = structlog.get_logger(__name__)
 
-_POLL_SECONDS = 1.0
 _PARALLEL = 16
 _NOT_THE_JOBS = {401, 403, 404}  # rights, a quota, CRDs not yet there: waited for
 _REFUSED_FOR = timedelta(minutes=5)
-_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
-class Dispatcher:
-    """Claims and dispatches until cancelled.
+class ClusterRuntime:
+    """Where claims are HybridJobs in `namespace`, unless their job names another."""
 
-    `wake()` says that a job was enqueued here; rows from elsewhere (other replicas, SQL, backoffs
-    that have passed) are found by polling every second.
-    """
-
-    def __init__(
-        self, database: Database, kubernetes: Kubernetes, *, namespace: str, window: int
-    ) -> None:
+    def __init__(self, database: Database, kubernetes: Kubernetes, *, namespace: str) -> None:
         self._database = database
         self._kubernetes = kubernetes
         self._namespace = namespace
-        self._window = window
-        self._wake = asyncio.Event()
         self._parallel = asyncio.Semaphore(_PARALLEL)
 
-    def wake(self) -> None:
-        """Look at the queue now rather than at the next poll."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Dispatch until cancelled. An API or database that is away is waited for."""
-        failures = 0
-        while True:
-            self._wake.clear()
-            try:
-                if await self.dispatch_once():
-                    self._wake.set()
-                failures = 0
-            except (ClusterUnavailable, DatabaseUnavailable) as error:
-                wait = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
-                failures += 1
-                log.warning("dispatch waits", error=error.detail, seconds=wait)
-                await asyncio.sleep(wait)
-                continue
-            try:
-                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
-            except TimeoutError:
-                continue
-
-    async def dispatch_once(self) -> int:
-        """Claim what fits into the window and dispatch it; returns how many were dispatched."""
-        async with self._database.transaction() as connection:
-            claims = await claim(connection, window=self._window)
-        results = await asyncio.gather(
-            *(self._dispatch(claimed) for claimed in claims), return_exceptions=True
-        )
-        _raise_first(results)
-        return sum(result is True for result in results)
-
-    async def _dispatch(self, claimed: Claim) -> bool:
+    async def dispatch(self, claimed: Claim) -> bool:
+        """Say the claim. ClusterUnavailable: nobody can be told now, and it is handed out again."""
         async with self._parallel:
             try:
                 await self._say(claimed)
@@ -180,9 +135,3 @@ def _says_cancelled(hybridjob: Object) -> bool:
     """Whether its cancel is done, and its job since run anew: a cancel cannot be taken back."""
     status = hybridjob.get("status") or {}
     return bool(hybridjob["spec"].get("cancel")) and status.get("state") == Status.CANCELLED
-
-
-def _raise_first(results: Iterable[object]) -> None:
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result

@@ -1,0 +1,139 @@
+"""GitHub's webhooks: `POST /webhooks/github`.
+
+Signature, events and time limit: https://docs.github.com/en/webhooks ("Validating webhook
+deliveries", "Best practices"). The signature covers the body, so everything else waits for it.
+"""
+
+import asyncio
+import hmac
+import re
+from collections.abc import Collection
+
+from starlette.types import Receive, Scope, Send
+
+from hybridjobs.errors import InvalidInput
+from hybridjobs.ingress.asgi import read_body, respond, traceparent
+from hybridjobs.ingress.intake import Intake
+from hybridjobs.ingress.limits import RateLimit
+from hybridjobs.ingress.problems import Refused
+from hybridjobs.ingress.sources.delivery import (
+    VISIBLE,
+    answer_accepted,
+    answer_unmatched,
+    counted,
+    form_field,
+    header,
+    not_configured,
+    parsed,
+    split_secrets,
+    text_of,
+)
+from hybridjobs.ingress.submissions import Submission
+from hybridjobs.settings import IngressSettings
+from hybridjobs.store.types import TypeCatalog
+
+SOURCE = "github"
+BUDGET_SECONDS = 7.0  # GitHub gives up after 10
+
+_SIGNATURE = b"sha256="
+_EVENT = re.compile(rb"[a-z0-9_]{1,64}")
+_FORM = b"application/x-www-form-urlencoded"
+# How GitHub writes every event that has an action. Anything else is parsed.
+_ACTION_FIRST = re.compile(rb'\{"action":"([a-z0-9_]{1,64})"[,}]')
+
+
+class GitHubWebhooks:
+    """The endpoint: bounded, verified, one enqueue an event."""
+
+    def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
+        self._secrets = split_secrets(settings.github_webhook_secret)
+        self._max_body_bytes = settings.max_body_bytes
+        self._limit = RateLimit(settings.webhook_requests_per_second)
+        self._catalog = catalog
+        self._intake = intake
+        self._clock = asyncio.get_running_loop().time
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Accept one delivery."""
+        await counted(SOURCE, self._deliver(scope, receive, send, self._clock()))
+
+    async def _deliver(self, scope: Scope, receive: Receive, send: Send, arrived: float) -> str:
+        if not self._secrets:
+            raise not_configured("GitHub's webhooks", "GITHUB_WEBHOOK_SECRET")
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
+        verify(body, headers.get(b"x-hub-signature-256", b""), self._secrets)
+        # Behind the signature, so that what strangers send is not counted against GitHub.
+        self._limit.take(SOURCE)
+        event = header(headers, b"x-github-event", _EVENT)
+        delivery = header(headers, b"x-github-delivery", VISIBLE)
+        payload = _payload(body, headers.get(b"content-type", b""))
+        if event == "ping":
+            parsed(payload)
+            await respond(send, 200, b'{"pong":true}')
+            return "ping"
+        types = await self._catalog.for_event(*_names(event, payload))
+        if not types:
+            parsed(payload)
+            return await answer_unmatched(send, SOURCE, event)
+        submission = Submission(
+            payload=text_of(payload),
+            source=SOURCE,
+            key=delivery,
+            submitted_by=SOURCE,
+            traceparent=traceparent(headers),
+            arrived=arrived,
+            budget_seconds=BUDGET_SECONDS,
+            is_event=True,
+            retries_failed=True,
+        )
+        try:
+            answer = await self._intake.accept(types, submission)
+        except InvalidInput:
+            parsed(payload)  # says better what is wrong, where it is the JSON
+            raise
+        return await answer_accepted(send, answer)
+
+
+def verify(body: bytes, signature: bytes, secrets: Collection[bytes]) -> None:
+    """Refused (401) unless the signature is the body's, by one of the secrets."""
+    valid = False
+    for secret in secrets:
+        expected = hmac.digest(secret, body, "sha256").hex().encode()
+        valid |= hmac.compare_digest(_SIGNATURE + expected, signature)
+    if not valid:
+        raise Refused(
+            401,
+            "Unauthorized",
+            "X-Hub-Signature-256 is missing, or does not fit this body and our secret",
+        )
+
+
+def _payload(body: bytes, content_type: bytes) -> bytes:
+    """The JSON as it was sent, by either content type that GitHub offers."""
+    media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type == b"application/json":
+        return body
+    if media_type != _FORM:
+        raise InvalidInput(
+            f"the content type must be application/json or {_FORM.decode()}", status=415
+        )
+    payload = form_field(body, b"payload")
+    if payload is None:
+        raise InvalidInput("the form has no field `payload`", status=400)
+    return payload
+
+
+def _names(event: str, payload: bytes) -> tuple[str, ...]:
+    """The event's names in a type's `events`: for every action, and with its own.
+
+    To parse a delivery costs more than to verify it, and Postgres parses it anyway; so only what
+    is not written as GitHub writes it is parsed here.
+    """
+    if found := _ACTION_FIRST.match(payload):
+        return f"github/{event}", f"github/{event}.{found[1].decode()}"
+    if b'"action"' in payload:
+        action = parsed(payload).get("action")
+        if isinstance(action, str):
+            return f"github/{event}", f"github/{event}.{action}"
+    return (f"github/{event}",)

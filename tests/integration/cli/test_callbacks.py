@@ -1,0 +1,49 @@
+"""Commands on callbacks."""
+
+import asyncio
+from pathlib import Path
+
+from tests.builders import job_type
+from tests.conftest import DatabaseUrls
+from tests.integration.callbacks.receiver import answers, receiving
+from tests.integration.cli.conftest import run
+from tests.integration.ingress.conftest import TOKEN, running
+
+
+async def test_callbacks_are_asked_for_listed_shown_and_sent_again(
+    database_urls: DatabaseUrls, tmp_path: Path
+) -> None:
+    (tmp_path / "default").write_text("whsec_" + "c2VjcmV0" * 4)
+    async with (
+        receiving(answers(200, b"thanks")) as receiver,
+        running(
+            database_urls.service,
+            inline_children=0,
+            callback_secrets_dir=str(tmp_path),
+            callback_allow="127.0.0.0/8",
+        ) as ingress,
+    ):
+        await ingress.register(job_type())
+        variables = {
+            "HYBRIDJOBS_API_URL": f"http://127.0.0.1:{ingress.ports.api}",
+            "HYBRIDJOBS_API_TOKEN": TOKEN,
+        }
+        alone = await run("submit", "test/long", "--callback-on", "failed", **variables)
+        assert (alone.code, "--callback-on needs --callback" in alone.err) == (2, True)
+        asked = ("--callback", receiver.url(), "--callback-on", "cancelled")
+        job_id = (await run("submit", "test/long", *asked, **variables)).out.strip()
+        await run("cancel", job_id, **variables)
+        [message] = await receiver.received()
+        async with asyncio.timeout(40):
+            delivered = ("callbacks", "list", "--status", "delivered", "--json")
+            while not (found := (await run(*delivered, **variables)).json["callbacks"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        [line] = found
+        assert (line["id"], line["jobId"]) == (message.id, job_id)
+        table = (await run("callbacks", "list", "--job", job_id, **variables)).out
+        assert "job.cancelled" in table
+        shown = (await run("callbacks", "show", line["id"], **variables)).out
+        assert "thanks" in shown
+        again = await run("callbacks", "redeliver", line["id"], **variables)
+        assert (again.code, again.out) == (0, "1 callbacks go once more\n")
+        assert len(await receiver.received(2)) == 2

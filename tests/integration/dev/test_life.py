@@ -1,0 +1,149 @@
+"""The life of `hybridjobs dev`: changes taken over, ended by a signal, killed, started again."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from hybridjobs.store.embedded import EmbeddedPostgres
+from tests.integration.dev.conftest import Dev, write_types
+
+pytestmark = pytest.mark.timeout(240)
+
+ANOTHER = """
+import demo
+from hybridjobs.sdk import handler
+
+@handler("demo/long")
+async def other(payload, context): ...
+"""
+
+
+@pytest.fixture
+async def own(project: Path) -> AsyncIterator[Dev]:
+    """One of the test's own, with the module's handlers and an empty folder of data."""
+    running = Dev(project)
+    yield running
+    if running.process is not None:
+        await running.end(signal.SIGKILL)
+    await running.client.aclose()
+    EmbeddedPostgres(running.data / "postgres", password="").end_previous()
+    shutil.rmtree(running.data, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def _gone(pid: int) -> None:
+    for _ in range(100):
+        if not _is_alive(pid):
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"process {pid} lives on")
+
+
+async def test_changed_code_and_types_are_taken(own: Dev) -> None:
+    await own.start("--types-dir", "types")
+    first = await own.submit("demo/quick")
+    (own.folder / "helper.py").write_text("ANSWER = 2\n")
+    await own.says("changes taken")
+    again = await own.submit("demo/quick")
+    assert (first["result"]["answer"], again["result"]["answer"]) == (1, 2)
+    job = await own.ended((await own.submit("demo/long"))["id"])
+    assert job["result"]["answer"] == 2
+    (own.folder / "helper.py").write_text("ANSWER = \n")
+    await own.says("the change is not taken: cannot import demo")
+    await own.says("SyntaxError")
+    (own.folder / "helper.py").write_text("ANSWER = 1\n")
+    write_types(own.folder / "types", new="{type: demo/new, handler: demo/long}")
+    await own.says("demo/new")
+    job = await own.ended((await own.submit("demo/new"))["id"])
+    assert job["result"]["answer"] == 1
+    (own.folder / "types" / "new.yaml").unlink()
+
+
+async def test_killed_and_started_again_the_job_goes_on(own: Dev) -> None:
+    await own.start()
+    accepted = await own.submit("demo/waits")
+    await own.until(accepted["id"], lambda job: bool(job["status"] == "processing"))
+    queued = await own.submit("demo/long", runAt="2030-01-01T00:00:00Z")
+    await asyncio.sleep(2)  # its checkpoint is saved
+    await own.end(signal.SIGKILL)
+    await own.start()
+    job = await own.ended(accepted["id"])
+    assert (job["status"], job["retryCount"]) == ("completed", 0)
+    assert [each["outcome"] for each in job["attempts"]] == ["disrupted", "succeeded"]
+    assert job["attempts"][0]["reason"] == "DevEnded"
+    # The first attempt's process ended with its parent.
+    await _gone(job["result"]["checkpoint"]["pid"])
+    assert (await own.job(queued["id"]))["status"] == "queued"
+
+
+async def test_a_signal_ends_everything_and_the_job_goes_on(own: Dev) -> None:
+    await own.start()
+    accepted = await own.submit("demo/waits")
+    await own.until(accepted["id"], lambda job: bool(job["status"] == "processing"))
+    await asyncio.sleep(2)
+    server = int((own.data / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+    assert await own.end(signal.SIGINT) == 0
+    assert own.output.read_text().rstrip().endswith("ended")
+    assert "Traceback" not in own.output.read_text()
+    await _gone(server)
+    await own.start()
+    job = await own.ended(accepted["id"])
+    assert job["status"] == "completed"
+    assert [each["reason"] for each in job["attempts"]] == ["Interrupted", "Completed"]
+    await _gone(job["result"]["checkpoint"]["pid"])
+
+
+async def test_reset_begins_anew(own: Dev) -> None:
+    await own.start()
+    accepted = await own.submit("demo/long")
+    await own.ended(accepted["id"])
+    await own.end()
+    await own.start("--reset")
+    listed = await own.client.get(f"{own.api}/api/jobs")
+    assert listed.json()["jobs"] == []
+
+
+async def test_a_second_one_on_the_same_data_is_refused(own: Dev) -> None:
+    await own.start()
+    other = Dev(own.folder)
+    other.output = own.folder / "other"
+    process = await other.launch()
+    assert await process.wait() == 2
+    await other.client.aclose()
+    assert f"another `hybridjobs dev` has {own.data}" in other.output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("x = 1", "wrong holds no handler"),
+        (ANOTHER, "two handlers are for demo/long"),
+    ],
+)
+async def test_what_is_wrong_with_a_module_is_said(own: Dev, text: str, named: str) -> None:
+    (own.folder / "wrong.py").write_text(text)
+    process = await own.launch(module="wrong" if "demo" not in text else "demo,wrong")
+    assert await process.wait() == 2
+    assert named in own.output.read_text()
+    (own.folder / "wrong.py").unlink()
+
+
+async def test_what_is_wrong_with_a_type_is_said(own: Dev) -> None:
+    write_types(own.folder / "wrong-types", long="{type: demo/long, retry: {limit: many}}")
+    process = await own.launch("--types-dir", "wrong-types")
+    assert await process.wait() == 2
+    assert "HybridJobType demo-long" in own.output.read_text()
+    assert "retry.limit" in own.output.read_text()

@@ -1,0 +1,328 @@
+"""Who may use the API, and for what: tokens of the table, over real sockets."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+
+from hybridjobs.errors import InvalidInput
+from hybridjobs.ingress.api import routes
+from hybridjobs.ingress.api.access import ApiRoute
+from hybridjobs.model import ApiScope
+from hybridjobs.store.tokens import (
+    ApiToken,
+    create_token,
+    digest_of,
+    find_token,
+    list_tokens,
+    revoke_token,
+)
+from tests.builders import job_type
+from tests.conftest import DatabaseUrls
+from tests.integration.ingress.conftest import TOKEN, Running, running
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "http.md"
+NO_ID = "0192e4a0-0000-7000-8000-000000000000"
+
+Make = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def make(ingress: Running) -> Make:
+    """Makes a token and returns its text."""
+
+    async def make(scope: str, name: str = "ci", days: float | None = None) -> str:
+        lifetime = None if days is None else timedelta(days=days)
+        async with ingress.database.connection() as connection:
+            _, text = await create_token(
+                connection, name, ApiScope(scope), lifetime=lifetime, by="ana"
+            )
+        return text
+
+    return make
+
+
+async def get(ingress: Running, token: str, path: str = "/api/jobs") -> httpx.Response:
+    return await ingress.api.get(path, headers={"Authorization": f"Bearer {token}"})
+
+
+async def tokens(ingress: Running) -> list[ApiToken]:
+    async with ingress.database.connection() as connection:
+        return await list_tokens(connection, ended=True)
+
+
+def all_routes() -> list[ApiRoute]:
+    async def made() -> list[ApiRoute]:
+        return routes(None)  # type: ignore[arg-type]  # none is served
+
+    return asyncio.run(made())
+
+
+def request_of(route: ApiRoute) -> tuple[str, str]:
+    """A request that the route takes."""
+    methods = (route.methods or set()) - {"HEAD"}
+    [method] = methods
+    return method, route.path.replace("{type:path}", "test/long").replace("{id}", NO_ID)
+
+
+ROUTES = {f"{request_of(each)[0]} {each.path}": each for each in all_routes()}
+
+
+async def test_every_route_is_for_its_scope_alone(ingress: Running, make: Make) -> None:
+    await ingress.register(job_type())
+    given = {scope: await make(scope) for scope in ApiScope}
+
+    async def answer(route: ApiRoute, authorization: str) -> httpx.Response:
+        method, path = request_of(route)
+        headers = {"Authorization": authorization}
+        return await ingress.api.request(method, path, headers=headers)
+
+    for name, route in ROUTES.items():
+        assert isinstance(route, ApiRoute), name
+        assert (await answer(route, "")).status_code == 401, name
+        for scope, token in given.items():
+            answered = await answer(route, f"Bearer {token}")
+            if scope.includes(route.needs):
+                assert answered.status_code not in (401, 403, 500), (name, answered.text)
+                continue
+            assert answered.status_code == 403, name
+            assert answered.json()["detail"] == (
+                f"the scope of token:ci is {scope}, and this needs {route.needs}"
+            )
+            assert answered.headers["www-authenticate"] == (
+                f'Bearer realm="hybridjobs", error="insufficient_scope", scope="{route.needs}"'
+            )
+
+
+def test_what_changes_nothing_is_read_and_all_else_is_more() -> None:
+    for name, route in ROUTES.items():
+        assert name.startswith("GET ") == (route.needs is ApiScope.READ), name
+
+
+def test_the_reference_names_the_scope_of_every_route() -> None:
+    section = REFERENCE.read_text().partition("### Scopes")[2].partition("\n### ")[0]
+    documented = dict(re.findall(r"^\| `([A-Z]+ [^`]+)` \| (\w+) \|$", section, re.MULTILINE))
+    assert documented == {
+        name.replace(":path}", "}"): route.needs.value for name, route in ROUTES.items()
+    }
+
+
+async def test_strangers_learn_nothing_but_how_to_ask(ingress: Running) -> None:
+    del ingress.api.headers["Authorization"]
+    tried: list[str | bytes] = [
+        "",
+        "Bearer",
+        "Basic YTpi",
+        f"Basic {TOKEN}",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer hj_" + 43 * "A",
+        "Bearer hj_short",
+        "Bearer a.b.c",
+        "Bearer " + 20_000 * "x",
+        b"Bearer \xff\xfe",
+    ]
+    for path in ("/api/jobs", "/api/none"):
+        for header in (None, *tried):
+            headers = {} if header is None else {b"Authorization": header}
+            answer = await ingress.api.get(path, headers=headers)  # type: ignore[arg-type]
+            assert answer.status_code == 401, header
+            assert answer.headers["www-authenticate"].startswith('Bearer realm="hybridjobs"')
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_bootstrap_token_may_do_everything(ingress: Running) -> None:
+    await ingress.register(job_type())
+    job = await ingress.job((await ingress.submit("test/long")).json()["id"])
+    assert job.submitted_by == "bootstrap"
+    assert (await ingress.api.post(f"/api/jobs/{job.id}/cancel")).status_code == 202
+    # RFC 9110: the scheme's case does not matter.
+    lower = await ingress.api.get("/api/jobs", headers={"Authorization": f"bearer {TOKEN}"})
+    assert lower.status_code == 200
+
+
+@pytest.mark.parametrize("token", [None, ""])
+async def test_without_a_bootstrap_token_those_of_the_table_are_good(
+    database_urls: DatabaseUrls, token: str | None
+) -> None:
+    async with running(database_urls.service, inline_children=0, api_token=token) as ingress:
+        for wrong in ("x", TOKEN):
+            assert (await get(ingress, wrong)).status_code == 401
+        async with ingress.database.connection() as connection:
+            _, text = await create_token(connection, "ci", ApiScope.READ, lifetime=None, by="ana")
+        assert (await get(ingress, text)).status_code == 200
+
+
+async def test_jobs_and_batches_say_who_submitted_them(ingress: Running, make: Make) -> None:
+    await ingress.register(job_type())
+    ingress.api.headers["Authorization"] = f"Bearer {await make('submit', name='billing')}"
+    job = await ingress.job((await ingress.submit("test/long")).json()["id"])
+    assert (job.source, job.submitted_by) == ("api", "token:billing")
+    batch = await ingress.api.post(
+        "/api/jobs:batch", content='{"jobs":[{"type":"test/long","payload":1}]}'
+    )
+    listed = await ingress.api.get("/api/jobs", params={"batch": batch.json()["id"]})
+    [member] = listed.json()["jobs"]
+    assert (await ingress.job(member["id"])).submitted_by == "token:billing"
+
+
+async def test_who_pauses_is_the_caller_unless_they_say_for_whom(
+    ingress: Running, make: Make
+) -> None:
+    ingress.api.headers["Authorization"] = f"Bearer {await make('operate')}"
+    paused = await ingress.api.post("/api/queue/pause")
+    assert paused.json()["queue"]["pausedBy"] == "token:ci"
+    await ingress.api.post("/api/queue/resume")
+    paused = await ingress.api.post("/api/queue/pause", content='{"by":"ana"}')
+    assert paused.json()["queue"]["pausedBy"] == "ana"
+
+
+async def test_a_revoked_token_ends_within_seconds(ingress: Running, make: Make) -> None:
+    text = await make("read")
+    assert (await get(ingress, text)).status_code == 200
+    [token] = await tokens(ingress)
+    async with ingress.database.connection() as connection:
+        assert await revoke_token(connection, token.id, by="ben")
+        assert not await revoke_token(connection, token.id, by="eve")
+    [token] = await tokens(ingress)
+    assert (token.revoked_by, token.revoked_at is not None) == ("ben", True)
+    for _ in range(100):
+        answer = await get(ingress, text)
+        if answer.status_code == 401:
+            break
+        await asyncio.sleep(0.1)
+    assert answer.status_code == 401
+    assert "revoked" in answer.json()["detail"]
+
+
+async def test_a_token_expires_also_while_it_is_remembered(ingress: Running, make: Make) -> None:
+    text = await make("read", days=1.5 / 86_400)
+    assert (await get(ingress, text)).status_code == 200
+    await asyncio.sleep(1.6)
+    assert (await get(ingress, text)).status_code == 401
+
+
+async def test_its_use_is_noted_now_and_then(
+    ingress: Running, make: Make, database_url: str
+) -> None:
+    text = await make("read")
+    [token] = await tokens(ingress)
+    assert token.last_used_at is None
+    for _ in range(3):
+        await get(ingress, text)
+    [token] = await tokens(ingress)
+    first = token.last_used_at
+    assert first is not None
+
+    async def again() -> ApiToken:
+        async with ingress.database.connection() as connection:
+            await find_token(connection, digest_of(text))
+        return (await tokens(ingress))[0]
+
+    assert (await again()).last_used_at == first
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as owner:
+        await owner.execute(
+            "UPDATE hybridjobs.api_tokens SET last_used_at = now() - interval '6 minutes'"
+        )
+    noted = (await again()).last_used_at
+    assert noted is not None
+    assert noted > first
+
+
+async def test_the_table_holds_no_token(ingress: Running, make: Make, database_url: str) -> None:
+    text = await make("operate")
+    async with await psycopg.AsyncConnection.connect(database_url) as owner:
+        [row] = await (
+            await owner.execute("SELECT t::text FROM hybridjobs.api_tokens t")
+        ).fetchall()
+    assert text[10:] not in row[0]
+    [token] = await tokens(ingress)
+    assert text.startswith(token.hint)
+    assert len(token.hint) == 7
+
+
+@pytest.mark.parametrize("role", ["hybridjobs_handlers", "hybridjobs_reader"])
+async def test_only_the_service_sees_the_table(
+    ingress: Running, database_url: str, role: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as owner:
+        await owner.execute(f"SET ROLE {role}".encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await owner.execute("SELECT digest FROM hybridjobs.api_tokens")
+
+
+async def test_the_database_away_known_tokens_go_on_and_others_wait(
+    ingress: Running, make: Make, database_url: str
+) -> None:
+    known, unknown = await make("read"), await make("read")
+    assert (await get(ingress, known, "/api/none")).status_code == 404
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as owner:
+        await owner.execute("ALTER ROLE service CONNECTION LIMIT 0")
+        await owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
+        )
+        try:
+            await asyncio.sleep(5.1)
+            assert (await get(ingress, known, "/api/none")).status_code == 404
+            answer = await get(ingress, unknown, "/api/none")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            # The bootstrap token asks nobody.
+            assert (await ingress.api.get("/api/none")).status_code == 404
+        finally:
+            await owner.execute("ALTER ROLE service CONNECTION LIMIT -1")
+    for _ in range(100):
+        if (await get(ingress, unknown, "/api/none")).status_code == 404:
+            break
+        await asyncio.sleep(0.1)
+    assert (await get(ingress, unknown, "/api/none")).status_code == 404
+
+
+async def test_a_flood_of_wrong_tokens_keeps_nobody_out(ingress: Running, make: Make) -> None:
+    known = await make("read")
+    assert (await get(ingress, known)).status_code == 200
+
+    async def flood(number: int) -> int:
+        return (await get(ingress, f"hj_{number:043}")).status_code
+
+    flooding = asyncio.gather(*(flood(number) for number in range(400)))
+    seen = {(await get(ingress, known)).status_code for _ in range(20)}
+    assert seen == {200}
+    assert set(await flooding) <= {401, 503}
+    assert (await get(ingress, known)).status_code == 200
+
+
+async def test_each_caller_has_a_rate_of_its_own(database_urls: DatabaseUrls) -> None:
+    async with running(
+        database_urls.service, inline_children=0, api_requests_per_second=1
+    ) as ingress:
+        async with ingress.database.connection() as connection:
+            _, other = await create_token(
+                connection, "other", ApiScope.READ, lifetime=None, by="ana"
+            )
+        answers = [await ingress.api.get("/api/none") for _ in range(4)]
+        assert [each.status_code for each in answers][:3] == [404, 404, 429]
+        refused = answers[2]
+        assert refused.headers["retry-after"] == "1"
+        assert "bootstrap" in refused.json()["detail"]
+        assert (await get(ingress, other)).status_code == 200
+        await asyncio.sleep(1.1)
+        assert (await ingress.api.get("/api/none")).status_code == 404
+
+
+async def test_a_name_that_could_be_another_ones_is_refused(ingress: Running) -> None:
+    for name in ("", "-a", "a-", "A", "a b", "a:b", "a/b", 64 * "a", "é"):
+        async with ingress.database.connection() as connection:
+            with pytest.raises(InvalidInput, match="1 to 63"):
+                await create_token(connection, name, ApiScope.READ, lifetime=None, by="ana")
+    assert await tokens(ingress) == []
+
+
+async def test_no_token_of_that_id(ingress: Running) -> None:
+    async with ingress.database.connection() as connection:
+        assert not await revoke_token(connection, UUID(NO_ID), by="ana")
