@@ -12,7 +12,7 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(STAMP) tests/recorded/node_modules/.installed tests/conformance/node_modules/.installed ## Install what everything below needs, into .venv
+setup: $(STAMP) tests/recorded/node_modules/.installed tests/conformance/node_modules/.installed tests/conformance/inngest/node_modules/.installed ## Install what everything below needs, into .venv
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@echo "setup: Python packages into $(VENV) (about a minute)"
@@ -31,6 +31,11 @@ tests/recorded/node_modules/.installed: $(STAMP) tests/recorded/package-lock.jso
 tests/conformance/node_modules/.installed: $(STAMP) tests/conformance/package-lock.json
 	@echo "setup: senders of webhooks"
 	@$(PY) -m tests.conformance
+	@touch $@
+
+tests/conformance/inngest/node_modules/.installed: $(STAMP) tests/conformance/inngest/package-lock.json
+	@echo "setup: Inngest's JavaScript SDK"
+	@$(PY) -m tests.conformance.inngest
 	@touch $@
 
 .PHONY: cluster cluster-down image

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hybridjobs.ingress.app import GC_THRESHOLDS, webhook_server
+from hybridjobs.ingress.app import GC_THRESHOLDS
+from hybridjobs.ingress.listeners import webhook_server
 from hybridjobs.settings import IngressSettings
 
 ANSWER = {

@@ -165,6 +165,7 @@ class NewJob:
     submitted_by: str | None = None
     traceparent: str | None = None
     inngest_event_id: str | None = None
+    inngest_run_id: str | None = None  # of the run that waits for the job's end
     # What few jobs ask for:
     run_at: datetime | None = None  # None: now
     key_path: str | None = None  # where the payload has the key that its type's limits count by

@@ -17,6 +17,7 @@ _PREFIX = "HYBRIDJOBS_"
 _CHILD_PREFIX = "HYBRIDJOBS_CHILD_ENV_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+HttpOrigin = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+$")]
 
 # The first part of an event's name. What others' events begin with is not to be had.
 RESERVED_SOURCES = frozenset(("github", "inngest"))
@@ -120,6 +121,18 @@ class IngressSettings(RedeliverySettings):
     ] = {}  # by source
     cloudevents_token: SecretStr | None = None
     cloudevents_allowed_origins: str = ""  # DNS names, comma-separated, or *
+
+    inngest_signing_key: SecretStr | None = None  # None: /api/inngest is closed
+    inngest_signing_key_fallback: SecretStr | None = None  # the other one, while rotating
+    inngest_event_key: SecretStr | None = None  # to tell runs how their jobs ended
+    inngest_app_id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = (
+        "hybridjobs"
+    )
+    inngest_api_url: HttpOrigin | None = None  # default: Inngest's cloud
+    inngest_event_url: HttpOrigin | None = None
+    inngest_serve_origin: HttpOrigin | None = None  # where Inngest reaches the webhook listener
+    inngest_dev: bool = False  # True: nothing is verified, for Inngest's development server
+
     api_token: SecretStr | None = None  # the bootstrap token: every scope
     api_cluster_tokens: bool = True  # the cluster's service accounts and users, if it runs in one
     api_audiences: str = "hybridjobs"  # of their tokens, comma-separated
@@ -150,6 +163,10 @@ class IngressSettings(RedeliverySettings):
     retention_completed_days: Annotated[int, Field(ge=7, le=3650)] = 7  # and cancelled
     retention_failed_days: Annotated[int, Field(ge=7, le=3650)] = 30
     retention_unresolved_dead_letters: bool = False  # True: their jobs go too
+
+    def sources_beside(self, source: str) -> frozenset[str]:
+        """The first parts of events' names that other sources have, and `source` may not use."""
+        return (RESERVED_SOURCES | self.standard_webhook_secrets.keys()) - {source}
 
     @property
     def child_environment(self) -> dict[str, str]:

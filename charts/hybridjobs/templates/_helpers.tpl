@@ -58,6 +58,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.webhooks.github.existingSecret | default (printf "%s-github-webhook" (include "hybridjobs.fullname" .)) }}
 {{- end }}
 
+{{- define "hybridjobs.inngestSecret" -}}
+{{ .Values.webhooks.inngest.existingSecret | default (printf "%s-inngest" (include "hybridjobs.fullname" .)) }}
+{{- end }}
+
 {{- define "hybridjobs.standardWebhooksSecret" -}}
 {{ .Values.webhooks.standard.existingSecret | default (printf "%s-standard-webhooks" (include "hybridjobs.fullname" .)) }}
 {{- end }}
@@ -231,6 +235,11 @@ readOnly: true
 {{- end }}
 {{- if and .Values.webhooks.ingress.enabled (not .Values.webhooks.ingress.host) }}
 {{- fail "webhooks.ingress.host is needed with webhooks.ingress.enabled" }}
+{{- end }}
+{{- with .Values.webhooks.inngest }}
+{{- if and .enabled (not (or .signingKey .existingSecret .dev)) }}
+{{- fail "webhooks.inngest.signingKey or webhooks.inngest.existingSecret is needed with webhooks.inngest.enabled: Inngest shows the key as INNGEST_SIGNING_KEY" }}
+{{- end }}
 {{- end }}
 {{- with .Values.github.redelivery }}
 {{- if and (or .appId .hooks) (not .existingSecret) }}

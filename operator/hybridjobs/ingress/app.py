@@ -10,15 +10,13 @@ import gc
 import os
 import resource
 import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.types import ASGIApp
 
 from hybridjobs.callbacks.deliverer import MAX_SENDS, Deliverer
 from hybridjobs.callbacks.network import Resolver
@@ -26,17 +24,18 @@ from hybridjobs.callbacks.secrets import Secrets
 from hybridjobs.callbacks.sender import Sender
 from hybridjobs.callbacks.targets import Targets
 from hybridjobs.dispatch.loop import Dispatcher, Runtime
-from hybridjobs.errors import ConfigurationError
 from hybridjobs.health import health_app
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.api import Access, Backend, api, callers_of
 from hybridjobs.ingress.asgi import Listener, by_path
+from hybridjobs.ingress.inngest.config import InngestConfig
+from hybridjobs.ingress.inngest.endpoint import closed as inngest_closed
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.limits import RateLimit
+from hybridjobs.ingress.listeners import listener_of, listening
 from hybridjobs.ingress.live import Live
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
-from hybridjobs.ingress.protocol import bounded
 from hybridjobs.ingress.quick import QuickJobs, handler_of
 from hybridjobs.ingress.redelivery import Redelivery
 from hybridjobs.ingress.sources.cloudevents import CloudEvents
@@ -46,7 +45,7 @@ from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import ClusterKeys, KeySource
 from hybridjobs.ingress.workers import WorkerApi
 from hybridjobs.payload_schemas import PayloadSchemas
-from hybridjobs.serving import GRACE_SECONDS, KEEP_ALIVE_SECONDS, Server, server
+from hybridjobs.serving import GRACE_SECONDS
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
@@ -57,10 +56,10 @@ from hybridjobs.store.types import TypeCatalog
 
 if TYPE_CHECKING:
     from hybridjobs.ingress.cluster import Cluster
+    from hybridjobs.ingress.inngest.service import InngestService
 
 log = structlog.get_logger(__name__)
 
-_BACKLOG = 2048
 _LISTENERS = 4
 _OTHER_FILES = 512  # the database, the cluster, children
 # Few collections: an answer makes no cycles, and a pass over a large heap is a pause for all.
@@ -151,6 +150,7 @@ class Ingress:
                 handlers=lambda: _quick_handlers(catalog),
             )
             deliverer = _deliverer(settings, stack, database, targets)
+            inngest = await self._inngest(stack)
             dispatcher = await self._dispatcher(stack, database)
             wake = dispatcher.wake if dispatcher else _nobody_to_wake
             parts = await stack.enter_async_context(_Parts())
@@ -191,8 +191,12 @@ class Ingress:
             )
             intake = Intake(database, enqueuer, schemas, quick, wake=wake)
             cloudevents = CloudEvents(settings, catalog, intake)
+            functions = (
+                inngest.start(parts.add, catalog, intake, database) if inngest else inngest_closed
+            )
             webhooks = by_path(
                 {
+                    "/api/inngest": dict.fromkeys(("GET", "POST", "PUT"), functions),
                     "/webhooks/cloudevents": {
                         "POST": cloudevents,
                         "OPTIONS": cloudevents.handshake,
@@ -219,10 +223,10 @@ class Ingress:
             access = Access(api(backend), callers, RateLimit(settings.api_requests_per_second))
             workers = WorkerApi(settings, database, catalog, children, heartbeats, self._keys)
             ready = asyncio.Event()
-            health = _server(health_app(ready=ready.is_set), settings, settings.health_port)
+            health = listener_of(health_app(ready=ready.is_set), settings, settings.health_port)
             listener = partial(Listener, max_in_flight=settings.max_requests_in_flight)
             servers = [
-                _server(app, settings, port)
+                listener_of(app, settings, port)
                 for app, port in (
                     (listener("webhooks", webhooks), settings.webhook_port),
                     (listener("api", access), settings.api_port),
@@ -231,9 +235,9 @@ class Ingress:
             ]
             # What follows ends in this order: new requests, those in flight, the jobs that they
             # began, the health listener, the parts.
-            async with _listening([health]):
+            async with listening([health]):
                 try:
-                    async with _listening(servers):
+                    async with listening(servers):
                         self.ports.set_result(Ports(*(each.port for each in (*servers, health))))
                         ready.set()
                         log.info("ingress ready", dispatch=dispatcher is not None)
@@ -244,6 +248,15 @@ class Ingress:
                 finally:
                     await _drained(quick)
         log.info("ingress stopped")
+
+    async def _inngest(self, stack: AsyncExitStack) -> "InngestService | None":
+        config = InngestConfig.of(self._settings)
+        if config is None:
+            return None
+        # The SDK takes a second to import, which a process without it need not wait.
+        from hybridjobs.ingress.inngest.service import InngestService
+
+        return await stack.enter_async_context(InngestService(config))
 
     def renew_children(self) -> None:
         """Have the warm children replaced, as when their code has changed."""
@@ -312,68 +325,6 @@ class _Parts:
                 error = None if task.cancelled() else task.exception()
                 log.error("a part of the ingress ended", part=task.get_name(), exc_info=error)
                 raise RuntimeError(f"{task.get_name()} ended by itself") from error
-
-
-def webhook_server(
-    app: ASGIApp,
-    *,
-    host: str,
-    port: int,
-    request_timeout_seconds: float,
-    keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
-    max_connections: int = 2000,
-) -> Server:
-    """A listener for strangers; see BoundedProtocol for what it bears."""
-    return server(
-        app,
-        host=host,
-        port=port,
-        protocol=bounded(request_timeout_seconds, max_connections=max_connections),
-        keep_alive_seconds=keep_alive_seconds,
-    )
-
-
-def _server(app: ASGIApp, settings: IngressSettings, port: int) -> Server:
-    return webhook_server(
-        app,
-        host=settings.bind,
-        port=port,
-        request_timeout_seconds=settings.body_timeout_seconds,
-        keep_alive_seconds=settings.keep_alive_seconds,
-        max_connections=settings.max_connections,
-    )
-
-
-@contextlib.asynccontextmanager
-async def _listening(servers: Sequence[Server]) -> AsyncIterator[None]:
-    """The servers accept inside; on leaving they finish the requests in flight."""
-    sockets = [_bound(each.config.host, each.config.port) for each in servers]
-    tasks = [
-        asyncio.create_task(each.serve(sockets=[socket]))
-        for each, socket in zip(servers, sockets, strict=True)
-    ]
-    try:
-        await _started(servers, tasks)
-        yield
-    finally:
-        for each in servers:
-            each.should_exit = True
-        await asyncio.gather(*tasks)
-
-
-async def _started(servers: Sequence[Server], tasks: Sequence[asyncio.Task[None]]) -> None:
-    while not all(each.started for each in servers):
-        if any(task.done() for task in tasks):
-            return
-        await asyncio.sleep(0.01)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}, port {port}: {error}") from error
 
 
 def _quick_handlers(catalog: TypeCatalog) -> tuple[str, ...]:

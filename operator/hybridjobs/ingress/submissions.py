@@ -90,6 +90,8 @@ class Submission:
     arrived: float
     budget_seconds: float | None
     traceparent: str | None = None
+    inngest_event_id: str | None = None
+    inngest_run_id: str | None = None
     parent_id: UUID | None = None
     options: JobOptions = _NO_OPTIONS
     wait_seconds: float | None = None
@@ -132,6 +134,8 @@ def new_row(job_type: JobType, submission: Submission, budget_seconds: float | N
         parent_id=submission.parent_id,
         submitted_by=submission.submitted_by,
         traceparent=submission.traceparent,
+        inngest_event_id=submission.inngest_event_id,
+        inngest_run_id=submission.inngest_run_id,
         run_at=options.run_at,
         key_path=spec.key_path,
         unique_key=options.unique_key,

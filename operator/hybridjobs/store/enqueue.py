@@ -22,21 +22,22 @@ _COLUMNS = (
     "submitted_by",
     "traceparent",
     "inngest_event_id",
+    "inngest_run_id",
 )
 _INPUT = """
     %(id)b::uuid[], %(type)b::text[], %(payload)b::text[], %(source)b::text[], %(key)b::text[],
     %(priority)b::int4[], %(max_retries)b::int4[], %(deadline_seconds)b::int4[],
     %(parent_id)b::uuid[], %(submitted_by)b::text[], %(traceparent)b::text[],
-    %(inngest_event_id)b::text[]"""
+    %(inngest_event_id)b::text[], %(inngest_run_id)b::text[]"""
 _NAMES = ", ".join(_COLUMNS)
 # Nearly every job: it waits in line from now on.
 _INSERT = f"""
 INSERT INTO hybridjobs.background_jobs
     (id, type, payload, source, key, priority, order_key, max_retries, deadline_seconds,
-     parent_id, submitted_by, traceparent, inngest_event_id)
+     parent_id, submitted_by, traceparent, inngest_event_id, inngest_run_id)
 SELECT id, type, payload::json, source, key, priority,
        now() - make_interval(mins => priority), max_retries, deadline_seconds, parent_id,
-       submitted_by, traceparent, inngest_event_id
+       submitted_by, traceparent, inngest_event_id, inngest_run_id
 FROM unnest({_INPUT}) AS input ({_NAMES})
 ON CONFLICT DO NOTHING
 """  # noqa: S608 - of constants
@@ -72,11 +73,11 @@ WITH input AS (
     INSERT INTO hybridjobs.background_jobs
         (id, type, payload, source, key, priority, run_at, order_key, max_retries,
          deadline_seconds, parent_id, submitted_by, traceparent, inngest_event_id,
-         concurrency_key, unique_key, unique_while, on_dependency_failure, batch_id, callback,
-         request_digest, status, attempt, dispatched_at, started_at, stage)
+         inngest_run_id, concurrency_key, unique_key, unique_while, on_dependency_failure, batch_id,
+         callback, request_digest, status, attempt, dispatched_at, started_at, stage)
     SELECT id, type, payload::json, source, key, priority, due,
            due - make_interval(mins => priority), max_retries, deadline_seconds, parent_id,
-           submitted_by, traceparent, inngest_event_id, concurrency_key, unique_key,
+           submitted_by, traceparent, inngest_event_id, inngest_run_id, concurrency_key, unique_key,
            CASE WHEN unique_key IS NOT NULL THEN unique_while END,
            CASE WHEN blocked THEN on_dependency_failure END, batch_id, callback::jsonb,
            request_digest,

@@ -57,7 +57,8 @@ _BY_NAME = {each.spec.type: each for each in _TYPES}
 _EMPTY = """
 TRUNCATE hybridjobs.background_jobs, hybridjobs.job_attempts, hybridjobs.job_heartbeats,
     hybridjobs.job_checkpoints, hybridjobs.dead_letter_queue, hybridjobs.parked_keys,
-    hybridjobs.throttle_starts, hybridjobs.job_dependencies, hybridjobs.job_batches
+    hybridjobs.throttle_starts, hybridjobs.job_dependencies, hybridjobs.job_batches,
+    hybridjobs.inngest_endings
 """
 # What must not be: a name for each, and the row or key it is about.
 _VIOLATIONS = """

@@ -79,6 +79,8 @@ def test_the_database_s_passwords_outlive_the_release_as_its_volume_does() -> No
         {"github": {"token": "t"}},
         {"webhooks": {"github": {"secret": "s"}}},
         {"webhooks": {"github": {"enabled": False}}},
+        {"webhooks": {"inngest": {"enabled": True, "signingKey": "signkey-test-01"}}},
+        {"webhooks": {"inngest": {"enabled": True, "dev": True}}},
         {"webhooks": {"standard": {"secrets": {"acme": "whsec_YQ=="}}}},
         {"webhooks": {"cloudevents": {"enabled": True}}},
     ],
@@ -103,6 +105,7 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
                 "github": {"existingSecret": "mine-hook"},
                 "standard": {"existingSecret": "mine-standard"},
                 "cloudevents": {"enabled": True, "existingSecret": "mine-events"},
+                "inngest": {"enabled": True, "existingSecret": "mine-inngest"},
             },
             "callbacks": {"existingSecret": "mine-callbacks"},
             "github": {"existingSecret": "mine-github"},
@@ -115,6 +118,7 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
         ("mine-db", "password"),
         ("mine-api", "token"),
         ("mine-hook", "secret"),
+        ("mine-inngest", "signingKey"),
         ("mine-standard", "secrets"),
         ("mine-events", "token"),
     }
@@ -202,6 +206,10 @@ def test_a_name_that_no_source_may_have_is_refused(source: str) -> None:
         ({"github": {"secret": "a"}}, {"github": {"secret": "b"}}),
         ({"standard": {"secrets": {"x": "a"}}}, {"standard": {"secrets": {"x": "b"}}}),
         ({"cloudevents": {"token": "a"}}, {"cloudevents": {"token": "b"}}),
+        *(
+            ({"inngest": {key: "0a"}}, {"inngest": {key: "0b"}})
+            for key in ("signingKey", "signingKeyFallback", "eventKey")
+        ),
     ],
 )
 def test_a_new_given_secret_restarts_the_ingress(
@@ -214,6 +222,40 @@ def test_a_new_given_secret_restarts_the_ingress(
 
     assert annotations(before) != annotations(after)
     assert annotations(before) == annotations(before)
+
+
+def test_inngest_s_keys_and_addresses_reach_the_ingress() -> None:
+    values = {
+        "enabled": True,
+        "signingKey": "signkey-test-01",
+        "eventKey": "e",
+        "serveOrigin": "https://hooks.example.com",
+        "apiUrl": "http://inngest:8288",
+    }
+    release = render({"webhooks": {"inngest": values}})
+    assert _secrets(release)["hybridjobs", "hybridjobs-inngest"] == {
+        "signingKey": "signkey-test-01",
+        "eventKey": "e",
+    }
+    pod = pod_templates(release)["Deployment/hybridjobs-ingress"]
+    variables = {
+        each["name"].removeprefix("HYBRIDJOBS_INNGEST_"): each.get("value")
+        for each in containers(pod)[-1]["env"]
+        if each["name"].startswith("HYBRIDJOBS_INNGEST_")
+    }
+    assert variables == {
+        "SIGNING_KEY": None,
+        "SIGNING_KEY_FALLBACK": None,
+        "EVENT_KEY": None,
+        "APP_ID": "hybridjobs",
+        "SERVE_ORIGIN": "https://hooks.example.com",
+        "API_URL": "http://inngest:8288",
+    }
+
+
+def test_inngest_without_a_key_is_refused() -> None:
+    with pytest.raises(HelmError, match=r"webhooks\.inngest\.signingKey"):
+        render({"webhooks": {"inngest": {"enabled": True}}})
 
 
 def test_another_jobs_namespace_gets_what_its_pods_read_and_no_more() -> None:

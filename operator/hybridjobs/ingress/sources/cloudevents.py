@@ -21,6 +21,7 @@ from hybridjobs.ingress.sources import event_format
 from hybridjobs.ingress.sources.delivery import (
     answer_accepted,
     answer_unmatched,
+    check_own,
     counted,
     decoded,
     errors_of,
@@ -35,7 +36,7 @@ from hybridjobs.ingress.sources.event_format import CloudEvent, Mode
 from hybridjobs.ingress.submissions import Submission
 from hybridjobs.model import JobType
 from hybridjobs.payload import pointer
-from hybridjobs.settings import RESERVED_SOURCES, IngressSettings, comma_separated
+from hybridjobs.settings import IngressSettings, comma_separated
 from hybridjobs.store.types import TypeCatalog
 
 SOURCE = "cloudevents"
@@ -53,7 +54,7 @@ class CloudEvents:
     def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
         self._tokens = split_secrets(settings.cloudevents_token)
         self._origins = frozenset(comma_separated(settings.cloudevents_allowed_origins.lower()))
-        self._foreign = RESERVED_SOURCES | settings.standard_webhook_secrets.keys()
+        self._others = settings.sources_beside(SOURCE)
         self._max_body_bytes = settings.max_body_bytes
         self._limit = RateLimit(settings.webhook_requests_per_second)
         self._catalog = catalog
@@ -113,10 +114,7 @@ class CloudEvents:
 
     async def _types(self, event: CloudEvent) -> Sequence[JobType]:
         """The types that want the event, which may not pretend to be another source's."""
-        first, slash, _ = event.type.partition("/")
-        if slash and first in self._foreign:
-            message = f"names events of another source, {first}"
-            raise InvalidInput(f"the type {message}", errors=[FieldError("/type", message)])
+        check_own(event.type, self._others, member="type")
         return await self._catalog.for_event(event.type)
 
     async def _accept_batch(

@@ -1,7 +1,7 @@
 """What every source of webhooks shares: secrets, headers, JSON, the answer, the counting."""
 
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -15,6 +15,7 @@ from hybridjobs.ingress.asgi import respond
 from hybridjobs.ingress.intake import Answer
 from hybridjobs.ingress.problems import ClientGone, Refused
 from hybridjobs.ingress.submissions import Submission
+from hybridjobs.payload import pointer
 from hybridjobs.settings import comma_separated
 
 BUDGET_SECONDS = 8.0  # for quick types; senders that say how long they wait give 10 and more
@@ -94,15 +95,33 @@ def decoded(payload: bytes) -> str:
         raise InvalidInput(f"the payload is not UTF-8 at byte {error.start}", status=400) from None
 
 
+def is_of(event: str, sources: Collection[str]) -> bool:
+    """Whether an event's name begins with the name of one of the sources and a slash."""
+    first, slash, _ = event.partition("/")
+    return slash != "" and first in sources
+
+
+def check_own(event: str, others: Collection[str], *, member: str) -> None:
+    """InvalidInput (422) for an event that pretends to be another source's.
+
+    `member` is where its name stood.
+    """
+    if is_of(event, others):
+        message = f"names events of another source, {event.partition('/')[0]}"
+        raise InvalidInput(f"the {member} {message}", errors=[FieldError(pointer(member), message)])
+
+
 def event_of(
     source: str,
     *,
-    key: str,
+    key: str | None,
     payload: str,
     trace: str | None,
     arrived: float,
     budget_seconds: float | None = BUDGET_SECONDS,
     retries_failed: bool = False,
+    inngest_event_id: str | None = None,
+    inngest_run_id: str | None = None,
 ) -> Submission:
     """What a source's event submits to the types that want it; see Submission."""
     return Submission(
@@ -111,6 +130,8 @@ def event_of(
         key=key,
         submitted_by=source,
         traceparent=trace,
+        inngest_event_id=inngest_event_id,
+        inngest_run_id=inngest_run_id,
         arrived=arrived,
         budget_seconds=budget_seconds,
         is_event=True,

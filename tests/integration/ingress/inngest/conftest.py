@@ -1,0 +1,93 @@
+"""An ingress with Inngest, and the server that calls it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from hybridjobs.model import AttemptEnd, JobType, Outcome, Status
+from hybridjobs.store.database import Database
+from tests.builders import register
+from tests.conftest import DatabaseUrls, free_port
+from tests.integration.ingress.conftest import Running, running
+from tests.integration.ingress.inngest.server import InngestServer, inngest_server
+from tests.integration.ingress.outcomes import end_all
+
+KEY = "signkey-test-0123456789abcdef0123456789abcdef"
+OLD_KEY = "signkey-test-fedcba9876543210fedcba9876543210"
+EVENT_KEY = "the-event-key"
+PATH = "/api/inngest"
+RESULT = AttemptEnd(Outcome.SUCCEEDED, "Completed", result='{"rows":7}')
+
+
+@dataclass
+class Scene:
+    """Both sides."""
+
+    server: InngestServer
+    ingress: Running
+
+    async def registered(self, *names: str) -> dict[str, Any]:
+        """Wait until the server knows functions of these names; they by name."""
+        async with asyncio.timeout(20):
+            while True:
+                if self.server.registrations:
+                    known = {each["name"]: each for each in self.server.functions.values()}
+                    if set(names) <= set(known):
+                        return known
+                await asyncio.sleep(0.02)
+
+    async def reaches(self, job_id: str, status: Status) -> None:
+        """Wait until the job has this status."""
+        async with asyncio.timeout(20):
+            while (await self.ingress.job(job_id)).status is not status:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    @asynccontextmanager
+    async def ending(self, end: AttemptEnd = RESULT) -> AsyncIterator[None]:
+        """Jobs end as soon as they are there."""
+
+        async def work() -> None:
+            while True:
+                await end_all(self.ingress, end)
+                await asyncio.sleep(0.002)
+
+        task = asyncio.create_task(work())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+Start = Callable[..., Awaitable[Scene]]
+
+
+@pytest.fixture
+async def inngest(database_urls: DatabaseUrls) -> AsyncIterator[Start]:
+    """Starts both sides with these types; changes are the ingress' settings'."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*types: JobType, keys: tuple[str, ...] = (KEY,), **changes: Any) -> Scene:
+            async with (
+                Database(database_urls.service, size=1) as database,
+                database.connection() as connection,
+            ):
+                await register(connection, *types)
+            server = await stack.enter_async_context(inngest_server(*keys, event_key=EVENT_KEY))
+            port = free_port()
+            settings = {
+                "webhook_port": port,
+                "inngest_signing_key": KEY,
+                "inngest_event_key": EVENT_KEY,
+                "inngest_api_url": server.origin,
+                "inngest_event_url": server.origin,
+                "inngest_serve_origin": f"http://127.0.0.1:{port}",
+                "inline_children": 0,
+            }
+            ingress = running(database_urls.service, **{**settings, **changes})
+            return Scene(server, await stack.enter_async_context(ingress))
+
+        yield start
