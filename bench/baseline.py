@@ -29,6 +29,15 @@ ANSWER = {
 }
 
 
+PATHS = (
+    "/webhooks/github",
+    "/webhooks/cloudevents",
+    "/webhooks/standard/bench",
+    "/api/inngest",
+    "/api/jobs",
+)
+
+
 async def webhook(request: Request) -> Response:
     await request.body()
     return JSONResponse(ANSWER, status_code=202)
@@ -36,7 +45,7 @@ async def webhook(request: Request) -> Response:
 
 def main(port: int) -> None:
     timeout = IngressSettings.model_fields["body_timeout_seconds"].default
-    app = Starlette(routes=[Route("/webhooks/github", webhook, methods=["POST"])])
+    app = Starlette(routes=[Route(path, webhook, methods=["POST"]) for path in PATHS])
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     listener = webhook_server(app, host="127.0.0.1", port=port, request_timeout_seconds=timeout)

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import replace
 from datetime import timedelta
 from statistics import median
 from typing import Any
@@ -94,7 +93,7 @@ class Lines:
             [job] = jobs_of([number * len(TYPES)])
             if self._by_key:
                 payload = f'{{"repository":{{"full_name":"{key}"}}}}'
-                job = replace(job, payload=payload, key_path="repository.full_name")
+                job = job._replace(payload=payload, key_path="repository.full_name")
             jobs.append(job)
         await insert_jobs(connection, jobs)
 

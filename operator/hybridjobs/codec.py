@@ -33,7 +33,7 @@ def dumps(value: object) -> str:
 
 def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any
     """The value of a JSON text; ValueError with the place of the fault, or for 1e999."""
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    return _decoder.decode(text if isinstance(text, str) else text.decode())
 
 
 def members(text: str) -> dict[str, str]:

@@ -13,8 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hybridjobs.errors import PayloadTooLarge, Unavailable
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.problems import ClientGone, Refused, problem_of, send_problem
+from hybridjobs.ingress.protocol import WHOLE
 
 Header = tuple[bytes, bytes]
+Whole = Callable[[int, Iterable[Header], bytes], bool]
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # What unauthenticated clients may make us hold while they send.
@@ -71,6 +73,8 @@ async def respond(
 ) -> None:
     """Answer with a whole body; a 204 has neither body nor headers."""
     fields = [] if status == 204 else [*headers, (b"content-length", b"%d" % len(body))]
+    if isinstance(send, Reply) and send.whole(status, fields, body):
+        return
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 
@@ -135,6 +139,30 @@ def without_place(scope: Scope) -> None:
     place.give_back()
 
 
+class Reply:
+    """ASGI's `send` of one request, which knows the status sent; 0: none yet."""
+
+    __slots__ = ("_send", "_whole", "status")
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.status = 0
+        self._send = send
+        self._whole: Whole | None = scope.get("extensions", {}).get(WHOLE, {}).get("answer")
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message of ASGI."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+    def whole(self, status: int, headers: Iterable[Header], body: bytes) -> bool:
+        """Answer in one write, where the server can; False: it is to be sent as messages."""
+        if self._whole is None or not self._whole(status, headers, body):
+            return False
+        self.status = status
+        return True
+
+
 class Listener:
     """The outermost layer of a listener: bounds its work, counts answers, makes errors problems."""
 
@@ -147,27 +175,20 @@ class Listener:
         """Serve one request."""
         # Starlette's routes raise, rather than answer in plain text, below something called app.
         scope["app"] = self
-        status = 0
-
-        async def counting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        reply = Reply(scope, send)
         place = scope[PLACE] = Place(self._places)
         try:
             place.take()
-            await self._app(scope, receive, counting)
+            await self._app(scope, receive, reply)
         except ClientGone:
             return
         except Exception as error:
-            if status:
+            if reply.status:
                 raise
-            await send_problem(counting, problem_of(error))
+            await send_problem(reply, problem_of(error))
         finally:
             place.give_back()
-            metrics.count_request(self._name, status)
+            metrics.count_request(self._name, reply.status)
 
 
 class Application:

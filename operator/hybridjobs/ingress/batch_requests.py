@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Self
 from uuid import UUID
@@ -132,7 +132,7 @@ def _linked(jobs: tuple[JobRequest, ...], rows: list[NewJob]) -> list[NewJob]:
     for place, (job, row) in enumerate(zip(jobs, rows, strict=True)):
         with faults.of_job(place):
             depends_on = job.resolved(refs).depends_on
-            linked.append(replace(row, depends_on=depends_on) if depends_on else row)
+            linked.append(row._replace(depends_on=depends_on) if depends_on else row)
     faults.raise_any()
     return linked
 

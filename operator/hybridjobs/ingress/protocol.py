@@ -10,13 +10,22 @@ keep nobody out, and a request that arrives is served, however many they are.
 """
 
 import asyncio
+from collections.abc import Iterable
+from functools import partial
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from hybridjobs.ingress.problems import MEDIA_TYPE, Problem
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
+
+# An extension of ASGI: its `answer(status, headers, body) -> bool` writes a whole answer at once.
+WHOLE = "hybridjobs.whole"
 
 _UNREAD_SECONDS = 60.0  # that a client may leave an answer unread
 _HEAD_TOO_LARGE = Problem(
@@ -99,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _HeadTooLarge
         self._in_head = False
         super().on_headers_complete()
+        self.scope["extensions"] = {WHOLE: {"answer": partial(_answer_whole, self.cycle)}}
 
     def on_message_complete(self) -> None:
         """All of it is here."""
@@ -168,6 +178,36 @@ class BoundedProtocol(HttpToolsProtocol):
             b"%sconnection: close\r\n\r\n%s"
             % (problem.status, problem.title.encode(), MEDIA_TYPE, len(body), headers, body)
         )
+
+
+def _answer_whole(
+    cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> bool:
+    """Answer in one write, where ASGI's two messages are two; False: nothing was written.
+
+    The headers are ours: neither checked nor in need of it, and Content-Length among them.
+    """
+    if (
+        cycle.response_started
+        or cycle.disconnected
+        or cycle.flow.write_paused
+        or cycle.scope["method"] == "HEAD"
+    ):
+        return False
+    parts = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+    if not cycle.keep_alive:
+        parts.append(b"connection: close\r\n")
+    parts += (b"\r\n", body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 def bounded(request_timeout_seconds: float, *, max_connections: int) -> type[BoundedProtocol]:

@@ -91,7 +91,7 @@ class QuickJobs:
         except DatabaseUnavailable as error:
             log.warning("quick job left in line", job_id=str(job.id), error=error.detail)
             return None
-        return replace(job, lease_seconds=lease_seconds) if begun else None
+        return job._replace(lease_seconds=lease_seconds) if begun else None
 
     def start(
         self, job: NewJob, job_type: JobType, *, arrived: float, budget_seconds: float

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from hybridjobs.callbacks.targets import Targets
@@ -72,8 +72,7 @@ class JobOptions:
 _NO_OPTIONS = JobOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """What a caller asks for. `payload` is JSON text; `arrived` the loop's time of the request.
 
     `budget_seconds` bounds what quick types may take of it; None: they do not run inline.
@@ -105,7 +104,7 @@ class Submission:
         if mapping is None or not self.is_event:
             return self
         try:
-            return replace(self, payload=mapped(self.payload, mapping))
+            return self._replace(payload=mapped(self.payload, mapping))
         except ValueError as error:
             raise InvalidInput(f"the payload is not JSON: {error}", status=400) from None
 

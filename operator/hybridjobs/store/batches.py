@@ -1,7 +1,7 @@
 """Jobs that are submitted together: all of them or none, and counted together from then on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -140,4 +140,4 @@ def _levels(jobs: Sequence[NewJob]) -> list[list[NewJob]]:
 
 def _redirected(job: NewJob, stand_ins: Mapping[UUID, UUID], batch_id: UUID) -> NewJob:
     depends_on = tuple(stand_ins.get(awaited, awaited) for awaited in job.depends_on)
-    return replace(job, depends_on=depends_on, batch_id=batch_id)
+    return job._replace(depends_on=depends_on, batch_id=batch_id)

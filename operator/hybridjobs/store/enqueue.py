@@ -204,9 +204,10 @@ def _asks_for_more(job: NewJob) -> bool:
 
 def _arrays(jobs: Sequence[NewJob], names: Sequence[str]) -> dict[str, list[object] | None]:
     """The jobs' columns; one of nothing but nulls as null, which unnest fills up for less."""
-    columns = {name: [getattr(job, name) for job in jobs] for name in names}
+    fields = dict(zip(NewJob._fields, zip(*jobs, strict=True), strict=True))
+    columns = {name: fields.get(name) or [getattr(job, name) for job in jobs] for name in names}
     return {
-        name: None if values.count(None) == len(values) else values
+        name: None if values.count(None) == len(values) else list(values)
         for name, values in columns.items()
     }
 

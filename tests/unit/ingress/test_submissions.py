@@ -1,7 +1,6 @@
 """What a job request says, and what a type's schema makes of its payload."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,7 +52,7 @@ def test_null_leaves_the_choice_to_the_type() -> None:
 def test_what_a_job_may_ask_for_becomes_its_row() -> None:
     awaited = new_id()
     asked = _parse(json.dumps({"type": "t", "payload": {}, **OPTIONS, "dependsOn": [str(awaited)]}))
-    submission = replace(SUBMISSION, options=asked.resolved())
+    submission = SUBMISSION._replace(options=asked.resolved())
     row = new_row(job_type(concurrency={"limit": 1, "key": "a.b"}), submission, None)
     assert (row.priority, row.deadline_seconds, row.max_retries) == (-5, 60, 0)
     assert row.run_at == datetime(2026, 11, 24, 7, 30, tzinfo=UTC)

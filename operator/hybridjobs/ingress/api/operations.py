@@ -143,7 +143,9 @@ def routes_of(endpoints: Iterable[object]) -> list[ApiRoute]:
 def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[None]]) -> ASGIApp:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        query = read_query(request.query_params, described.query)
+        query = {}
+        if scope["query_string"]:
+            query = read_query(request.query_params, described.query)
         body: dict[str, Any] = {}
         if described.body is not None and not described.streams_body:
             text = await read_body(scope, receive, limit_bytes=_SMALL_BODY_BYTES)
