@@ -11,12 +11,12 @@ pytestmark = pytest.mark.timeout(180)
 
 
 async def _tried(access: Access, job_id: str) -> dict[str, Any]:
-    """The delivery of the job's callback, once it was tried."""
+    """The delivery of the job's callback, once a try has ended."""
 
     async def look() -> dict[str, Any] | None:
         answer = await access.request("GET", "/api/callbacks", params={"job": job_id})
         found: list[dict[str, Any]] = answer.json()["callbacks"]
-        return found[0] if found and found[0]["attempts"] else None
+        return found[0] if found and (found[0]["lastCode"] or found[0]["lastError"]) else None
 
     return await eventually(look, seconds=60, what=f"the callback of {job_id} to be tried")
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from svix.webhooks import Webhook
 
-from tests.e2e.conftest import STANDARD_SECRET
+from tests.e2e.conftest import INNGEST_EVENT_KEY, INNGEST_SIGNING_KEY, STANDARD_SECRET
 from tests.e2e.release import Access, Release, delivery_of, unique_key
 from tests.integration.ingress.inngest.server import InngestServer
 
@@ -119,10 +119,37 @@ async def test_inngest_s_server_syncs_the_app_and_its_run_ends_as_its_pod_does(
     assert (await access.client.put(url)).status_code == 401
     assert len(inngest.registrations) == registrations
 
+    inngest.refuse_events = 1
     [run] = inngest.send("shop/order.paid", {"order": 9})
     await run.ended()
     assert (run.status, run.output) == ("completed", {"order": 9})
+    assert inngest.refuse_events == 0
     [event] = [each for each in inngest.events if each["data"].get("run_id") == run.id]
     job = await access.job(event["data"]["job_id"])
     assert (job["source"], job["status"], job["key"]) == ("inngest", "completed", run.id)
     assert job["attempts"][0]["podName"].startswith(f"hj-{job['id']}-1-")
+
+
+async def test_no_secret_is_in_the_logs(
+    release: Release, access: Access, senders: dict[str, tuple[Send, str]]
+) -> None:
+    token = release.secret("cloudevents", "token")
+    answers = await _all(
+        access.client.post(f"{access.webhooks}/webhooks/cloudevents?access_token={token}"),
+        access.client.get(f"{access.api}/api/jobs", headers={"Authorization": token}),
+        *(send(secret) for send, secret in senders.values()),
+    )
+    assert [answer.status_code for answer in answers] == [422, 401, 202, 202, 202]
+    secrets = {
+        access.token,
+        INNGEST_EVENT_KEY,
+        INNGEST_SIGNING_KEY.rpartition("-")[2],
+        release.secret("callbacks", "default"),
+        *(release.secret("database", key) for key in ("password", "servicePassword")),
+        *(secret for _, secret in senders.values()),
+    }
+    part_of = "--selector=app.kubernetes.io/instance=hybridjobs"
+    all_of_it = ("--all-containers", "--tail=-1", "--max-log-requests=20")
+    log = release.kubectl("logs", part_of, *all_of_it)
+    assert "ingress ready" in log
+    assert [secret for secret in secrets if secret in log] == []
