@@ -11,7 +11,7 @@ import pytest
 from svix.webhooks import Webhook
 
 from tests.e2e.conftest import INNGEST_EVENT_KEY, INNGEST_SIGNING_KEY, STANDARD_SECRET
-from tests.e2e.release import Access, Release, delivery_of, unique_key
+from tests.e2e.release import Access, Release, delivery_of, eventually, unique_key
 from tests.integration.ingress.inngest.server import InngestServer
 
 pytestmark = pytest.mark.timeout(180)
@@ -98,9 +98,14 @@ async def test_an_event_that_another_secret_signed_is_refused(
     assert await access.sql(count) == before
 
 
-async def test_inngest_s_server_syncs_the_app_and_its_run_ends_as_its_pod_does(
+async def test_inngest_knows_the_app_and_syncs_it_and_its_run_ends_as_its_pod_does(
     access: Access, inngest: InngestServer
 ) -> None:
+    async def registered() -> bool | None:
+        known = inngest.functions if inngest.registrations else {}
+        return "hybridjobs-test-echo" in known or None
+
+    await eventually(registered, seconds=60, what="the ingress to register by itself")
     inngest.app_at = access.webhooks
     url = f"{access.webhooks}{INNGEST_PATH}"
     signature = {"x-inngest-signature": inngest.sign(b"")}
