@@ -1,13 +1,20 @@
 """One release for all end-to-end tests, on the cluster that `make cluster` made."""
 
+import base64
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from tests.cluster import current
 from tests.e2e.release import IMAGE, Access, Release, installed
+from tests.integration.ingress.inngest.server import InngestServer, inngest_server
 
 NAMESPACE = "hybridjobs-e2e"
+STANDARD_SECRET = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+INNGEST_SIGNING_KEY = f"signkey-test-{secrets.token_hex(16)}"
+INNGEST_EVENT_KEY = secrets.token_hex(16)
 PYTHON = "/app/bin/python"
 
 # Does as its payload says, by the worker contract alone: any language could.
@@ -15,6 +22,9 @@ SCRIPT = """
 import json, os, sys, time
 told = json.loads(os.environ["HYBRIDJOB_PAYLOAD"])
 print("begun attempt", os.environ["HYBRIDJOB_ATTEMPT"], flush=True)
+for number in range(told.get("lines", 0)):
+    print("line", number, flush=True)
+    time.sleep(0.1)
 attempt = int(os.environ["HYBRIDJOB_ATTEMPT"])
 time.sleep(told.get("sleep", 0) if attempt <= told.get("sleepUntilAttempt", 99) else 0)
 with open("/dev/termination-log", "w") as out:
@@ -56,25 +66,54 @@ def _type(script: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-VALUES = {
-    "log": {"level": "debug"},
-    "types": {
-        "extra": {
-            "test/script": _type(SCRIPT),
-            "test/echo": _type(ECHO),
-            "test/late": _type(LATE, gracePeriodSeconds=30),
-            "test/missing-image": _type(
-                SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
-            ),
-        }
-    },
+TYPES = {
+    "test/script": _type(SCRIPT),
+    "test/echo": _type(ECHO, events=["shop/order.paid"]),
+    "test/event": _type(
+        ECHO,
+        events=["github/issues.opened", "acme/order.paid", "com.example.order.paid"],
+        mapping={"issue": "issue.number", "order": "data.order"},
+    ),
+    "test/late": _type(LATE, gracePeriodSeconds=30),
+    "test/missing-image": _type(
+        SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
+    ),
 }
 
 
+def _values(inngest: InngestServer) -> dict[str, Any]:
+    return {
+        "log": {"level": "debug"},
+        "types": {"extra": TYPES},
+        "webhooks": {
+            "standard": {"secrets": {"acme": STANDARD_SECRET}},
+            "cloudevents": {"enabled": True},
+            "inngest": {
+                "enabled": True,
+                "signingKey": INNGEST_SIGNING_KEY,
+                "eventKey": INNGEST_EVENT_KEY,
+                "serveOrigin": f"http://hybridjobs-webhooks.{NAMESPACE}.svc:8080",
+                "apiUrl": inngest.origin,
+                "eventUrl": inngest.origin,
+            },
+        },
+        "callbacks": {"allow": [f"{current().host_address}/32"]},
+    }
+
+
 @pytest.fixture(scope="session")
-def release() -> Iterator[Release]:
+async def inngest() -> AsyncIterator[InngestServer]:
+    """An Inngest server on this machine, that the release's pods reach."""
+    async with inngest_server(
+        INNGEST_SIGNING_KEY, event_key=INNGEST_EVENT_KEY, host=current().host_address
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def release(inngest: InngestServer) -> Iterator[Release]:
     """The installed chart; removed afterwards."""
-    release = installed(NAMESPACE, values=VALUES, say=print)
+    release = installed(NAMESPACE, values=_values(inngest), say=print)
     yield release
     release.uninstall()
 

@@ -217,13 +217,14 @@ class Access:
     database_url: str = field(repr=False)
 
     async def deliver(
-        self, delivery: Delivery, *, delivery_id: str | None = None
+        self, delivery: Delivery, *, delivery_id: str | None = None, secret: str | None = None
     ) -> httpx.Response:
         """Send a recorded GitHub webhook, signed; `delivery_id` makes it another delivery."""
+        secret = self.webhook_secret if secret is None else secret
         return await self.client.post(
             f"{self.webhooks}/webhooks/github",
             content=delivery.payload,
-            headers=signed_headers(self.webhook_secret, delivery, delivery_id=delivery_id),
+            headers=signed_headers(secret, delivery, delivery_id=delivery_id),
         )
 
     async def fill(self, full_name: str, pull_requests: int) -> None:

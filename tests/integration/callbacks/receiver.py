@@ -84,13 +84,14 @@ class Receiver:
 
     behaviours: list[Behave] = field(default_factory=lambda: [answers(200)])
     messages: list[Message] = field(default_factory=list)
+    host: str = "127.0.0.1"
     port: int = 0
     scheme: str = "http"
     open: int = 0
     most_open: int = 0
 
-    def url(self, path: str = "/done", *, host: str = "127.0.0.1") -> str:
-        return f"{self.scheme}://{host}:{self.port}{path}"
+    def url(self, path: str = "/done", *, host: str | None = None) -> str:
+        return f"{self.scheme}://{host or self.host}:{self.port}{path}"
 
     async def received(self, count: int = 1, *, seconds: float = 20) -> list[Message]:
         async with asyncio.timeout(seconds):
@@ -120,9 +121,9 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(
-    *behaviours: Behave, tls: ssl.SSLContext | None = None
+    *behaviours: Behave, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[Receiver]:
-    receiver = Receiver()
+    receiver = Receiver(host=host)
     if behaviours:
         receiver.behaviours = list(behaviours)
     tasks: set[asyncio.Task[None]] = set()
@@ -132,7 +133,7 @@ async def receiving(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     receiver.scheme = "https" if tls else "http"
     try:

@@ -78,6 +78,7 @@ class InngestServer:
         self.keys = [re.sub(r"^signkey-\w+-", "", key) for key in keys]
         self.event_key = event_key
         self.origin = ""
+        self.app_at: str | None = None  # the app's origin from here, where it has another one
         self.registrations: list[Json] = []
         self.bearers: list[str] = []
         self.events: list[Json] = []
@@ -267,6 +268,9 @@ class InngestServer:
 
     async def post(self, function: Json, step: str, body: bytes) -> httpx.Response:
         url = httpx.URL(function["steps"]["step"]["runtime"]["url"])
+        if self.app_at is not None:
+            there = httpx.URL(self.app_at)
+            url = url.copy_with(scheme=there.scheme, host=there.host, port=there.port)
         headers = {
             "content-type": "application/json",
             "x-inngest-signature": self.sign(body),
@@ -324,13 +328,15 @@ def call_body(run: Run, step: str, *, attempt: int, parallel: bool) -> bytes:
 
 
 @asynccontextmanager
-async def inngest_server(*keys: str, event_key: str) -> AsyncIterator[InngestServer]:
+async def inngest_server(
+    *keys: str, event_key: str, host: str = "127.0.0.1"
+) -> AsyncIterator[InngestServer]:
     """A server that listens."""
     inngest = InngestServer(*keys, event_key=event_key)
-    listening = server(inngest.app(), host="127.0.0.1", port=0)
+    listening = server(inngest.app(), host=host, port=0)
     task = asyncio.create_task(listening.serve())
     await eventually(lambda: listening.started)
-    inngest.origin = f"http://127.0.0.1:{listening.port}"
+    inngest.origin = f"http://{host}:{listening.port}"
     try:
         yield inngest
     finally:
