@@ -43,5 +43,12 @@ def configure_logging(settings: LogSettings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     # Their INFO lines are one a request and one an object event.
-    for noisy in ("httpx", "httpcore", "uvicorn", "kopf.objects", "aiohttp.access"):
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "uvicorn",
+        "kopf.objects",
+        "aiohttp.access",
+        "sse_starlette",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
