@@ -45,7 +45,7 @@ async def test_a_job_is_submitted_and_followed(client: Client, ingress: Running)
     )
     row = await ingress.job(second)
     assert (row.run_at, row.waits_for, row.max_retries) == (later, [first], 0)
-    waiting = asyncio.create_task(client.wait(first, timeout=20, every_seconds=0.1))
+    waiting = asyncio.create_task(client.wait(first, timeout=20))
     await end_all(ingress, FAILED)
     job = await waiting
     assert (job.id, job.type, job.status) == (first, "test/long", Status.FAILED)
