@@ -89,7 +89,7 @@ async def follow(
     tries = 0
     here = None
     while True:
-        failure = None
+        failure, at_least = None, 0.0
         try:
             async with http.stream(
                 "GET",
@@ -113,9 +113,10 @@ async def follow(
             failure = Unavailable(f"{http.base_url} does not answer: {error!r}")
             failure.__cause__ = error
         except Unavailable as error:
-            failure = error
+            failure, at_least = error, min(error.retry_after, _MAX_BACKOFF_SECONDS)
         if failure is not None and (here is None or monotonic() - here > AWAY_SECONDS):
             raise failure
         backoff = min(_BACKOFF_SECONDS * 2**tries, _MAX_BACKOFF_SECONDS)
         tries = min(tries + 1, 10)
-        await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - not a secret
+        backoff *= random.uniform(0.5, 1)  # noqa: S311 - not a secret
+        await asyncio.sleep(max(backoff, at_least))

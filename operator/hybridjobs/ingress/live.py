@@ -11,16 +11,20 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, KeysView, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 from uuid import UUID
 
 import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from sse_starlette import ServerSentEvent
 
 from hybridjobs.errors import DatabaseUnavailable, Unavailable
+from hybridjobs.ingress import views
 from hybridjobs.store.batches import Batch, get_batches
 from hybridjobs.store.changes import (
+    Changes,
     JobChange,
     JobState,
     Snapshot,
@@ -46,11 +50,23 @@ _RECOUNT_SECONDS = 15.0  # of a batch without changes: deleted jobs are none
 State = TypeVar("State", JobState, Batch)
 
 
+class Change:
+    """A job that changed, and its event's text: that is made once, for all who follow."""
+
+    def __init__(self, job: JobChange) -> None:
+        self.job = job
+
+    @cached_property
+    def event(self) -> bytes:
+        """The event, without an id."""
+        return ServerSentEvent(views.change(self.job), event="job", sep="\n").encode()
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """What changed until `snapshot`; `missed`: it was too much, or is unknown, and is not here."""
 
-    changes: Sequence[JobChange]
+    changes: Sequence[Change]
     snapshot: Snapshot
     missed: bool = False
 
@@ -113,7 +129,7 @@ class Feed:
         return taken
 
     def _wanted_of(self, news: News) -> News:
-        changes = [change for change in news.changes if self._wanted(change)]
+        changes = [change for change in news.changes if self._wanted(change.job)]
         return News(changes, news.snapshot, news.missed)
 
 
@@ -288,14 +304,14 @@ class Live:
             news = News([], await current_snapshot(connection), missed=True)
         else:
             found = await changes_since(connection, self._snapshot, limit=MAX_CHANGES)
-            news = News(found.jobs, found.snapshot, missed=not found.complete)
+            news = _news(found)
         self._snapshot = news.snapshot if self._reads_all else None
         return news
 
     async def _count(self, connection: AsyncConnection[DictRow], news: News) -> None:
         """Count those batches that the news are of, new ones, and for safety's sake all others."""
         now = self._clock()
-        changed = {change.batch_id for change in news.changes}
+        changed = {change.job.batch_id for change in news.changes}
         # Those that this fails to count stay due.
         self._counted = {
             id_: at
@@ -330,7 +346,7 @@ class Live:
                 now = await current_snapshot(connection)
                 return News([], upto, missed=after.xmax > now.xmax)
             found = await changes_since(connection, after, upto=upto, limit=MAX_CHANGES)
-        return News(found.jobs, upto, missed=not found.complete)
+        return _news(found)
 
     async def _end(self) -> None:
         await self._stopping.wait()
@@ -348,6 +364,11 @@ class Live:
             self._snapshot = None
             if not self._jobs.ids:
                 self._followed.clear()
+
+
+def _news(found: Changes) -> News:
+    changes = [Change(job) for job in found.jobs]
+    return News(changes, found.snapshot, missed=not found.complete)
 
 
 def _says_something(news: News) -> bool:

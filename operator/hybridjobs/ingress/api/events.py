@@ -149,6 +149,8 @@ class Events:
                 for news in feed.take():
                     for chunk in _chunks(news):
                         yield chunk
+                        # A send alone does not wait: many chunks would hold up everybody else.
+                        await asyncio.sleep(0)
                 heartbeat = self._clock() + HEARTBEAT_SECONDS
             await feed.wait(heartbeat - self._clock())
 
@@ -199,21 +201,15 @@ def _chunks(news: News) -> Iterator[bytes]:
         yield ServerSentEvent("{}", event="reset", id=id_, sep="\n").encode()
     elif not news.changes:
         yield ServerSentEvent(comment="", id=id_, sep="\n").encode()
-    last = len(news.changes) - 1
     for start in range(0, len(news.changes), _CHUNK):
-        places = range(start, min(start + _CHUNK, last + 1))
-        yield b"".join(
-            _change_event(news.changes[place], id_=id_ if place == last else None).encode()
-            for place in places
-        )
-
-
-def _change_event(job: JobChange, *, id_: str | None) -> ServerSentEvent:
-    return ServerSentEvent(views.change(job), event="job", id=id_, sep="\n")
+        events = [change.event for change in news.changes[start : start + _CHUNK]]
+        if start + _CHUNK >= len(news.changes):
+            events[-1] = b"id: %s\n%s" % (id_.encode(), events[-1])
+        yield b"".join(events)
 
 
 def _job_event(job: JobState) -> ServerSentEvent:
-    return _change_event(job, id_=job.changed_in)
+    return ServerSentEvent(views.change(job), event="job", id=job.changed_in, sep="\n")
 
 
 def _batch_event(batch: Batch) -> ServerSentEvent:
