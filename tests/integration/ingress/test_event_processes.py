@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -19,6 +20,8 @@ from tests.integration.ingress.conftest import TOKEN
 from tests.integration.ingress.test_process import Process, started, types
 
 __all__ = ["types"]
+
+AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def _client(process: Process) -> Client:
@@ -66,14 +69,29 @@ async def test_what_changes_by_one_replica_is_seen_at_the_other(
         assert missed.id == third
 
 
-async def test_followers_who_do_not_read_do_not_hold_up_the_end(
+async def _told(follower: httpx.Response, count: int) -> None:
+    """Until it has been told of so many jobs."""
+    told = 0
+    async for chunk in follower.aiter_bytes():
+        told += chunk.count(b"event: job\n")
+        if told >= count:
+            return
+
+
+def _memory_bytes(process: Process) -> int:
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+
+
+async def test_followers_who_do_not_read_hold_up_neither_others_nor_the_end(
     database_urls: DatabaseUrls, types: None
 ) -> None:
     async with started(database_urls.service) as process, _client(process) as client:
         await process.ready()
         job_id = await client.submit("test/long", {})
         writers = []
-        for path in ("/api/events", "/api/events", f"/api/jobs/{job_id}/events"):
+        for path in (*["/api/events"] * 20, f"/api/jobs/{job_id}/events"):
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", process.ports["api"], limit=1024
             )
@@ -81,12 +99,19 @@ async def test_followers_who_do_not_read_do_not_hold_up_the_end(
             writer.write(head.encode())
             assert b" 200 " in await reader.readline()
             writers.append(writer)
+        before = _memory_bytes(process)
         # More than the sockets hold.
-        async with await connect(database_urls.service) as connection:
+        async with (
+            httpx.AsyncClient(base_url=process.url("api"), headers=AUTHORIZATION) as other,
+            other.stream("GET", "/api/events") as follower,
+            await connect(database_urls.service) as connection,
+        ):
+            reading = asyncio.create_task(_told(follower, 30 * 450))
             for _ in range(30):
                 await insert_jobs(connection, [new_job(key=uuid4().hex * 8) for _ in range(450)])
                 await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
+            await asyncio.wait_for(reading, 5)
+        assert _memory_bytes(process) - before < 150 * 1024 * 1024
         asked = time.monotonic()
         code, log = await process.end(signal.SIGTERM)
         assert code == 0, log
@@ -102,10 +127,9 @@ async def test_a_burst_for_a_hundred_followers_holds_up_nobody(
 ) -> None:
     async with started(database_urls.service) as process, AsyncExitStack() as stack:
         await process.ready()
-        headers = {"Authorization": f"Bearer {TOKEN}"}
         limits = httpx.Limits(max_connections=None)
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=process.url("api"), headers=headers, limits=limits)
+            httpx.AsyncClient(base_url=process.url("api"), headers=AUTHORIZATION, limits=limits)
         )
         followers = [
             await stack.enter_async_context(client.stream("GET", "/api/events"))
@@ -117,14 +141,7 @@ async def test_a_burst_for_a_hundred_followers_holds_up_nobody(
         async with await connect(database_urls.service) as connection:
             await insert_jobs(connection, jobs)
 
-        async def read(follower: httpx.Response) -> None:
-            told = 0
-            async for chunk in follower.aiter_bytes():
-                told += chunk.count(b"event: job\n")
-                if told == len(jobs):
-                    return
-
-        reading = asyncio.gather(*(read(follower) for follower in followers))
+        reading = asyncio.gather(*(_told(follower, len(jobs)) for follower in followers))
         longest = 0.0
         while not reading.done():
             asked = time.monotonic()

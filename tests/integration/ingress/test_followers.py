@@ -13,15 +13,20 @@ import pytest
 
 from hybridjobs.client import Client, JobEvent, Missed
 from hybridjobs.ingress import live
+from hybridjobs.store.database import connect
 from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.migrate import migrate
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import TOKEN, Running, running
 from tests.integration.ingress.outcomes import end_all
-from tests.integration.ingress.test_events import Stream, followed
+from tests.integration.ingress.test_events import LONG, Stream, followed
 
-LONG = {"type": "test/long", "payload": {}}
+
+@pytest.fixture
+async def api(ingress: Running) -> Running:
+    await ingress.register(job_type())
+    return ingress
 
 
 async def _until(true: Callable[[], bool]) -> None:
@@ -170,3 +175,18 @@ async def _last(stream: Stream) -> Any:
     while (job := await stream.job())["status"] != "completed":
         pass
     return job
+
+
+async def test_a_look_that_hangs_holds_up_no_new_follower(
+    api: Running, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_LOOK_SECONDS", 0.5)
+    async with followed(api) as first, await connect(database_url) as locking:
+        await first.position()
+        async with locking.transaction():
+            await locking.execute("LOCK TABLE hybridjobs.background_jobs")
+            await asyncio.sleep(2 * live.PERIOD_SECONDS)
+            async with followed(api) as second:
+                await second.position()
+        job_id = str(await _submitted(api))
+        assert (await first.job())["id"] == job_id
