@@ -5,9 +5,11 @@ import signal
 import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
+import psycopg
+from psycopg.rows import DictRow
 
 from hybridjobs.client import Client, JobEvent
 from hybridjobs.ingress.live import MAX_FEEDS
@@ -16,6 +18,7 @@ from hybridjobs.store.database import connect
 from hybridjobs.store.enqueue import insert_jobs
 from tests.builders import new_job
 from tests.conftest import DatabaseUrls
+from tests.integration.cli.conftest import run
 from tests.integration.ingress.conftest import TOKEN
 from tests.integration.ingress.test_process import Process, started, types
 
@@ -151,3 +154,44 @@ async def test_a_burst_for_a_hundred_followers_holds_up_nobody(
             await asyncio.wait([reading], timeout=0.05)
         await reading
         assert longest < 1.5
+
+
+async def test_commands_that_wait_go_on_when_their_ingress_is_replaced(
+    database_urls: DatabaseUrls, types: None
+) -> None:
+    line = '{"type": "test/long", "payload": {}}'
+    async with started(database_urls.service) as first:
+        await first.ready()
+        variables = {"HYBRIDJOBS_API_URL": first.url("api"), "HYBRIDJOBS_API_TOKEN": TOKEN}
+        waiting = [
+            asyncio.create_task(run("submit", "test/long", "--wait", **variables)),
+            asyncio.create_task(run("batch", "-", "--wait", stdin=line, **variables)),
+        ]
+        async with await connect(database_urls.service) as connection:
+            for _ in range(400):
+                if len(await _open_jobs(connection)) == 2:
+                    break
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1)
+            assert (await first.end(signal.SIGTERM))[0] == 0
+            # While nobody listens.
+            await asyncio.sleep(1)
+            async with started(
+                database_urls.service, HYBRIDJOBS_API_PORT=str(first.ports["api"])
+            ) as second:
+                await second.ready()
+                for job_id in await _open_jobs(connection):
+                    await connection.execute(
+                        "UPDATE hybridjobs.background_jobs SET status = 'completed' WHERE id = %s",
+                        [job_id],
+                    )
+                job, batch = await asyncio.gather(*waiting)
+    assert (job.code, "completed" in job.out) == (0, True), job.err
+    assert (batch.code, batch.out) == (0, "1 jobs: 1 completed\n"), batch.err
+
+
+async def _open_jobs(connection: psycopg.AsyncConnection[DictRow]) -> list[UUID]:
+    cursor = await connection.execute(
+        "SELECT id FROM hybridjobs.background_jobs WHERE status = 'queued'"
+    )
+    return [row["id"] for row in await cursor.fetchall()]
