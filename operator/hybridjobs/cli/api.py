@@ -1,19 +1,17 @@
 """The API as the commands use it: one client, whose errors say what to do."""
 
-import time
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from hybridjobs import codec
-from hybridjobs.cli.exits import CommandError, Exit
-from hybridjobs.client import BearerAuth
+from hybridjobs.cli.exits import CommandError, Exit, exit_of
+from hybridjobs.client import BearerAuth, Client
+from hybridjobs.errors import InvalidInput
 
 _TIMEOUT_SECONDS = 30.0
-_SILENCE_SECONDS = 40.0  # a stream has a heartbeat every 15
-_AGAIN_SECONDS = 0.5
 
 
 class Api:
@@ -21,6 +19,7 @@ class Api:
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
+        self._token = token
         self._client = httpx.Client(base_url=url, auth=BearerAuth(token), trust_env=False)
 
     def __enter__(self) -> Self:
@@ -54,28 +53,24 @@ class Api:
         response = self._answer("GET", path, None, query, _TIMEOUT_SECONDS)
         return response.headers.get("HybridJobs-Attempt", ""), response.text
 
-    def follow(self, path: str, *, until: float) -> Iterator[Any]:
-        """The data of a stream's events, until that monotonic time.
+    def follow(
+        self, follow: Callable[[Client], Awaitable[None]], *, timeout_seconds: float
+    ) -> None:
+        """Have a coroutine follow jobs by the Python client; TimeoutError after that time."""
 
-        A connection that breaks is made again, and gives what it missed.
-        """
-        while (left := until - time.monotonic()) > 0:
-            silence = httpx.Timeout(_TIMEOUT_SECONDS, read=min(left, _SILENCE_SECONDS))
-            try:
-                with self._client.stream("GET", path, timeout=silence) as response:
-                    if response.status_code >= 400:
-                        response.read()
-                        raise CommandError(_code(response.status_code), _explain(response))
-                    for line in response.iter_lines():
-                        if line.startswith("data: "):
-                            yield codec.loads(line.removeprefix("data: "))
-                        if time.monotonic() >= until:
-                            return
-            except (httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError):
-                pass
-            except httpx.HTTPError as error:
-                raise self._unreachable(error) from error
-            time.sleep(min(_AGAIN_SECONDS, max(0.0, until - time.monotonic())))
+        async def following() -> None:
+            async with (
+                Client(self._url, self._token) as client,
+                asyncio.timeout(timeout_seconds),
+            ):
+                await follow(client)
+
+        try:
+            asyncio.run(following())
+        except InvalidInput as error:
+            faults = [(fault.path, fault.message) for fault in error.errors]
+            code = exit_of(error.status)
+            raise CommandError(code, _lines(error.status, error.detail, faults)) from error
 
     def _answer(
         self,
@@ -97,7 +92,7 @@ class Api:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if response.status_code >= 400:
-            raise CommandError(_code(response.status_code), _explain(response))
+            raise CommandError(exit_of(response.status_code), _explain(response))
         return response
 
     def _unreachable(self, error: httpx.HTTPError) -> CommandError:
@@ -108,24 +103,18 @@ class Api:
         )
 
 
-def _code(status: int) -> Exit:
-    if status in (401, 403):
-        return Exit.NOT_ALLOWED
-    if status == 404:
-        return Exit.NOT_FOUND
-    if status in (429, 502, 503, 504):
-        return Exit.UNAVAILABLE
-    # 409: what was asked for is well said, and not possible as things stand.
-    return Exit.USAGE if status < 500 and status != 409 else Exit.FAILED
-
-
 def _explain(response: httpx.Response) -> str:
     try:
         problem: dict[str, Any] = response.json()
     except ValueError:
         return f"HTTP {response.status_code}: {response.text[:500]}"
-    lines = [problem.get("detail") or problem.get("title") or f"HTTP {response.status_code}"]
-    lines += [f"  {fault['path']}: {fault['message']}" for fault in problem.get("errors", [])]
-    if response.status_code == 401:
+    detail = problem.get("detail") or problem.get("title") or f"HTTP {response.status_code}"
+    faults = [(fault["path"], fault["message"]) for fault in problem.get("errors", [])]
+    return _lines(response.status_code, detail, faults)
+
+
+def _lines(status: int, detail: str, faults: Sequence[tuple[str, str]]) -> str:
+    lines = [detail, *(f"  {path}: {message}" for path, message in faults)]
+    if status == 401:
         lines.append("  set HYBRIDJOBS_API_TOKEN or --token")
     return "\n".join(lines)

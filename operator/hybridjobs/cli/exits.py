@@ -32,7 +32,21 @@ def exit_for(error: HybridJobsError) -> Exit:
             return error.code
         case Unavailable():
             return Exit.UNAVAILABLE
-        case InvalidInput() | ConfigurationError():
+        case InvalidInput():
+            return exit_of(error.status)
+        case ConfigurationError():
             return Exit.USAGE
         case _:
             return Exit.FAILED
+
+
+def exit_of(status: int) -> Exit:
+    """The code that an answer of the API, from 400 on, ends the program with."""
+    if status in (401, 403):
+        return Exit.NOT_ALLOWED
+    if status == 404:
+        return Exit.NOT_FOUND
+    if status in (429, 502, 503, 504):
+        return Exit.UNAVAILABLE
+    # 409: what was asked for is well said, and not possible as things stand.
+    return Exit.USAGE if status < 500 and status != 409 else Exit.FAILED

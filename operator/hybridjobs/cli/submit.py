@@ -2,21 +2,19 @@
 
 import json
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hybridjobs import codec
 from hybridjobs.cli.api import Api
 from hybridjobs.cli.exits import CommandError, Exit
-from hybridjobs.cli.options import URL, AsJson, Token, Url, ahead, query_of
-from hybridjobs.cli.waiting import wait_for_job
-from hybridjobs.model import MAX_DEADLINE_SECONDS, MAX_RETRIES, Status
+from hybridjobs.cli.options import URL, AsJson, Token, Url, ahead
+from hybridjobs.cli.waiting import wait_for_batch, wait_for_job
+from hybridjobs.model import MAX_DEADLINE_SECONDS, MAX_RETRIES
 
 _BATCH_SECONDS = 120.0
-_LOOK_SECONDS = 20
 
 
 def submit(
@@ -131,7 +129,7 @@ def batch(
         )
         made = codec.loads(answer)
         if wait:
-            _wait_for_batch(api, made["id"], timeout, as_json=as_json)
+            wait_for_batch(api, made, timeout, as_json=as_json)
         else:
             typer.echo(answer if as_json else made["id"])
 
@@ -171,26 +169,3 @@ def _lines(text: str) -> list[str]:
             raise CommandError(Exit.USAGE, f"line {number} is no JSON object: {error}") from error
         lines.append(line)
     return lines
-
-
-def _wait_for_batch(api: Api, batch_id: str, timeout_seconds: float, *, as_json: bool) -> None:
-    """Show the counts until every job is over; CommandError unless all completed."""
-    give_up = time.monotonic() + timeout_seconds
-    while True:
-        left = max(0, min(_LOOK_SECONDS, int(give_up - time.monotonic())))
-        _, answer = api.request("GET", f"/api/batches/{batch_id}", query=query_of(wait=left))
-        found = codec.loads(answer)
-        if found["finished"]:
-            break
-        typer.echo(_counts(found), err=True)
-        if time.monotonic() >= give_up - 1:
-            raise CommandError(Exit.TIMEOUT, f"batch {batch_id} is not finished")
-    typer.echo(answer if as_json else _counts(found))
-    over = found["counts"]
-    if over[Status.FAILED] or over[Status.CANCELLED]:
-        raise CommandError(Exit.FAILED, f"not every job of batch {batch_id} completed")
-
-
-def _counts(found: dict[str, Any]) -> str:
-    counts = ", ".join(f"{jobs} {status}" for status, jobs in found["counts"].items() if jobs)
-    return f"{found['total']} jobs: {counts or 'none is kept'}"

@@ -1,8 +1,10 @@
-"""A job shown, and waited for."""
+"""A job shown, and jobs and batches waited for."""
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import typer
 
@@ -10,6 +12,7 @@ from hybridjobs import codec
 from hybridjobs.cli.api import Api
 from hybridjobs.cli.exits import CommandError, Exit
 from hybridjobs.cli.output import console, print_facts, print_table, seconds, text
+from hybridjobs.client import Batch, Client
 from hybridjobs.model import Status
 
 _POLL_SECONDS = 1.0
@@ -33,17 +36,21 @@ _FACTS = (
 
 def wait_for_job(api: Api, job_id: str, timeout_seconds: float, *, as_json: bool) -> None:
     """Show progress until the job is over; CommandError unless it completed."""
-    until = time.monotonic() + timeout_seconds
     shown = status = ""
-    for seen in api.follow(f"/api/jobs/{job_id}/events", until=until):
-        status = seen["status"]
-        if Status(status).is_terminal:
-            break
-        if (line := _line(seen)) != shown:
-            typer.echo(line, err=True)
-            shown = line
-    else:
-        raise CommandError(Exit.TIMEOUT, f"job {job_id} is still {status or 'not known'}")
+
+    async def show(client: Client) -> None:
+        nonlocal shown, status
+        async for seen in client.follow(_id(job_id)):
+            status = seen.status
+            if not status.is_terminal and (line := _line(seen.document)) != shown:
+                typer.echo(line, err=True)
+                shown = line
+
+    try:
+        api.follow(show, timeout_seconds=timeout_seconds)
+    except TimeoutError:
+        message = f"job {job_id} is still {status or 'not known'}"
+        raise CommandError(Exit.TIMEOUT, message) from None
     _, answer = api.request("GET", f"/api/jobs/{job_id}")
     job = codec.loads(answer)
     if as_json:
@@ -52,6 +59,28 @@ def wait_for_job(api: Api, job_id: str, timeout_seconds: float, *, as_json: bool
         show_job(job)
     if job["status"] != Status.COMPLETED:
         raise CommandError(Exit.FAILED, f"job {job_id} is {job['status']}: {job['error']}")
+
+
+def wait_for_batch(
+    api: Api, batch: Mapping[str, Any], timeout_seconds: float, *, as_json: bool
+) -> None:
+    """Show the counts until every job is over; CommandError unless all completed."""
+    id_, total = batch["id"], batch["total"]
+
+    async def show(client: Client) -> None:
+        async for counts in Batch(client, UUID(id_), total).follow():
+            if any(jobs for status, jobs in counts.items() if not status.is_terminal):
+                typer.echo(_counts(total, counts), err=True)
+
+    try:
+        api.follow(show, timeout_seconds=timeout_seconds)
+    except TimeoutError:
+        raise CommandError(Exit.TIMEOUT, f"batch {id_} is not finished") from None
+    _, answer = api.request("GET", f"/api/batches/{id_}")
+    counts = codec.loads(answer)["counts"]
+    typer.echo(answer if as_json else _counts(total, counts))
+    if counts[Status.FAILED] or counts[Status.CANCELLED]:
+        raise CommandError(Exit.FAILED, f"not every job of batch {id_} completed")
 
 
 def follow_log(api: Api, job_id: str) -> None:
@@ -119,9 +148,21 @@ def show_job(job: dict[str, Any]) -> None:
         console().print_json(codec.dumps(job["result"]))
 
 
-def _line(job: dict[str, Any]) -> str:
+def _line(job: Mapping[str, Any]) -> str:
     progress = job.get("progress") or {}
     if not progress:
         return f"{job['status']}, attempt {job['attempt']}"
     total = f"/{progress['total']}" if progress.get("total") is not None else ""
     return f"{job['status']} {progress['done']}{total} {progress.get('message') or ''}".rstrip()
+
+
+def _counts(total: int, found: Mapping[Any, int]) -> str:
+    counts = ", ".join(f"{jobs} {status}" for status, jobs in found.items() if jobs)
+    return f"{total} jobs: {counts or 'none is kept'}"
+
+
+def _id(text_: str) -> UUID:
+    try:
+        return UUID(text_)
+    except ValueError:
+        raise CommandError(Exit.NOT_FOUND, f"there is no job {text_}") from None

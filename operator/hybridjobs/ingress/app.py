@@ -159,7 +159,7 @@ class Ingress:
             parts.add("heartbeats", heartbeats.run)
             parts.add("types", catalog.run)
             parts.add("callbacks", deliverer.run)
-            live = Live(database)
+            live = Live(database, stopping=stop)
             parts.add("followers", live.run)
             parts.add("maintenance", lambda: maintain(database, Keep.of(settings)))
             if redelivery is not None:

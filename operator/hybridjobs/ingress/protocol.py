@@ -28,6 +28,7 @@ MAX_HEADERS = 100
 WHOLE = "hybridjobs.whole"
 
 _UNREAD_SECONDS = 60.0  # that a client may leave an answer unread
+_UNREAD_AT_END_SECONDS = 2.0  # when the process ends
 _HEAD_TOO_LARGE = Problem(
     431,
     "Request Header Fields Too Large",
@@ -61,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
+    _unread_seconds = _UNREAD_SECONDS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that connects and says nothing is one whose request never completes."""
@@ -132,12 +134,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read its answer: not for ever."""
         super().pause_writing()
-        self._unread_timer = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+        self._start_unread_timer()
 
     def resume_writing(self) -> None:
         """It reads."""
         self._stop_unread_timer()
         super().resume_writing()
+
+    def shutdown(self) -> None:
+        """The process ends: who does not read does not hold that up."""
+        self._unread_seconds = _UNREAD_AT_END_SECONDS
+        if self._unread_timer is not None:
+            self._stop_unread_timer()
+            self._start_unread_timer()
+        super().shutdown()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self.request_timeout_seconds, self._out_of_time)
@@ -146,6 +156,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _start_unread_timer(self) -> None:
+        self._unread_timer = self.loop.call_later(self._unread_seconds, self.transport.abort)
 
     def _stop_unread_timer(self) -> None:
         if self._unread_timer is not None:

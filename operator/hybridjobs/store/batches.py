@@ -1,6 +1,6 @@
 """Jobs that are submitted together: all of them or none, and counted together from then on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -21,10 +21,10 @@ SELECT id, total, request_digest FROM hybridjobs.job_batches
 WHERE source = %(source)s AND key = %(key)s
 """
 _SET_TOTAL = "UPDATE hybridjobs.job_batches SET total = %(total)s WHERE id = %(id)s"
-_GET = "SELECT id, key, source, total, created_at FROM hybridjobs.job_batches WHERE id = %s"
+_GET = "SELECT id, key, source, total, created_at FROM hybridjobs.job_batches WHERE id = ANY(%s)"
 _COUNT = """
-SELECT status, count(*) AS jobs FROM hybridjobs.background_jobs
-WHERE batch_id = %s GROUP BY status
+SELECT batch_id, status, count(*) AS jobs FROM hybridjobs.background_jobs
+WHERE batch_id = ANY(%s) GROUP BY batch_id, status
 """
 
 
@@ -109,14 +109,19 @@ async def create_batch(
 
 
 async def get_batch(connection: AsyncConnection[DictRow], batch_id: UUID) -> Batch | None:
-    """The batch with its counts, those of statuses without a job being 0; None: unknown."""
-    row = await (await connection.execute(_GET, [batch_id])).fetchone()
-    if row is None:
-        return None
-    counts = dict.fromkeys(Status, 0)
-    for counted in await (await connection.execute(_COUNT, [batch_id])).fetchall():
-        counts[Status(counted["status"])] = counted["jobs"]
-    return Batch(**row, counts=counts)
+    """The batch with its counts; None: unknown."""
+    return (await get_batches(connection, [batch_id])).get(batch_id)
+
+
+async def get_batches(
+    connection: AsyncConnection[DictRow], ids: Collection[UUID]
+) -> dict[UUID, Batch]:
+    """Those of these batches that are there; their counts of statuses without a job are 0."""
+    rows = await (await connection.execute(_GET, [list(ids)])).fetchall()
+    found = {row["id"]: Batch(**row, counts=dict.fromkeys(Status, 0)) for row in rows}
+    for counted in await (await connection.execute(_COUNT, [list(found)])).fetchall():
+        found[counted["batch_id"]].counts[Status(counted["status"])] = counted["jobs"]
+    return found
 
 
 def _levels(jobs: Sequence[NewJob]) -> list[list[NewJob]]:

@@ -5,6 +5,10 @@ snapshot that it read by. A change is new when that snapshot did not show its tr
 later (from `xmax` on), or was at work then. This neither misses what commits late, as a time or a
 sequence would, nor waits for the oldest transaction. A job that changed several times comes once,
 as it is now; deleted ones do not come.
+
+A server that crashes, or a standby that takes over, gives the numbers of transactions that it does
+not know of a second time: a snapshot from before counts for nothing then. Its `era` tells, which
+is when the server's statistics began: a recovery does away with them, a clean restart keeps them.
 """
 
 import re
@@ -22,11 +26,12 @@ from hybridjobs.store.jobs import LINE_COLUMNS, JobLine
 MAX_IN_FLIGHT = 10_000
 
 _COLUMNS = f"{LINE_COLUMNS}, batch_id, changed_in::text AS changed_in"
-_SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
+_ERA = "(SELECT extract(epoch FROM stats_reset) * 1000000 FROM pg_stat_wal)::bigint"
+_SNAPSHOT = f"SELECT {_ERA} || ':' || pg_current_snapshot() AS snapshot"
 # Of a dump from another server, rows may name transactions that lie ahead here: no snapshot shows
 # those. The statement and pg_current_snapshot() see the same.
 _CHANGES = f"""
-SELECT upto.snapshot::text AS snapshot, job.*
+SELECT {_ERA} || ':' || upto.snapshot AS snapshot, job.*
 FROM (SELECT coalesce(%(upto)s::pg_snapshot, pg_current_snapshot()) AS snapshot) AS upto
 LEFT JOIN LATERAL (
     (SELECT {_COLUMNS} FROM hybridjobs.background_jobs
@@ -48,25 +53,27 @@ SELECT {_COLUMNS},
        ELSE progress END AS progress
 FROM hybridjobs.background_jobs job WHERE id = ANY(%s)
 """  # noqa: S608 - of constants
-_TEXT = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):((?:[0-9]{1,19}(?:,[0-9]{1,19})*)?)")
+_NUMBER = "[0-9]{1,19}"
+_TEXT = re.compile(rf"({_NUMBER}):({_NUMBER}):({_NUMBER}):((?:{_NUMBER}(?:,{_NUMBER})*)?)")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What could be seen at a moment: transactions below `xmax`, but for those in flight."""
 
+    era: int
     xmin: int
     xmax: int
     in_flight: tuple[int, ...]
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From Postgres' text, which clients keep and return; ValueError where it is none."""
+        """From its text, which clients keep and return; ValueError where it is none."""
         match = _TEXT.fullmatch(text)
         if match is None:
             raise ValueError("is no snapshot")
-        in_flight = tuple(int(each) for each in match[3].split(",") if each)
-        found = cls(int(match[1]), int(match[2]), in_flight)
+        in_flight = tuple(int(each) for each in match[4].split(",") if each)
+        found = cls(int(match[1]), int(match[2]), int(match[3]), in_flight)
         ordered = list(found.in_flight) == sorted(set(found.in_flight))
         bounds = 1 <= found.xmin <= found.xmax < 2**63
         inside = all(found.xmin <= each < found.xmax for each in found.in_flight)
@@ -75,6 +82,11 @@ class Snapshot:
         return found
 
     def __str__(self) -> str:
+        return f"{self.era}:{self.visible}"
+
+    @property
+    def visible(self) -> str:
+        """As Postgres writes it."""
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.in_flight))}"
 
 
@@ -92,10 +104,18 @@ class JobState(JobChange):
 
     progress: dict[str, Any] | None
 
+    @property
+    def finished(self) -> bool:
+        """Whether the job is over."""
+        return self.status.is_terminal
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The jobs that changed until `snapshot`; `complete` False: there were more than asked for."""
+    """The jobs that changed until `snapshot`.
+
+    `complete` False: there were more than asked for, or the last snapshot is of another era.
+    """
 
     jobs: list[JobChange]
     snapshot: Snapshot
@@ -125,16 +145,16 @@ async def changes_since(
     cursor = await connection.execute(
         _CHANGES,
         {
-            "upto": None if upto is None else str(upto),
+            "upto": None if upto is None else upto.visible,
             "xmax": str(last.xmax),
             "in_flight": [str(each) for each in last.in_flight],
             "limit": limit + 1,
         },
     )
     rows = await cursor.fetchall()
-    snapshot = Snapshot.parse(rows[0]["snapshot"])
+    snapshot = upto or Snapshot.parse(rows[0]["snapshot"])
     found = [row for row in rows if row["id"] is not None]
-    complete = len(found) <= limit
+    complete = len(found) <= limit and snapshot.era == last.era
     found.sort(key=lambda row: (int(row["changed_in"]), row["id"]))
     return Changes([_change(row) for row in found[:limit]] if complete else [], snapshot, complete)
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from hybridjobs.client import BatchJob, Client
+from hybridjobs.client import BatchJob, Client, JobEvent
 from hybridjobs.errors import InvalidInput
 from hybridjobs.ids import new_id
-from hybridjobs.model import Status
+from hybridjobs.model import AttemptEnd, Outcome, Status
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import TOKEN, Running, running
@@ -45,7 +46,7 @@ async def test_a_job_is_submitted_and_followed(client: Client, ingress: Running)
     )
     row = await ingress.job(second)
     assert (row.run_at, row.waits_for, row.max_retries) == (later, [first], 0)
-    waiting = asyncio.create_task(client.wait(first, timeout=20, every_seconds=0.1))
+    waiting = asyncio.create_task(client.wait(first, timeout=20))
     await end_all(ingress, FAILED)
     job = await waiting
     assert (job.id, job.type, job.status) == (first, "test/long", Status.FAILED)
@@ -88,6 +89,55 @@ async def test_a_batch_is_counted_and_waited_for(client: Client, ingress: Runnin
         await end_all(ingress)
         await asyncio.wait([waiting], timeout=0.1)
     assert (await waiting)[Status.COMPLETED] == 2
+
+
+async def test_all_jobs_are_followed_and_later_gone_on_with(
+    client: Client, ingress: Running
+) -> None:
+    seen: list[JobEvent] = []
+
+    async def follow(after: str, until: Status) -> None:
+        async with aclosing(
+            client.follow_all(type_="test/other", statuses=[Status.QUEUED, until], after=after)
+        ) as events:
+            async for event in events:
+                assert isinstance(event, JobEvent)
+                seen.append(event)
+                if event.status is until:
+                    return
+
+    following = asyncio.create_task(follow("", Status.FAILED))
+    await asyncio.sleep(1)
+    await client.submit("test/long", {})
+    first = await client.submit("test/other", {})
+    await asyncio.sleep(1)
+    # What ends a line elsewhere ends none here.
+    await end_all(ingress, AttemptEnd(Outcome.PERMANENT, "PermanentError", "a\u2028b\x85c"))
+    await following
+    assert {event.id for event in seen} == {first}
+    assert (seen[0].status, seen[-1].status) == (Status.QUEUED, Status.FAILED)
+    assert seen[-1].document["error"] == "a\u2028b\x85c"
+    position, told = seen[0].position, len(seen)
+    second = await client.submit("test/other", {})
+    await client.cancel(second)
+    await follow(position, Status.CANCELLED)
+    assert [(event.id, event.status) for event in seen[told:]] == [(second, Status.CANCELLED)]
+    with pytest.raises(InvalidInput, match="Last-Event-ID"):
+        await follow("nowhere", Status.CANCELLED)
+
+
+async def test_hundreds_are_waited_for_by_one_client(client: Client, ingress: Running) -> None:
+    batch = await client.submit_batch([BatchJob(type="test/long", payload=n) for n in range(150)])
+    async with ingress.database.connection() as connection:
+        cursor = await connection.execute("SELECT id FROM hybridjobs.background_jobs")
+        ids = [row["id"] for row in await cursor.fetchall()]
+    waiting = [asyncio.create_task(client.wait(job_id, timeout=30)) for job_id in ids]
+    await asyncio.sleep(1)
+    assert (await client.job(ids[0])).status is Status.QUEUED, "nobody waits for a connection"
+    while await end_all(ingress):
+        pass
+    assert {(await job).status for job in waiting} == {Status.COMPLETED}
+    assert (await batch.wait())[Status.COMPLETED] == 150
 
 
 async def test_a_job_in_the_callers_transaction(

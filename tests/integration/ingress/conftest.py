@@ -2,7 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +20,10 @@ from hybridjobs.ingress.tokens import KeySource
 from hybridjobs.model import JobType
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
+from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.jobs import Job, get_job
 from tests.builders import job_type, register
-from tests.conftest import DatabaseUrls
+from tests.conftest import DatabaseUrls, free_port
 from tests.integration.ingress.conformance import conforms
 
 if TYPE_CHECKING:
@@ -133,6 +137,18 @@ async def ingress(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
     """An ingress without children: every job waits for a dispatcher."""
     async with running(database_urls.service, inline_children=0) as ingress:
         yield ingress
+
+
+@pytest.fixture
+def durable_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of its own, as durable as in production."""
+    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-chaos-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "data", password=secrets.token_hex(8), port=free_port())
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

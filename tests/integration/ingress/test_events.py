@@ -14,6 +14,7 @@ import pytest
 from hybridjobs.ingress import live
 from hybridjobs.ingress.api import events
 from hybridjobs.model import AttemptEnd, Outcome, Progress
+from hybridjobs.store.batches import get_batches
 from hybridjobs.store.enqueue import insert_jobs
 from hybridjobs.store.heartbeats import Beat, record_beats
 from hybridjobs.store.outcome import record_outcome
@@ -22,6 +23,8 @@ from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conformance import event_schema
 from tests.integration.ingress.conftest import TOKEN, Running, running
 from tests.integration.ingress.outcomes import FAILED, claimed, end_all
+
+LONG = {"type": "test/long", "payload": {}}
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ class Stream:
                     data.append(value)
                 elif not line and data:
                     found = json.loads("\n".join(data))
-                    if event == "job" and self._schema is not None:
+                    if event in ("job", "batch") and self._schema is not None:
                         self._schema.validate(found)
                     return event, found
         return None
@@ -128,6 +131,72 @@ async def test_the_stream_of_a_job_that_is_deleted_ends(api: Running, database_u
     assert (await api.api.get(f"/api/jobs/{uuid4()}/events")).status_code == 404
 
 
+async def test_a_batch_is_followed_until_it_is_finished(api: Running) -> None:
+    body = {"jobs": [{"type": "test/long", "payload": n} for n in range(3)]}
+    batch = (await api.api.post("/api/jobs:batch", json=body)).json()
+    path = f"{batch['url']}/events"
+
+    async def counts(stream: Stream) -> Any:
+        event = await stream.next()
+        assert event is not None
+        name, found = event
+        assert (name, found["id"]) == ("batch", batch["id"])
+        return {status: jobs for status, jobs in found["counts"].items() if jobs}
+
+    async with followed(api, path) as stream:
+        assert await counts(stream) == {"queued": 3}
+        jobs = await claimed(api)
+        await end_attempt(api, str(jobs[0]))
+        assert await counts(stream) == {"queued": 2, "completed": 1}
+        for job_id in jobs[1:]:
+            await api.api.post(f"/api/jobs/{job_id}/cancel")
+            await end_attempt(api, str(job_id))
+        while (found := await counts(stream)) != {"completed": 3}:
+            assert found["queued"]
+        assert await stream.next() is None
+    async with followed(api, path, after=stream.id) as again:
+        assert again.response.status_code == 204
+    async with followed(api, path, after="3-0-0-0-0") as again:
+        assert await counts(again) == {"completed": 3}
+        assert await again.next() is None
+    assert (await api.api.get(f"/api/batches/{uuid4()}/events")).status_code == 404
+
+
+async def test_a_batch_whose_open_jobs_are_deleted_is_finished_in_time(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_RECOUNT_SECONDS", 1)
+    batch = (await api.api.post("/api/jobs:batch", json={"jobs": [LONG]})).json()
+    async with followed(api, f"{batch['url']}/events") as stream:
+        await stream.next()
+        await asyncio.sleep(0.5)
+        async with api.database.connection() as connection:
+            await connection.execute("DELETE FROM hybridjobs.background_jobs")
+        event = await stream.next()
+        assert event is not None
+        assert event[1]["finished"]
+        assert await stream.next() is None
+
+
+async def test_who_waits_for_a_batch_reads_once_for_all(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+
+    async def counting(*arguments: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await get_batches(*arguments)
+
+    monkeypatch.setattr("hybridjobs.ingress.live.get_batches", counting)
+    url = (await api.api.post("/api/jobs:batch", json={"jobs": [LONG]})).json()["url"]
+    waiting = [asyncio.create_task(api.api.get(url, params={"wait": 20})) for _ in range(20)]
+    await asyncio.sleep(2)
+    await end_all(api)
+    assert all(answer.json()["finished"] for answer in await asyncio.gather(*waiting))
+    assert reads <= 5
+
+
 async def test_all_jobs_are_followed_or_those_of_a_type(api: Running) -> None:
     async with (
         followed(api) as all_of_them,
@@ -190,15 +259,18 @@ async def test_what_is_too_much_to_catch_up_with_is_said(
         assert (await again.job())["id"] == new
 
 
-@pytest.mark.parametrize("given", ["nonsense", "2:1:", "1:5:9"])
+@pytest.mark.parametrize("given", ["nonsense", "0:2:1:", "0:1:5:9", "1:5:"])
 async def test_an_id_that_is_none(api: Running, given: str) -> None:
     answer = await api.api.get("/api/events", headers={"Last-Event-ID": given})
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, "/Last-Event-ID")
 
 
 async def test_an_id_of_a_later_time_of_the_database_starts_anew(api: Running) -> None:
-    async with followed(api, after="9000000000:9000000000:") as stream:
-        assert await stream.next() == ("reset", {})
+    async with followed(api) as stream:
+        era = (await stream.position()).partition(":")[0]
+    for other in (f"{era}:9000000000:9000000000:", "1:1:1:"):
+        async with followed(api, after=other) as stream:
+            assert await stream.next() == ("reset", {})
 
 
 async def test_who_does_not_read_is_cut_off_and_gets_the_rest_later(

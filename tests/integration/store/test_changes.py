@@ -1,6 +1,11 @@
 """Changes are found whatever the order in which their transactions commit."""
 
-from collections.abc import AsyncIterator
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,13 +14,16 @@ from psycopg.rows import DictRow
 from hybridjobs.ids import new_id
 from hybridjobs.model import AttemptEnd, Outcome, Status
 from hybridjobs.store import attempts
+from hybridjobs.store.batches import NewBatch, create_batch, get_batches
 from hybridjobs.store.changes import Snapshot, changes_since, current_snapshot, job_states
 from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database, connect
+from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.enqueue import insert_jobs
+from hybridjobs.store.migrate import migrate
 from hybridjobs.store.outcome import record_outcome, request_cancel
 from tests.builders import job_type, new_job, register
-from tests.conftest import DatabaseUrls
+from tests.conftest import DatabaseUrls, free_port
 from tests.integration.store.test_plans import Explained
 
 Connection = psycopg.AsyncConnection[DictRow]
@@ -148,18 +156,20 @@ async def test_more_than_the_limit_is_said_and_not_cut(connection: Connection) -
     [
         "",
         "1",
-        "1:2",
-        "a:b:",
-        "2:1:",
-        "0:1:",
-        "1:3:3",
-        "1:9:2,2",
-        "1:9:3,2",
-        "1:9:,",
-        "1:9:2;",
-        "1:99999999999999999999:",
-        "1:9223372036854775808:",
-        "9:9:1",
+        "1:2:",
+        "a:1:1:",
+        "1:1:2",
+        "1:a:b:",
+        "1:2:1:",
+        "1:0:1:",
+        "1:1:3:3",
+        "1:1:9:2,2",
+        "1:1:9:3,2",
+        "1:1:9:,",
+        "1:1:9:2;",
+        "1:1:99999999999999999999:",
+        "1:1:9223372036854775808:",
+        "1:9:9:1",
     ],
 )
 def test_what_is_no_snapshot(text: str) -> None:
@@ -172,6 +182,7 @@ async def test_a_look_reads_by_the_index(
 ) -> None:
     job = new_job()
     await insert_jobs(connection, [job])
+    batch = await create_batch(connection, NewBatch(new_id(), "api"), [new_job()])
     await connection.execute(
         "INSERT INTO hybridjobs.background_jobs (id, type, status, stage, started_at, completed_at)"
         " SELECT gen_random_uuid(), 'test/long', 'completed', NULL, now(), now()"
@@ -184,6 +195,52 @@ async def test_a_look_reads_by_the_index(
         await changes_since(explained, last, limit=1000)
         await job_states(explained, [job.id, new_id()])
         assert len(explained.plans) == 4
+        assert (await get_batches(explained, [batch.id]))[batch.id].counts[Status.QUEUED] == 1
         for plan in explained.plans:
             assert not plan.scanned, plan
         assert all("background_jobs_changed" in plan.indexes for plan in explained.plans[:2])
+        assert all("background_jobs_batch" in plan.indexes for plan in explained.plans[-2:])
+
+
+@pytest.fixture
+def forgetful_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server that has little on its disk when it is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-crash-"))
+    folder.chmod(0o755)
+    options = {"wal_writer_delay": "10s"}
+    server = EmbeddedPostgres(
+        folder / "data", password=secrets.token_hex(8), port=free_port(), options=options
+    )
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+async def test_a_crash_that_gives_numbers_twice_is_noticed_and_a_restart_is_nothing(
+    forgetful_postgres: EmbeddedPostgres,
+) -> None:
+    url = forgetful_postgres.url
+    await migrate(url, logins={})
+    async with await connect(url) as connection:
+        await register(connection, job_type())
+        before = await current_snapshot(connection)
+    forgetful_postgres.stop()
+    forgetful_postgres.start()
+    job = new_job()
+    async with await connect(url) as connection:
+        await insert_jobs(connection, [job])
+        assert (await _new(connection, before))[0] == [job.id]
+        for _ in range(50):
+            async with connection.transaction(force_rollback=True):
+                await connection.execute("SELECT pg_current_xact_id()")
+        last = await current_snapshot(connection)
+        forgetful_postgres.stop(signal.SIGKILL)
+    forgetful_postgres.start()
+    async with await connect(url) as connection:
+        await insert_jobs(connection, [new_job()])
+        found = await changes_since(connection, last, limit=10)
+        assert found.snapshot.xmax < last.xmax, "its number was there before the crash"
+        assert (found.complete, found.jobs) == (False, [])
+        assert found.snapshot.era != last.era
+        assert (await _new(connection, found.snapshot))[0] == []

@@ -11,7 +11,6 @@ import pytest
 from hybridjobs.client import BatchJob, Callback, Client
 from hybridjobs.errors import ConfigurationError, InvalidInput, Unavailable
 from hybridjobs.ids import new_id
-from hybridjobs.model import Status
 
 JOB = new_id()
 
@@ -102,24 +101,3 @@ async def test_what_is_wrong_is_refused_before_it_is_sent(monkeypatch: pytest.Mo
     async with Client() as client:
         with pytest.raises(ConfigurationError, match="HYBRIDJOBS_API_URL"):
             await client.submit("t", {})
-
-
-async def test_a_batch_waits_in_spans_and_gives_up() -> None:
-    waits: list[str | None] = []
-    counts = {"queued": 1, "processing": 0, "completed": 1, "failed": 0, "cancelled": 0}
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST":
-            return httpx.Response(202, json={"id": str(JOB), "total": 2})
-        waits.append(request.url.params.get("wait"))
-        over = len(waits) == 3
-        return httpx.Response(200, json={"counts": counts, "finished": over})
-
-    async with _client(answer) as client:
-        batch = await client.submit_batch([BatchJob(type="t", payload=n) for n in range(2)])
-        assert (batch.id, batch.total) == (JOB, 2)
-        assert (await batch.counts())[Status.QUEUED] == 1
-        assert (await batch.wait())[Status.COMPLETED] == 1
-        assert waits == [None, "20", "20"]
-        with pytest.raises(TimeoutError):
-            await batch.wait(timeout=0.1)

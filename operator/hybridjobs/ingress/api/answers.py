@@ -16,6 +16,16 @@ ACCEPTED = exactly(
     {"id": ID, "type": TEXT, "status": STATUS, "url": TEXT},
     optional={"result": {}, "error": TEXT},
 )
+BATCH = exactly(
+    {
+        "id": ID,
+        "key": nullable(TEXT),
+        "total": COUNT,
+        "createdAt": MOMENT,
+        "counts": exactly({status.value: COUNT for status in Status}),
+        "finished": bool,
+    }
+)
 LINKS = ("get-jobs-id", "post-jobs-id-cancel", "post-jobs-id-retry", "get-jobs-id-logs")
 
 MOVED = Answer("What the job is now.", exactly({"id": ID, "status": STATUS}), links=LINKS)

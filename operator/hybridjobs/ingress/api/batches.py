@@ -8,7 +8,8 @@ from hybridjobs import codec
 from hybridjobs.ids import new_id
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import metrics, views
-from hybridjobs.ingress.api.answers import COUNT, ID, LOCATION, MOMENT, TEXT
+from hybridjobs.ingress.api import answers
+from hybridjobs.ingress.api.answers import COUNT, ID, LOCATION, TEXT
 from hybridjobs.ingress.api.headers import KEY_HEADER, IdempotencyKey
 from hybridjobs.ingress.api.operations import Answer, Asked, members_of, operation
 from hybridjobs.ingress.api.requests import SOURCE, Backend, id_in_path, not_found
@@ -21,27 +22,13 @@ from hybridjobs.ingress.batch_requests import (
     BatchRows,
     rows_of_batch,
 )
-from hybridjobs.ingress.members import nullable
-from hybridjobs.model import ApiScope, JobType, Status
+from hybridjobs.model import ApiScope, JobType
 from hybridjobs.store.batches import Batch, CreatedBatch, NewBatch, create_batch, get_batch
 from hybridjobs.store.enqueue import unknown_jobs
-from hybridjobs.waits import set_within
 
 _MAX_WAIT_SECONDS = 60
-_LOOK_SECONDS = 0.5
-
 
 _CREATED = exactly({"id": ID, "total": COUNT, "url": TEXT}, optional={"replayed": {"const": True}})
-_BATCH = exactly(
-    {
-        "id": ID,
-        "key": nullable(TEXT),
-        "total": COUNT,
-        "createdAt": MOMENT,
-        "counts": exactly({status.value: COUNT for status in Status}),
-        "finished": bool,
-    }
-)
 
 
 class Batches:
@@ -49,7 +36,6 @@ class Batches:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._clock = asyncio.get_running_loop().time
 
     @operation(
         "POST",
@@ -98,19 +84,16 @@ class Batches:
         "/api/batches/{id}",
         scope=ApiScope.READ,
         query={"wait": checks.digits(0, _MAX_WAIT_SECONDS)},
-        answers={200: Answer("The batch and its counts.", _BATCH)},
+        answers={200: Answer("The batch and its counts.", answers.BATCH)},
     )
     async def get(self, asked: Asked, send: Send) -> None:
         """How far a batch has come."""
         wait = min(asked.query.get("wait", 0), self._backend.max_wait_seconds)
-        until = self._clock() + wait
         batch = await self._find(asked)
-        while not batch.finished and self._clock() < until:
+        if wait and not batch.finished:
             with waiting(asked.request.scope):
-                pause = min(_LOOK_SECONDS, until - self._clock())
-                stops = await set_within(self._backend.stopping, pause)
-            if stops:
-                break
+                async with self._backend.live.batch(batch.id) as watch:
+                    await watch.finishes(wait)
             batch = await self._find(asked)
         await respond(send, 200, views.batch(batch))
 

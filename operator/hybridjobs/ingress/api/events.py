@@ -1,12 +1,13 @@
-"""Jobs as they change, as Server-Sent Events (the HTML standard's section 9.2).
+"""Jobs and batches as they change, as Server-Sent Events (the HTML standard's section 9.2).
 
 An event's id is where a client goes on when it comes back, to any replica: of all jobs, the
-snapshot that showed the change; of one job, its last change. Only the last event of those read
-together has it, so that a client cut off among them gets all of them again, and misses none.
+snapshot that showed the change; of one job, its last change; of a batch, its counts. Only the last
+event of those read together has it, so that a client cut off among them gets all of them again, and
+misses none.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
@@ -16,20 +17,21 @@ from starlette.types import Send
 from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
+from hybridjobs.ingress.api.answers import BATCH
 from hybridjobs.ingress.api.operations import Answer, Asked, operation
 from hybridjobs.ingress.api.requests import Backend, id_in_path, not_found
 from hybridjobs.ingress.asgi import respond, without_place
-from hybridjobs.ingress.live import Batch, Feed, Watch
+from hybridjobs.ingress.live import Feed, News, State, Watch
 from hybridjobs.ingress.members import Check, Schema
 from hybridjobs.ingress.problems import ClientGone
 from hybridjobs.model import ApiScope, Status
+from hybridjobs.store.batches import Batch, get_batch
 from hybridjobs.store.changes import JobChange, JobState, Snapshot, job_states
 
 HEARTBEAT_SECONDS = 15.0
 RECONNECT_MS = 2000
 
 _SEND_SECONDS = 10.0
-_LOOK_SECONDS = 0.5  # for the end of the process
 _CHUNK = 200
 _FILTERS: dict[str, Check] = {"type": checks.text, "status": checks.some_of(tuple(Status))}
 _LAST_EVENT_ID: dict[str, Schema] = {
@@ -92,41 +94,80 @@ class Events:
     async def of_job(self, asked: Asked, send: Send) -> None:
         """Follow a job, with its progress, until it is over."""
         job_id = id_in_path(asked.request, "job")
-        async with self._backend.live.watch(job_id) as watch:
+        async with self._backend.live.job(job_id) as watch:
             async with self._backend.database.connection() as connection:
                 state = (await job_states(connection, [job_id])).get(job_id)
             if state is None:
                 raise not_found("job", asked.request)
-            last = asked.request.headers.get("last-event-id")
-            if state.status.is_terminal and last == state.changed_in:
-                # What makes an EventSource stop coming back.
-                await respond(send, 204)
-                return
-            watch.show(state)
-            await _stream(asked.request, send, self._job_events(watch))
+            await self._follow(asked.request, send, watch, state, _job_event)
+
+    @operation(
+        "GET",
+        "/api/batches/{id}/events",
+        scope=ApiScope.READ,
+        headers=_LAST_EVENT_ID,
+        answers={
+            200: Answer(
+                "Events `batch`, each with the batch and its counts as they are after a change. "
+                "The first comes at once; the stream ends after the one with `finished`.",
+                BATCH,
+                media_type="text/event-stream",
+            ),
+            204: Answer("The batch is finished, and Last-Event-ID was its last event."),
+        },
+    )
+    async def of_batch(self, asked: Asked, send: Send) -> None:
+        """Follow a batch until each of its jobs is over."""
+        batch_id = id_in_path(asked.request, "batch")
+        async with self._backend.live.batch(batch_id) as watch:
+            async with self._backend.database.connection() as connection:
+                batch = await get_batch(connection, batch_id)
+            if batch is None:
+                raise not_found("batch", asked.request)
+            await self._follow(asked.request, send, watch, batch, _batch_event)
+
+    async def _follow(
+        self,
+        request: Request,
+        send: Send,
+        watch: Watch[State],
+        state: State,
+        event: Callable[[State], ServerSentEvent],
+    ) -> None:
+        if state.finished and request.headers.get("last-event-id") == event(state).id:
+            # What makes an EventSource stop coming back.
+            await respond(send, 204)
+            return
+        watch.show(state)
+        await _stream(request, send, _states(watch, event))
 
     async def _feed_events(self, feed: Feed) -> AsyncIterator[bytes]:
         yield ServerSentEvent(retry=RECONNECT_MS).encode()
         heartbeat = 0.0  # the first one says at once where the client is
-        while not self._backend.stopping.is_set() and not feed.cut:
+        while not feed.cut:
             if feed.ready or self._clock() >= heartbeat:
-                for batch in feed.take():
-                    for chunk in _chunks(batch):
+                for news in feed.take():
+                    for chunk in _chunks(news):
                         yield chunk
+                        # A send alone does not wait: many chunks would hold up everybody else.
+                        await asyncio.sleep(0)
                 heartbeat = self._clock() + HEARTBEAT_SECONDS
-            await feed.wait(_LOOK_SECONDS)
+            await feed.wait(heartbeat - self._clock())
 
-    async def _job_events(self, watch: Watch) -> AsyncIterator[bytes]:
-        yield ServerSentEvent(retry=RECONNECT_MS).encode()
-        shown: JobState | None = None
-        while not self._backend.stopping.is_set():
-            state = watch.state
-            if state is not None and state != shown:
-                yield _event(state, id_=state.changed_in)
-                shown = state
-            if watch.gone or (shown is not None and shown.status.is_terminal):
-                return
-            await watch.moved(_LOOK_SECONDS)
+
+async def _states(
+    watch: Watch[State], event: Callable[[State], ServerSentEvent]
+) -> AsyncIterator[bytes]:
+    yield ServerSentEvent(retry=RECONNECT_MS).encode()
+    shown: State | None = None
+    while not watch.cut:
+        state = watch.state
+        if state is not None and state != shown:
+            yield event(state).encode()
+            shown = state
+        if watch.gone or (shown is not None and shown.finished):
+            return
+        await watch.moved(HEARTBEAT_SECONDS)
 
 
 async def _stream(request: Request, send: Send, events: AsyncIterator[bytes]) -> None:
@@ -153,20 +194,24 @@ def _after(request: Request) -> Snapshot | None:
         raise InvalidInput(f"Last-Event-ID {message}", status=400, errors=errors) from None
 
 
-def _chunks(batch: Batch) -> Iterator[bytes]:
+def _chunks(news: News) -> Iterator[bytes]:
     """The events of what was read together; without any, only how far that went."""
-    id_ = str(batch.snapshot)
-    if batch.missed:
+    id_ = str(news.snapshot)
+    if news.missed:
         yield ServerSentEvent("{}", event="reset", id=id_, sep="\n").encode()
-    elif not batch.changes:
+    elif not news.changes:
         yield ServerSentEvent(comment="", id=id_, sep="\n").encode()
-    last = len(batch.changes) - 1
-    for start in range(0, len(batch.changes), _CHUNK):
-        places = range(start, min(start + _CHUNK, last + 1))
-        yield b"".join(
-            _event(batch.changes[place], id_=id_ if place == last else None) for place in places
-        )
+    for start in range(0, len(news.changes), _CHUNK):
+        events = [change.event for change in news.changes[start : start + _CHUNK]]
+        if start + _CHUNK >= len(news.changes):
+            events[-1] = b"id: %s\n%s" % (id_.encode(), events[-1])
+        yield b"".join(events)
 
 
-def _event(job: JobChange, *, id_: str | None) -> bytes:
-    return ServerSentEvent(views.change(job), event="job", id=id_, sep="\n").encode()
+def _job_event(job: JobState) -> ServerSentEvent:
+    return ServerSentEvent(views.change(job), event="job", id=job.changed_in, sep="\n")
+
+
+def _batch_event(batch: Batch) -> ServerSentEvent:
+    id_ = "-".join(str(batch.counts[status]) for status in Status)
+    return ServerSentEvent(views.batch(batch).decode(), event="batch", id=id_, sep="\n")

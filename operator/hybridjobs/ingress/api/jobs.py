@@ -282,7 +282,8 @@ class Jobs:
         backend = self._backend
         try:
             with waiting(asked.request.scope):
-                await backend.live.ended(accepted.id, until=until, stopping=backend.stopping)
+                async with backend.live.job(accepted.id) as watch:
+                    await watch.finishes(until - self._clock())
             job = await self._read(accepted.id)
         except Unavailable:
             return accepted

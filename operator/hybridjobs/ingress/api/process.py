@@ -124,9 +124,9 @@ class Process:
             return job_id
 
     async def _ended(self, asked: Asked, job_id: UUID, *, until: float) -> None:
-        live, stopping = self._backend.live, self._backend.stopping
         with waiting(asked.request.scope):
-            await live.ended(job_id, until=until, stopping=stopping)
+            async with self._backend.live.job(job_id) as watch:
+                await watch.finishes(until - self._clock())
 
     async def _find(self, job_id: UUID) -> Job:
         async with self._backend.database.connection() as connection:

@@ -1,17 +1,10 @@
-"""The queue as a Python program uses it: through the API, or inside its own transaction.
-
-What the caller did wrong is InvalidInput, with the answer's status and the faults by their paths;
-a service that does not answer is Unavailable, after which the same call may be made again: with a
-`key` it never makes a second job.
-"""
+"""The API's client, and the two ways in which a job is submitted."""
 
 import asyncio
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
-from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -19,13 +12,14 @@ from uuid import UUID
 import httpx
 
 from hybridjobs import codec
+from hybridjobs.client.auth import BearerAuth
+from hybridjobs.client.stream import follow
+from hybridjobs.client.values import BatchJob, Job, JobEvent, Missed, counts_of
 from hybridjobs.errors import ConfigurationError, FieldError, InvalidInput, Unavailable
 from hybridjobs.model import Callback, OnDependencyFailure, Status, UniqueWhile
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
-
-__all__ = ["Batch", "BatchJob", "BearerAuth", "Callback", "Client", "Job"]
 
 _SUBMIT = """
 SELECT hybridjobs.submit_job(
@@ -36,81 +30,10 @@ SELECT hybridjobs.submit_job(
     depends_on => %(depends_on)s::uuid[], on_dependency_failure => %(on_dependency_failure)s,
     callback => %(callback)s::jsonb)
 """
-_WAIT_SECONDS = 20
 _TIMEOUT_SECONDS = 30.0
 _BATCH_SECONDS = 120.0
 _RETRY_AFTER_SECONDS = 5.0
 _BUSY = frozenset((408, 429, 500, 502, 503, 504))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchJob:
-    """A job to submit. `payload` is any JSON value; what is None is the type's to say.
-
-    `callback` is told when the job has ended: a URL, or a Callback that names the ends. `ref` names
-    the job within its batch, where `depends_on` may hold refs beside ids.
-    """
-
-    type: str
-    payload: object
-    key: str | None = None
-    priority: int | None = None
-    deadline_seconds: int | None = None
-    max_retries: int | None = None
-    run_at: datetime | None = None
-    unique_key: str | None = None
-    unique_while: UniqueWhile = "open"
-    depends_on: Sequence[UUID | str] = ()
-    on_dependency_failure: OnDependencyFailure = "cancel"
-    callback: Callback | str | None = None
-    ref: str | None = None
-
-    def __post_init__(self) -> None:
-        """A time without a zone is nobody's."""
-        if self.run_at is not None and self.run_at.tzinfo is None:
-            message = "must have a time zone"
-            raise InvalidInput(f"run_at {message}", errors=[FieldError("/runAt", message)])
-
-    def document(self) -> dict[str, object]:
-        """The job as the API takes it."""
-        members: dict[str, object] = {
-            "key": self.key,
-            "priority": self.priority,
-            "deadlineSeconds": self.deadline_seconds,
-            "maxRetries": self.max_retries,
-            "runAt": None if self.run_at is None else self.run_at.isoformat(),
-            "uniqueKey": self.unique_key,
-            "uniqueWhile": self.unique_while if self.unique_key is not None else None,
-            "dependsOn": [str(awaited) for awaited in self.depends_on] or None,
-            "onDependencyFailure": self.on_dependency_failure if self.depends_on else None,
-            "callback": self.callback_document(),
-            "ref": self.ref,
-        }
-        given = {name: value for name, value in members.items() if value is not None}
-        return {"type": self.type, "payload": self.payload, **given}
-
-    def callback_document(self) -> dict[str, object] | None:
-        """Whom to tell of the job's end, as the API takes it."""
-        match self.callback:
-            case None:
-                return None
-            case str(url):
-                return {"url": url}
-            case Callback(url=url, events=events):
-                return {"url": url, "on": events}
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it stands. `document` has all that the API tells of it."""
-
-    id: UUID
-    type: str
-    status: Status
-    attempt: int
-    result: Any
-    error: str | None
-    document: Mapping[str, Any]
 
 
 class Batch:
@@ -123,43 +46,23 @@ class Batch:
 
     async def counts(self) -> dict[Status, int]:
         """How many of its jobs are in each status."""
-        return _counts(await self._client._batch(self.id, wait_seconds=0))
+        return counts_of(await self._client._request("GET", f"/api/batches/{self.id}"))
+
+    async def follow(self) -> AsyncGenerator[dict[Status, int], None]:
+        """The counts, now and after each change, until every job is over."""
+        async with aclosing(self._client._follow(f"/api/batches/{self.id}/events")) as seen:
+            async for _, document, _ in seen:
+                yield counts_of(document)
+                if document["finished"]:
+                    return
 
     async def wait(self, timeout: float | None = None) -> dict[Status, int]:  # noqa: ASYNC109
         """The counts when every job is over; TimeoutError after `timeout` seconds."""
-        give_up = None if timeout is None else monotonic() + timeout
-        while True:
-            left = _WAIT_SECONDS if give_up is None else max(0.0, give_up - monotonic())
-            # The API waits whole seconds.
-            if left < 1:
-                await asyncio.sleep(left)
-            wait_seconds = int(min(_WAIT_SECONDS, left))
-            found = await self._client._batch(self.id, wait_seconds=wait_seconds)
-            if found["finished"]:
-                return _counts(found)
-            if left < 1:
-                raise TimeoutError(f"batch {self.id} is not finished")
-
-
-class BearerAuth(httpx.Auth):
-    """Sends the token; of `@FILE` what is in it at each request, as a mounted one is renewed."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the header; ConfigurationError where the file cannot be read."""
-        request.headers["Authorization"] = f"Bearer {self._read()}"
-        yield request
-
-    def _read(self) -> str:
-        if not self._token.startswith("@"):
-            return self._token
-        path = Path(self._token[1:])
-        try:
-            return path.read_text().strip()
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"no token in the file {path}: {error}") from error
+        counts: dict[Status, int] = {}
+        async with asyncio.timeout(timeout), aclosing(self.follow()) as seen:
+            async for each in seen:
+                counts = each
+        return counts
 
 
 class Client:
@@ -185,6 +88,8 @@ class Client:
             auth=BearerAuth(token),
             headers={"Content-Type": "application/json"},
             timeout=_TIMEOUT_SECONDS,
+            # Whoever follows has a connection all the while: nobody waits for another's end.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             transport=transport,
             trust_env=False,
         )
@@ -256,22 +161,50 @@ class Client:
 
     async def job(self, job_id: UUID) -> Job:
         """The job as it stands; InvalidInput (404) where there is none."""
-        return _job(await self._request("GET", f"/api/jobs/{job_id}"))
+        return Job.of(await self._request("GET", f"/api/jobs/{job_id}"))
 
-    async def wait(
+    async def follow(self, job_id: UUID) -> AsyncGenerator[JobEvent, None]:
+        """The job, now and after each change, until it is over; InvalidInput (404): it is gone.
+
+        A service that is away is Unavailable at the start, and later after five minutes; shorter
+        cuts do not show. So it is with all that follows.
+        """
+        async with aclosing(self._follow(f"/api/jobs/{job_id}/events")) as seen:
+            async for _, document, position in seen:
+                event = JobEvent.of(document, position)
+                yield event
+                if event.status.is_terminal:
+                    return
+
+    async def follow_all(
         self,
-        job_id: UUID,
-        timeout: float | None = None,  # noqa: ASYNC109
         *,
-        every_seconds: float = 0.5,
-    ) -> Job:
+        type_: str | None = None,
+        statuses: Collection[Status] = (),
+        after: str = "",
+    ) -> AsyncGenerator[JobEvent | Missed, None]:
+        """Every job after each change, from now or that position on; has no end.
+
+        With `type_` and `statuses`, of those jobs alone.
+        """
+        query = {} if type_ is None else {"type": type_}
+        if statuses:
+            query["status"] = ",".join(status.value for status in statuses)
+        async with aclosing(self._follow("/api/events", query=query, after=after)) as seen:
+            async for name, document, position in seen:
+                yield Missed(position) if name == "reset" else JobEvent.of(document, position)
+
+    async def wait(self, job_id: UUID, timeout: float | None = None) -> Job:  # noqa: ASYNC109
         """The job when it is over; TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
             while True:
+                async with aclosing(self.follow(job_id)) as seen:
+                    async for _ in seen:
+                        pass
                 job = await self.job(job_id)
+                # Else somebody has it run once more.
                 if job.status.is_terminal:
                     return job
-                await asyncio.sleep(every_seconds)
 
     async def cancel(self, job_id: UUID) -> Status:
         """Cancel a queued job, ask a running one to end; InvalidInput (409) if it is over.
@@ -284,9 +217,26 @@ class Client:
         """Run a failed or cancelled job once more; InvalidInput (409) if it is neither."""
         await self._request("POST", f"/api/jobs/{job_id}/retry")
 
-    async def _batch(self, batch_id: UUID, *, wait_seconds: int) -> dict[str, Any]:
-        query = {"wait": wait_seconds} if wait_seconds else {}
-        return await self._request("GET", f"/api/batches/{batch_id}", query=query)
+    async def _follow(
+        self, path: str, *, query: Mapping[str, str] | None = None, after: str = ""
+    ) -> AsyncGenerator[tuple[str, dict[str, Any], str], None]:
+        """The name, data and position of each event, and of none twice."""
+        self._check_url()
+        # What came since the last position comes again after a cut.
+        told: dict[str, str] = {}
+        position = after
+        stream = follow(self._http, path, query=query or {}, after=after, error_of=_error)
+        async with aclosing(stream) as events:
+            async for event in events:
+                document: dict[str, Any] = codec.loads(event.data)
+                id_ = document.get("id", "")
+                if id_ and told.get(id_) == event.data:
+                    continue
+                if event.position != position:
+                    position = event.position
+                    told.clear()
+                told[id_] = event.data
+                yield event.name, document, position
 
     async def _request(
         self,
@@ -294,22 +244,22 @@ class Client:
         path: str,
         *,
         body: object = None,
-        query: Mapping[str, int] | None = None,
         seconds: float = _TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
-        if not self._url:
-            raise ConfigurationError("the client has no url: give one, or set HYBRIDJOBS_API_URL")
+        self._check_url()
         content = None if body is None else _text(body)
         try:
-            response = await self._http.request(
-                method, path, content=content, params=query, timeout=seconds
-            )
+            response = await self._http.request(method, path, content=content, timeout=seconds)
         except httpx.TransportError as error:
             raise Unavailable(f"{self._url} does not answer: {error!r}") from error
         if response.status_code >= 400:
             raise _error(response)
         answer: dict[str, Any] = codec.loads(response.text)
         return answer
+
+    def _check_url(self) -> None:
+        if not self._url:
+            raise ConfigurationError("the client has no url: give one, or set HYBRIDJOBS_API_URL")
 
 
 async def _submit_in(connection: "AsyncConnection[Any]", job: BatchJob) -> UUID:
@@ -341,22 +291,6 @@ def _text(value: object) -> str:
         return codec.dumps(value)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the payload is not JSON: {error}") from None
-
-
-def _job(document: dict[str, Any]) -> Job:
-    return Job(
-        id=UUID(document["id"]),
-        type=document["type"],
-        status=Status(document["status"]),
-        attempt=document["attempt"],
-        result=document["result"],
-        error=document["error"],
-        document=document,
-    )
-
-
-def _counts(document: dict[str, Any]) -> dict[Status, int]:
-    return {Status(status): jobs for status, jobs in document["counts"].items()}
 
 
 def _error(response: httpx.Response) -> InvalidInput | Unavailable:
