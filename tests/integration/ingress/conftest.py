@@ -2,7 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +20,10 @@ from hybridjobs.ingress.tokens import KeySource
 from hybridjobs.model import JobType
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
+from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.jobs import Job, get_job
 from tests.builders import job_type, register
-from tests.conftest import DatabaseUrls
+from tests.conftest import DatabaseUrls, free_port
 from tests.integration.ingress.conformance import conforms
 
 if TYPE_CHECKING:
@@ -180,3 +184,15 @@ async def quick_ingress(
             return await stack.enter_async_context(running(database_urls.service, **changes))
 
         yield start
+
+
+@pytest.fixture
+def durable_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of its own, as durable as in production."""
+    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-chaos-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "data", password=secrets.token_hex(8), port=free_port())
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)

@@ -2,11 +2,7 @@
 
 import asyncio
 import os
-import secrets
-import shutil
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,23 +11,10 @@ import pytest
 from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.migrate import migrate
 from tests.builders import job_type
-from tests.conftest import free_port
 from tests.integration.ingress.conftest import SECRET, Running, running
 from tests.recorded import deliveries, signed_headers
 
 OPENED = next(d for d in deliveries() if d.event == "pull_request" and d.action == "opened")
-
-
-@pytest.fixture
-def durable_postgres() -> Iterator[EmbeddedPostgres]:
-    """A server of its own, as durable as in production."""
-    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-chaos-"))
-    folder.chmod(0o755)
-    server = EmbeddedPostgres(folder / "data", password=secrets.token_hex(8), port=free_port())
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
 
 
 class Load:
