@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -123,7 +124,7 @@ async def test_following_types_that_have_not_changed_costs_a_call_next_to_nothin
         before = time.process_time()
         for _ in range(1000):
             await app.follow(list(types))
-        assert time.process_time() - before < 0.3  # looking into each takes a millisecond
+        assert time.process_time() - before < 0.1  # looking into each would take longer
         assert app.version == 1
         await app.follow(types[1:])
         assert app.version == 2
@@ -377,6 +378,27 @@ async def test_a_large_call_does_not_hold_up_others(inngest: Start) -> None:
         longest = max(longest, loop.time() - before)
     assert call.result().status_code == 206
     assert longest < 0.5  # the SDK takes about a second for it
+
+
+async def test_many_large_calls_at_once_are_all_answered_in_bounded_memory(inngest: Start) -> None:
+    scene = await inngest(LONG)
+    functions = await scene.registered("test/long")
+    rows = [{"id": n, "x": n / 7} for n in range(35_000)]
+    run = Run("01LARGE", functions["test/long"], {"name": "x", "data": {"rows": rows}, "id": "e"})
+    body = call_body(run, "step", attempt=0, parallel=False)
+    assert 2**21 < len(body) < 2**22
+    before = _resident_mib()
+    calls = [asyncio.create_task(scene.server.post(run.function, "step", body)) for _ in range(16)]
+    most = 0
+    while not all(call.done() for call in calls):
+        most = max(most, _resident_mib() - before)
+        await asyncio.sleep(0.05)
+    assert {call.result().status_code for call in calls} == {206}
+    assert most < 300  # all at once are more than 450
+
+
+def _resident_mib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
 
 
 async def test_without_a_serve_origin_there_is_no_sync(inngest: Start) -> None:
