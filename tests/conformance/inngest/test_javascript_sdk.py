@@ -76,11 +76,13 @@ async def test_it_verifies_what_we_sign_and_nothing_else() -> None:
 
 async def test_it_finds_nothing_wrong_with_our_functions(inngest: Start) -> None:
     many = job_type("test/many", events=[f"shop/{n}" for n in range(23)])
-    scene = await inngest(LONG, many, quick_type("quick/echo", events=["shop/ping"]))
-    await scene.registered("test/long", "test/many", "quick/echo")
+    throttle = {"limit": 5, "periodSeconds": 90}
+    slow = job_type("test/slow", events=["shop/slow"], throttle=throttle)
+    scene = await inngest(LONG, many, slow, quick_type("quick/echo", events=["shop/ping"]))
+    await scene.registered("test/long", "test/many", "test/slow", "quick/echo")
     functions = list(scene.server.functions.values())
-    assert len(functions) == 6
-    assert await peer("configs", functions=functions) == [None] * 6
+    assert len(functions) == 7
+    assert await peer("configs", functions=functions) == [None] * 7
     broken = [{**functions[0], "unknown": 1}]
     assert await peer("configs", functions=broken) != [None]
 

@@ -196,3 +196,15 @@ async def quick_ingress(
             return await stack.enter_async_context(running(database_urls.service, **changes))
 
         yield start
+
+
+@pytest.fixture
+def durable_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of its own, as durable as in production."""
+    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-chaos-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "data", password=secrets.token_hex(8), port=free_port())
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)

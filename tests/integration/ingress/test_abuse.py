@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import DatabaseUrls
-from tests.integration.ingress.test_process import Process, started
+from tests.integration.ingress.process import Process, started
 from tests.integration.ingress.test_protocol import HEAD, connected, status_of
 
 GROWTH_BYTES = 150 * 1024 * 1024

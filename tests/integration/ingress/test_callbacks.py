@@ -17,7 +17,7 @@ from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
 from tests.integration.callbacks.receiver import answers, never_answers, receiving
 from tests.integration.ingress.conftest import TOKEN, Running, running
-from tests.integration.ingress.test_process import started
+from tests.integration.ingress.process import started
 
 SECRET = "whsec_" + b64encode(b"s" * 32).decode()
 URL = "https://receiver.example/done"

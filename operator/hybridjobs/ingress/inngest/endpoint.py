@@ -12,6 +12,7 @@ from hybridjobs.ingress.asgi import read_body, respond, traceparent
 from hybridjobs.ingress.inngest import signature
 from hybridjobs.ingress.inngest.config import InngestConfig
 from hybridjobs.ingress.inngest.events import PlainEvent
+from hybridjobs.ingress.inngest.room import Room
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
@@ -50,6 +51,7 @@ class InngestEndpoint:
     ) -> None:
         self._config = config
         self._limit = RateLimit(config.requests_per_second)
+        self._room = Room()
         self._app = app
         self._catalog = catalog
         self._intake = intake
@@ -75,7 +77,8 @@ class InngestEndpoint:
                 " which Inngest reaches this listener, such as https://hooks.example.com",
             )
         await self._app.follow(self._catalog.all())
-        reply = await self._app.answer(scope, body)
+        async with self._room.take(len(body)):
+            reply = await self._app.answer(scope, body)
         await respond(send, reply.status, reply.body, headers=reply.headers)
         return {"GET": "introspected", "PUT": "synced"}.get(method, "called")
 

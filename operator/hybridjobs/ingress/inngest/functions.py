@@ -4,9 +4,10 @@ A run waits for its job's end as an event. Jobs may end before a wait that follo
 in place, and Inngest keeps no events for waits to come; so both are asked for at once, and Inngest
 has the wait in place before it calls the submission. The wait is by the run's id, known before.
 
-Limits of a type are the queue's to keep: Inngest's concurrency does not count runs that wait, and
-its throttle would make jobs wait in two lines. So are a job's retries. What Inngest retries are the
-steps, each of which is a few statements here.
+Limits of a type are the queue's to keep: Inngest's concurrency does not count runs that wait. Its
+throttle is the queue's too, where both count alike, so that runs wait there rather than as jobs. A
+job's retries are the queue's alone. What Inngest retries are the steps, each of which is a few
+statements here.
 """
 
 import re
@@ -31,6 +32,7 @@ MAX_TRIGGERS = 10  # of one function, as Inngest has it
 MAX_WAITS = 300  # of Inngest's 1000 steps a run; each may take three
 _RETRIES = 20  # Inngest's most
 _RETRY_SECONDS = 30.0
+_MAX_PERIOD_SECONDS = 7 * 86_400  # of Inngest's throttle
 _SETTLE = timedelta(seconds=30)
 _CANCELLED_RUNS = "cancelled_runs"  # no type has an underscore
 # It becomes a job's key, and stands in an expression: Inngest's are ULIDs.
@@ -62,7 +64,11 @@ def functions(
                 inngest.TriggerEvent(event=event) for event in events[place : place + MAX_TRIGGERS]
             ]
             create = client.create_function(
-                fn_id=fn_id, name=job_type.spec.type, trigger=[*trigger], retries=_RETRIES
+                fn_id=fn_id,
+                name=job_type.spec.type,
+                trigger=[*trigger],
+                retries=_RETRIES,
+                throttle=_throttle(job_type),
             )
             made.append(create(_of_type(job_type, runs, across, traceparent)))
     return made
@@ -74,6 +80,24 @@ def events_of(job_type: JobType, others: Collection[str]) -> list[str]:
     Those are trusted by another secret, and who has an event key can send Inngest any name.
     """
     return sorted(event for event in job_type.spec.events if not is_of(event, others))
+
+
+def shape_of(job_type: JobType, others: Collection[str]) -> object:
+    """What of the type Inngest knows; None: nothing."""
+    spec = job_type.spec
+    events = events_of(job_type, others)
+    return (spec.type, spec.mode, events, spec.throttle) if events else None
+
+
+def _throttle(job_type: JobType) -> inngest.Throttle | None:
+    """The type's throttle, unless it counts by a key: the queue's is of the payload as mapped."""
+    throttle = job_type.spec.throttle
+    if throttle is None or throttle.key is not None:
+        return None
+    if throttle.period_seconds > _MAX_PERIOD_SECONDS:
+        return None
+    period = timedelta(seconds=throttle.period_seconds)
+    return inngest.Throttle(limit=throttle.limit, period=period, burst=throttle.limit)
 
 
 def _of_type(

@@ -14,13 +14,19 @@ from typing import Any, Self, TypeVar
 
 import inngest
 
+from hybridjobs.errors import HybridJobsError
 from hybridjobs.ingress.inngest.config import InngestConfig
 
 Value = TypeVar("Value")
 
 _REQUEST_MS = 10_000
+_SEND_SECONDS = 60  # for all that the SDK tries, also where an answer drips
 # The one way to give the client its fallback key; read when it is made.
 _FALLBACK = "INNGEST_SIGNING_KEY_FALLBACK"
+
+
+class EventRefused(HybridJobsError):  # noqa: N818 - named for what Inngest did
+    """Inngest's answer does not say that it took an event."""
 
 
 class Sdk:
@@ -58,10 +64,14 @@ class Sdk:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._ours))
 
     async def send(self, name: str, data: dict[str, Any], *, event_id: str) -> None:
-        """Send an event. What it raises when Inngest does not take it, is the SDK's to choose."""
+        """Send an event; any exception, most of them the SDK's: Inngest may not have it."""
 
         async def send() -> None:
-            await self.client.send(inngest.Event(name=name, data=data, id=event_id))
+            async with asyncio.timeout(_SEND_SECONDS):
+                ids = await self.client.send(inngest.Event(name=name, data=data, id=event_id))
+            if not ids:
+                # The SDK looks at no status: an error of a proxy's is none to it.
+                raise EventRefused("the answer names no event")
 
         await self.there(send())
 

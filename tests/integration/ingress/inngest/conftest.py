@@ -13,7 +13,7 @@ from hybridjobs.store.database import Database
 from tests.builders import register
 from tests.conftest import DatabaseUrls, free_port
 from tests.integration.ingress.conftest import Running, running
-from tests.integration.ingress.inngest.server import InngestServer, inngest_server
+from tests.integration.ingress.inngest.server import InngestServer, Run, inngest_server
 from tests.integration.ingress.outcomes import end_all
 
 KEY = "signkey-test-0123456789abcdef0123456789abcdef"
@@ -22,6 +22,8 @@ EVENT_KEY = "the-event-key"
 PATH = "/api/inngest"
 RESULT = AttemptEnd(Outcome.SUCCEEDED, "Completed", result='{"rows":7}')
 
+_JOB_OF_RUN = "SELECT id FROM hybridjobs.background_jobs WHERE inngest_run_id = %s"
+
 
 @dataclass
 class Scene:
@@ -29,6 +31,17 @@ class Scene:
 
     server: InngestServer
     ingress: Running
+    settings: dict[str, Any]  # of the ingress
+
+    async def job_id(self, run: Run) -> str:
+        """The id of the run's job, once it is there."""
+        async with asyncio.timeout(20):
+            while True:
+                async with self.ingress.database.connection() as connection:
+                    cursor = await connection.execute(_JOB_OF_RUN, [run.id])
+                    if row := await cursor.fetchone():
+                        return str(row["id"])
+                await asyncio.sleep(0.02)
 
     async def registered(self, *names: str) -> dict[str, Any]:
         """Wait until the server knows functions of these names; they by name."""
@@ -70,15 +83,20 @@ async def inngest(database_urls: DatabaseUrls) -> AsyncIterator[Start]:
     """Starts both sides with these types; changes are the ingress' settings'."""
     async with AsyncExitStack() as stack:
 
-        async def start(*types: JobType, keys: tuple[str, ...] = (KEY,), **changes: Any) -> Scene:
+        async def start(
+            *types: JobType,
+            keys: tuple[str, ...] = (KEY,),
+            database_url: str = database_urls.service,
+            **changes: Any,
+        ) -> Scene:
             async with (
-                Database(database_urls.service, size=1) as database,
+                Database(database_url, size=1) as database,
                 database.connection() as connection,
             ):
                 await register(connection, *types)
             server = await stack.enter_async_context(inngest_server(*keys, event_key=EVENT_KEY))
             port = free_port()
-            settings = {
+            settings: dict[str, Any] = {
                 "webhook_port": port,
                 "inngest_signing_key": KEY,
                 "inngest_event_key": EVENT_KEY,
@@ -86,8 +104,9 @@ async def inngest(database_urls: DatabaseUrls) -> AsyncIterator[Start]:
                 "inngest_event_url": server.origin,
                 "inngest_serve_origin": f"http://127.0.0.1:{port}",
                 "inline_children": 0,
+                **changes,
             }
-            ingress = running(database_urls.service, **{**settings, **changes})
-            return Scene(server, await stack.enter_async_context(ingress))
+            ingress = running(database_url, **settings)
+            return Scene(server, await stack.enter_async_context(ingress), settings)
 
         yield start

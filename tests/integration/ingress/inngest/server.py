@@ -2,8 +2,9 @@
 
 It is built from the SDK's specification and from what was observed of a server: ops of one answer
 are taken in with waits before steps, no event is kept for waits to come, an event id is taken once,
-a 2xx without the SDK's header is a failure, steps are retried. Times are left out: retries come at
-once, waits last until `expire_waits`. Signatures are its own code's, not the app's.
+a 2xx without the SDK's header is a failure, steps are retried, also when nobody answers. Times are
+left out: retries come after `retry_seconds`, sleeps last `sleep_seconds`, waits last until
+`expire_waits`. Signatures are its own code's, not the app's.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Self
 
 import httpx
@@ -84,9 +86,16 @@ class InngestServer:
         self.events: list[Json] = []
         self.event_ids: list[str] = []  # of all that came to the event API, also if refused
         self.runs: list[Run] = []
-        self.refuse_events = 0  # that many requests of the event API are answered 400
+        self.refuse_events = 0  # that many requests of the event API are answered so:
+        self.refusal: tuple[int, Json] = (400, {"status": 400, "error": "not today"})
         self.refuse_registrations = 0
         self.redeliver = False  # every call is made twice
+        self.use_api = False  # calls are too large to hold their events and steps
+        self.fetched: list[str] = []  # by the app, for such calls
+        self.refuse_fetches = 0
+        self.rediscover = False  # the app is asked anew after every step, not only after the last
+        self.attempts = MAX_ATTEMPTS
+        self.retry_seconds = self.sleep_seconds = 0.0
         self._waits: list[Wait] = []
         self._seen: set[str] = set()
         self._client = httpx.AsyncClient(timeout=60)
@@ -152,14 +161,12 @@ class InngestServer:
             routes=[
                 Route("/fn/register", self._register, methods=["POST"]),
                 Route("/e/{key}", self._event_api, methods=["POST"]),
+                Route("/v0/runs/{run_id}/{what}", self._run_api, methods=["GET"]),
             ]
         )
 
     async def _register(self, request: Request) -> JSONResponse:
-        bearer = request.headers["authorization"].removeprefix("Bearer ")
-        self.bearers.append(bearer)
-        known = {hashlib.sha256(bytes.fromhex(key)).hexdigest() for key in self.keys}
-        if bearer not in known:
+        if not self._is_app(request):
             return JSONResponse({"error": "unauthorized"}, 401)
         if self.refuse_registrations:
             self.refuse_registrations -= 1
@@ -168,6 +175,24 @@ class InngestServer:
         modified = not self.registrations or self.registrations[-1] != document
         self.registrations.append(document)
         return JSONResponse({"ok": True, "modified": modified, "sync_id": "s", "app_id": "a"})
+
+    def _is_app(self, request: Request) -> bool:
+        bearer = request.headers["authorization"].removeprefix("Bearer ")
+        self.bearers.append(bearer)
+        return bearer in {hashlib.sha256(bytes.fromhex(key)).hexdigest() for key in self.keys}
+
+    async def _run_api(self, request: Request) -> JSONResponse:
+        if not self._is_app(request):
+            return JSONResponse({"error": "unauthorized"}, 401)
+        what, run_id = request.path_params["what"], request.path_params["run_id"]
+        found = next((run for run in self.runs if run.id == run_id), None)
+        if found is None:
+            return JSONResponse({"error": "runtime state is no longer available"}, 410)
+        self.fetched.append(what)
+        if self.refuse_fetches:
+            self.refuse_fetches -= 1
+            return JSONResponse({"error": "not today"}, 503)
+        return JSONResponse({"batch": [found.event], "actions": found.steps}[what])
 
     async def _event_api(self, request: Request) -> JSONResponse:
         if request.path_params["key"] != self.event_key:
@@ -178,7 +203,8 @@ class InngestServer:
         self.event_ids += ids
         if self.refuse_events:
             self.refuse_events -= 1
-            return JSONResponse({"status": 400, "error": "not today"}, 400)
+            status, document = self.refusal
+            return JSONResponse(document, status)
         for event, event_id in zip(events, ids, strict=True):
             self.send(event["name"], event.get("data") or {}, event_id)
         return JSONResponse({"ids": ids, "status": 200})
@@ -216,6 +242,8 @@ class InngestServer:
                 elif op["op"] == "StepPlanned":
                     pending.append(self._stepped(run, op))
                 else:
+                    if op["op"] == "Sleep":
+                        await asyncio.sleep(self.sleep_seconds)
                     self.memoize(run, op)
             if (failure := await _first_failure(pending)) is not None:
                 run.status, run.output = "failed", failure
@@ -224,6 +252,7 @@ class InngestServer:
     async def _waited(self, run: Run, op: Json, wait: Wait) -> None:
         run.steps[op["id"]] = await wait.found
         run.names.append(op["displayName"])
+        await self._rediscovered(run)
 
     async def _stepped(self, run: Run, op: Json) -> Any:
         status, body = await self._attempted(run, op["id"], parallel=True)
@@ -231,7 +260,15 @@ class InngestServer:
             return body
         [done] = body
         self.memoize(run, done)
+        await self._rediscovered(run)
         return None
+
+    async def _rediscovered(self, run: Run) -> None:
+        """Ask what there is to do while a step may be under way; what is known changes nothing."""
+        if self.rediscover:
+            answer = await self.call(run, "step", attempt=0, parallel=True)
+            if answer.status_code not in (200, 206):
+                raise ProtocolError(f"{answer.status_code} for a call between two steps")
 
     def memoize(self, run: Run, op: Json) -> None:
         if op["op"] == "Sleep":
@@ -244,26 +281,38 @@ class InngestServer:
 
     async def _attempted(self, run: Run, step: str, *, parallel: bool) -> tuple[int, Any]:
         """The answer to a call, repeated as long as the app asks for that."""
-        for attempt in range(MAX_ATTEMPTS):
-            answer = await self.call(run, step, attempt=attempt, parallel=parallel)
+        last: tuple[int, Any] = (0, "nobody answered")
+        for attempt in range(self.attempts):
+            if attempt:
+                await asyncio.sleep(self.retry_seconds)
+            try:
+                answer = await self.call(run, step, attempt=attempt, parallel=parallel)
+            except httpx.TransportError:
+                continue
             if self.redeliver:
                 again = await self.call(run, step, attempt=attempt, parallel=parallel)
                 if answer.status_code < 300:
                     answer = again
+            last = answer.status_code, answer.json()
             if answer.status_code in (200, 206):
-                return answer.status_code, answer.json()
+                break
             if answer.headers.get("x-inngest-no-retry") == "true":
                 break
-        return answer.status_code, answer.json()
+        return last
 
     async def call(self, run: Run, step: str, *, attempt: int, parallel: bool) -> httpx.Response:
         run.calls += 1
-        body = call_body(run, step, attempt=attempt, parallel=parallel)
+        body = call_body(run, step, attempt=attempt, parallel=parallel, use_api=self.use_api)
         answer = await self.post(run.function, step, body)
-        if answer.status_code < 300:
-            if not answer.headers.get("x-inngest-sdk", "").startswith("inngest-py:v"):
-                raise ProtocolError("a 2xx without the SDK's header")
+        from_sdk = answer.headers.get("x-inngest-sdk", "").startswith("inngest-py:v")
+        if answer.status_code < 300 and not from_sdk:
+            raise ProtocolError("a 2xx without the SDK's header")
+        if from_sdk:
             self.check_signature(answer)
+            if answer.headers["x-inngest-req-version"] != "2":
+                raise ProtocolError("another version of the protocol")
+            if after := answer.headers.get("retry-after"):
+                datetime.fromisoformat(after)  # RFC 3339
         return answer
 
     async def post(self, function: Json, step: str, body: bytes) -> httpx.Response:
@@ -303,8 +352,12 @@ async def _first_failure(steps: Sequence[Coroutine[Any, Any, Any]]) -> Any:
             task.cancel()
 
 
-def call_body(run: Run, step: str, *, attempt: int, parallel: bool) -> bytes:
-    """What the server sends for a call, in canonical form."""
+def call_body(run: Run, step: str, *, attempt: int, parallel: bool, use_api: bool = False) -> bytes:
+    """What the server sends for a call, in canonical form.
+
+    With `use_api` the first event stays, and what else is large is left out
+    (pkg/execution/driver/driver.go in Inngest's repository).
+    """
     document = {
         "ctx": {
             "attempt": attempt,
@@ -315,12 +368,12 @@ def call_body(run: Run, step: str, *, attempt: int, parallel: bool) -> bytes:
             "step_id": step,
             "env": "test",
             "stack": {"stack": list(run.steps), "current": len(run.steps)},
-            "use_api": False,
+            "use_api": use_api,
         },
         "event": run.event,
-        "events": [run.event],
-        "steps": run.steps,
-        "use_api": False,
+        "events": [] if use_api else [run.event],
+        "steps": {} if use_api else run.steps,
+        "use_api": use_api,
         "version": 2,
     }
     body: bytes = jcs.canonicalize(document)

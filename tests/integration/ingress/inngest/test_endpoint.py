@@ -4,17 +4,22 @@ import asyncio
 import hashlib
 import json
 import time
+from dataclasses import replace
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from hybridjobs.errors import ConfigurationError
+from hybridjobs.ingress.inngest.app import InngestApp
+from hybridjobs.ingress.inngest.config import InngestConfig
+from hybridjobs.ingress.inngest.sdk import Sdk
 from hybridjobs.model import Status
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
-from tests.integration.ingress.conftest import Running, quick_type, running
+from tests.integration.ingress.conftest import Running, quick_type, running, settings
 from tests.integration.ingress.inngest.conftest import KEY, OLD_KEY, PATH, Scene, Start
-from tests.integration.ingress.inngest.server import Run, call_body
+from tests.integration.ingress.inngest.server import Run, call_body, eventually
 
 LONG = job_type("test/long", events=["shop/order.paid"])
 EVENT = b'{"name":"shop/order.paid","data":{"n":12345678901234567890},"id":"e-1","ts":1}'
@@ -73,6 +78,64 @@ async def test_functions_follow_the_types_and_are_registered_anew(inngest: Start
         [run] = scene.server.send("shop/new", {})
         await run.ended()
     assert run.status == "completed"
+
+
+async def test_a_type_s_throttle_is_its_function_s_unless_it_has_a_key(inngest: Start) -> None:
+    throttle = {"limit": 5, "periodSeconds": 120}
+    scene = await inngest(
+        job_type("test/slow", events=["shop/a"], throttle=throttle, concurrency={"limit": 2}),
+        job_type("test/keyed", events=["shop/a"], throttle={**throttle, "key": "order.id"}),
+        job_type("test/rare", events=["shop/a"], throttle={"limit": 1, "periodSeconds": 864_000}),
+    )
+    known = await scene.registered("test/slow", "test/keyed", "test/rare")
+    assert known["test/slow"]["throttle"] == {"limit": 5, "period": "2m", "burst": 5}
+    assert "concurrency" not in known["test/slow"]
+    assert "throttle" not in known["test/keyed"]
+    assert "throttle" not in known["test/rare"]
+    slower = job_type("test/slow", events=["shop/a"], throttle={"limit": 1, "periodSeconds": 60})
+    await scene.ingress.register(replace(slower, generation=2))
+    await eventually(
+        lambda: scene.server.functions[known["test/slow"]["id"]]["throttle"]["period"] == "1m"
+    )
+
+
+async def test_two_hundred_types_are_one_registration(inngest: Start) -> None:
+    types = [job_type(f"test/t{n}", events=[f"shop/{n}.a", f"shop/{n}.b"]) for n in range(200)]
+    scene = await inngest(*types)
+    await scene.registered("test/t0", "test/t199")
+    assert len(scene.server.functions) == 201
+    assert len(json.dumps(scene.server.registrations[-1])) < 128 * 1024
+    async with scene.ending():
+        [run] = scene.server.send("shop/199.b", {})
+        await run.ended()
+    assert run.status == "completed"
+
+
+async def test_following_types_that_have_not_changed_costs_a_call_next_to_nothing(
+    database_urls: DatabaseUrls,
+) -> None:
+    config = InngestConfig.of(settings(database_urls.service, inngest_signing_key=KEY))
+    assert config is not None
+    types = [job_type(f"test/t{n}", events=[f"shop/{n}"]) for n in range(200)]
+    async with Sdk(config) as sdk:
+        app = InngestApp(sdk, config, cast("Any", None))
+        await app.follow(types)
+        before = time.process_time()
+        for _ in range(1000):
+            await app.follow(list(types))
+        assert time.process_time() - before < 0.1  # looking into each would take longer
+        assert app.version == 1
+        await app.follow(types[1:])
+        assert app.version == 2
+
+
+async def test_a_trust_probe_is_answered_to_those_who_can_sign(inngest: Start) -> None:
+    scene = await inngest(LONG)
+    await scene.registered("test/long")
+    answer = await post(scene, b"", query="?probe=trust")
+    assert answer.status_code == 200
+    scene.server.check_signature(answer)
+    assert (await post(scene, b"", query="?probe=trust", signature="")).status_code == 401
 
 
 async def test_a_refused_registration_is_made_again(inngest: Start) -> None:
@@ -314,6 +377,21 @@ async def test_a_large_call_does_not_hold_up_others(inngest: Start) -> None:
         longest = max(longest, loop.time() - before)
     assert call.result().status_code == 206
     assert longest < 0.5  # the SDK takes about a second for it
+
+
+async def test_more_large_calls_than_fit_are_refused_for_now(inngest: Start) -> None:
+    scene = await inngest(LONG)
+    functions = await scene.registered("test/long")
+    data = {"text": "x" * 2_000_000}  # which is sent twice: as the event, and among the events
+    run = Run("01LARGE", functions["test/long"], {"name": "x", "data": data, "id": "e"})
+    body = call_body(run, "step", attempt=0, parallel=False)
+    answers = await asyncio.gather(
+        *(scene.server.post(run.function, "step", body) for _ in range(40))
+    )
+    assert {each.status_code for each in answers} == {206, 503}
+    refused = next(each for each in answers if each.status_code == 503)
+    assert refused.headers["retry-after"] == "5"
+    assert "large calls" in refused.json()["detail"]
 
 
 async def test_without_a_serve_origin_there_is_no_sync(inngest: Start) -> None:

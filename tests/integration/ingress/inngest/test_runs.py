@@ -11,31 +11,18 @@ from hybridjobs.model import AttemptEnd, Outcome, Status
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import quick_type
-from tests.integration.ingress.inngest.conftest import RESULT, Scene, Start
+from tests.integration.ingress.inngest.conftest import OLD_KEY, RESULT, Start
 from tests.integration.ingress.inngest.server import Run, eventually
 from tests.integration.ingress.outcomes import FAILED, end_all
 
 LONG = job_type("test/long", events=["shop/order.paid"])
 
 
-async def job_id_of(scene: Scene, run: Run) -> str:
-    """The id of the run's job, once it is there."""
-    async with asyncio.timeout(20):
-        while True:
-            async with scene.ingress.database.connection() as connection:
-                cursor = await connection.execute(
-                    "SELECT id FROM hybridjobs.background_jobs WHERE inngest_run_id = %s", [run.id]
-                )
-                if row := await cursor.fetchone():
-                    return str(row["id"])
-            await asyncio.sleep(0.02)
-
-
 async def test_a_long_job_s_outcome_is_its_run_s(inngest: Start) -> None:
     scene = await inngest(LONG)
     await scene.registered("test/long")
     [run] = scene.server.send("shop/order.paid", {"order": 7, "x": 1.5, "s": "ä"}, "e-1")
-    job = await scene.ingress.job(await job_id_of(scene, run))
+    job = await scene.ingress.job(await scene.job_id(run))
     assert (job.source, job.key, job.submitted_by) == ("inngest", run.id, "inngest")
     assert json.loads(job.payload) == {"order": 7, "x": 1.5, "s": "ä"}
     assert run.status == "running"
@@ -61,7 +48,7 @@ async def test_the_row_holds_the_event_and_the_run_and_the_trace(inngest: Start)
     scene = await inngest(LONG)
     await scene.registered("test/long")
     [run] = scene.server.send("shop/order.paid", {}, "e-2")
-    job_id = await job_id_of(scene, run)
+    job_id = await scene.job_id(run)
     async with scene.ingress.database.connection() as connection:
         cursor = await connection.execute(
             "SELECT inngest_event_id, inngest_run_id, traceparent"
@@ -81,6 +68,39 @@ async def test_of_a_hundred_jobs_that_end_at_once_every_run_completes(inngest: S
         await asyncio.gather(*(run.ended() for run in runs))
     assert [run.status for run in runs] == ["completed"] * 100
     assert await scene.ingress.count() == 100
+
+
+async def test_what_is_asked_between_two_steps_changes_nothing(inngest: Start) -> None:
+    scene = await inngest(LONG)
+    await scene.registered("test/long")
+    scene.server.rediscover = True
+    async with scene.ending():
+        runs = [scene.server.send("shop/order.paid", {"n": n})[0] for n in range(20)]
+        await asyncio.gather(*(run.ended() for run in runs))
+    assert [run.status for run in runs] == ["completed"] * 20
+    assert {tuple(sorted(run.names)) for run in runs} == {("finished", "submit")}
+    assert await scene.ingress.count() == 20
+
+
+async def test_a_call_too_large_for_its_events_and_steps_has_them_fetched(
+    inngest: Start, installed_handlers: None
+) -> None:
+    quick = quick_type("quick/echo", events=["shop/ping"])
+    scene = await inngest(
+        LONG, quick, keys=(OLD_KEY,), inngest_signing_key_fallback=OLD_KEY, inline_children=1
+    )
+    await scene.registered("test/long", "quick/echo")
+    scene.server.use_api, scene.server.refuse_fetches = True, 1
+    async with scene.ending():
+        runs = [scene.server.send("shop/order.paid", {"n": n})[0] for n in range(5)]
+        runs += scene.server.send("shop/ping", {"n": 5})
+        await asyncio.gather(*(run.ended() for run in runs))
+    assert [run.status for run in runs] == ["completed"] * 6
+    assert [run.output for run in runs] == [{"rows": 7}] * 5 + [{"n": 5}]
+    assert scene.server.refuse_fetches == 0
+    assert set(scene.server.fetched) == {"actions", "batch"}
+    payloads = [(await scene.ingress.job(await scene.job_id(run))).payload for run in runs]
+    assert [json.loads(each) for each in payloads] == [{"n": n} for n in range(6)]
 
 
 async def test_the_server_of_these_tests_keeps_no_event_for_a_later_wait(inngest: Start) -> None:
@@ -105,7 +125,7 @@ async def test_a_cancelled_job_fails_its_run(inngest: Start) -> None:
     scene = await inngest(LONG)
     await scene.registered("test/long")
     [run] = scene.server.send("shop/order.paid", {})
-    job_id = await job_id_of(scene, run)
+    job_id = await scene.job_id(run)
     await scene.ingress.api.post(f"/api/jobs/{job_id}/cancel")
     await run.ended()
     assert (run.status, "cancelled" in run.output["message"].lower()) == ("failed", True)
@@ -115,7 +135,7 @@ async def test_cancelling_a_run_cancels_its_job(inngest: Start) -> None:
     scene = await inngest(LONG)
     await scene.registered("test/long")
     [run] = scene.server.send("shop/order.paid", {})
-    job_id = await job_id_of(scene, run)
+    job_id = await scene.job_id(run)
     [cancelling] = scene.server.cancel(run)
     await cancelling.ended()
     assert (cancelling.status, cancelling.output) == ("completed", {job_id: "cancelled"})
@@ -221,7 +241,7 @@ async def test_without_an_event_key_a_run_ends_when_its_wait_times_out(inngest: 
     await scene.registered("test/long")
     async with scene.ending():
         [run] = scene.server.send("shop/order.paid", {})
-        job_id = await job_id_of(scene, run)
+        job_id = await scene.job_id(run)
         await scene.reaches(job_id, Status.COMPLETED)
         await eventually(scene.server.expire_waits)
         await run.ended()
@@ -266,7 +286,7 @@ async def test_a_quick_type_s_result_is_the_run_s(inngest: Start, installed_hand
     await run.ended()
     assert (run.status, run.output) == ("completed", {"n": 3})
     assert run.names == ["run"]
-    job = await scene.ingress.job(await job_id_of(scene, run))
+    job = await scene.ingress.job(await scene.job_id(run))
     assert (job.status, job.attempts[0].runner) == (Status.COMPLETED, "inline")
 
 
@@ -320,7 +340,7 @@ async def test_data_goes_through_the_type_s_mapping(inngest: Start) -> None:
     scene = await inngest(job_type("test/mapped", events=["shop/order.paid"], **spec))
     await scene.registered("test/mapped")
     [run] = scene.server.send("shop/order.paid", {"data": {"id": 7, "more": True}})
-    job = await scene.ingress.job(await job_id_of(scene, run))
+    job = await scene.ingress.job(await scene.job_id(run))
     assert json.loads(job.payload) == {"order": 7}
 
 
@@ -329,5 +349,5 @@ async def test_data_reaches_the_job_as_it_is(inngest: Start, payload: dict[str, 
     scene = await inngest(LONG)
     await scene.registered("test/long")
     [run] = scene.server.send("shop/order.paid", payload)
-    job = await scene.ingress.job(await job_id_of(scene, run))
+    job = await scene.ingress.job(await scene.job_id(run))
     assert json.loads(job.payload) == payload
