@@ -158,6 +158,7 @@ class IngressSettings(RedeliverySettings):
     # A folder with a file for each name of signing secrets; `default` where a type names none.
     callback_secrets_dir: str | None = None
     callback_allow: str = ""  # beside public addresses: names, *.domains, CIDRs; comma-separated
+    callback_private: str = ""  # public addresses that are our own network's: CIDRs
 
     # Not under a week, within which a replayed webhook must find its job.
     retention_completed_days: Annotated[int, Field(ge=7, le=3650)] = 7  # and cancelled

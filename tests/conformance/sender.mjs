@@ -4,14 +4,17 @@ import { sign } from "@octokit/webhooks-methods";
 import { CloudEvent, HTTP } from "cloudevents";
 import { Webhook } from "standardwebhooks";
 
+// A body may be bytes, which JSON cannot carry.
+const message = ({ headers, body }) => ({ headers, body: Buffer.from(body).toString("base64") });
+
 const makers = {
   github: async ({ secret, body }) => sign(secret, body),
   standard: async ({ secret, id, timestamp, body }) =>
     new Webhook(secret).sign(id, new Date(timestamp * 1000), body),
   standardRaw: async ({ secret, id, timestamp, body }) =>
     new Webhook(secret, { format: "raw" }).sign(id, new Date(timestamp * 1000), body),
-  structured: async ({ event }) => HTTP.structured(new CloudEvent(event)),
-  binary: async ({ event }) => HTTP.binary(new CloudEvent(event)),
+  structured: async ({ event }) => message(HTTP.structured(new CloudEvent(event))),
+  binary: async ({ event }) => message(HTTP.binary(new CloudEvent(event))),
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

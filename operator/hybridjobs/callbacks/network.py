@@ -18,8 +18,9 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _CONNECT_SECONDS = 5.0
 _MAX_ADDRESSES = 4
-# Not those threads that the rest of the process works with: a name server may be silent for long.
-_RESOLVERS = 8
+# Not those threads that the rest of the process works with: a name server may be silent for long,
+# and more may wait for it than messages are under way, since a look-up outlives its try.
+_RESOLVERS = 64
 
 
 class AddressRefused(httpcore.ConnectError):
@@ -27,16 +28,17 @@ class AddressRefused(httpcore.ConnectError):
 
 
 class Resolver:
-    """The system's resolver, in threads of its own."""
+    """The system's resolver, in threads of its own; `look_up` is socket.getaddrinfo's kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, look_up: Callable[[str, int], list[Any]] | None = None) -> None:
+        self._look_up = look_up or _look_up
         self._threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
 
     async def __call__(self, host: str, port: int) -> list[str]:
         """The addresses of the host; httpcore.ConnectError where it has none."""
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._threads, _look_up, host, port)
+            found = await loop.run_in_executor(self._threads, self._look_up, host, port)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} has no address: {error}") from error
         return list(dict.fromkeys(str(address[4][0]) for address in found))

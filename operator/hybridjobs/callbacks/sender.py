@@ -24,6 +24,13 @@ _EXCERPT_BYTES = 1024
 _EXCERPT_SECONDS = 2.0
 _IDLE_SECONDS = 3.0  # many servers close after 5, and a request must not cross with that
 _MAX_ERROR_LENGTH = 500
+# TLS 1.3 servers refuse a client after the handshake: that comes as it is, not as httpcore's.
+_FAILURES = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    ssl.SSLError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +99,8 @@ class Sender:
                 response = await self._post(due, keys, limit)
         except TimeoutError:
             return answer(error=f"no answer within {self._try_seconds:g} s")
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-            return answer(error=_text(f"{type(error).__name__}: {error}", _MAX_ERROR_LENGTH))
+        except _FAILURES as error:
+            return answer(error=_text(_reason(error), _MAX_ERROR_LENGTH))
         return answer(
             code=response.code, retry_after=response.retry_after, excerpt=response.excerpt
         )
@@ -126,13 +133,21 @@ class Sender:
 async def _excerpt(response: httpcore.Response) -> str:
     """The beginning of the body; what it says matters less than the status, which is there."""
     content = b""
-    with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
+    with suppress(TimeoutError, *_FAILURES):
         async with asyncio.timeout(_EXCERPT_SECONDS):
             async for chunk in response.aiter_stream():
                 content += chunk
                 if len(content) >= _EXCERPT_BYTES:
                     break
     return _text(content[:_EXCERPT_BYTES].decode("utf-8", "replace"), _EXCERPT_BYTES)
+
+
+def _reason(error: BaseException) -> str:
+    """The error's kind and text; where it has none, its cause's."""
+    said: BaseException | None = error
+    while said is not None and not str(said):
+        said = said.__cause__ or said.__context__
+    return f"{type(error).__name__}: {said or 'no reason is given'}"
 
 
 def _text(value: str, limit: int) -> str:

@@ -4,6 +4,7 @@ A name says nothing about where it leads: what counts is the address at the mome
 which `network` asks about. What is plainly wrong is refused at the submission already.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import (
@@ -25,6 +26,7 @@ from hybridjobs.settings import comma_separated
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 _GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has given out
 _PRIVATE: tuple[Network, ...] = tuple(
@@ -73,17 +75,23 @@ class Targets:
     """Every public address by https, and what the administrator's list adds to that.
 
     A listed host may be anywhere but in special networks, a listed network is open whatever it
-    is; both may be called by http. `enabled` False: nobody may ask for a callback.
+    is; both may be called by http. `private` are the networks that are nobody else's to call.
+    `enabled` False: nobody may ask for a callback.
     """
 
     hosts: frozenset[str] = frozenset()
     domains: tuple[str, ...] = ()  # with their leading dot
     networks: tuple[Network, ...] = ()
+    private: tuple[Network, ...] = _PRIVATE
     enabled: bool = True
 
     @classmethod
-    def parse(cls, allow: str, *, enabled: bool = True) -> Self:
-        """From names, *.domains and CIDRs with commas between; ConfigurationError names a fault."""
+    def parse(cls, allow: str, *, private: str = "", enabled: bool = True) -> Self:
+        """From names, *.domains and CIDRs with commas between; ConfigurationError names a fault.
+
+        `private`: CIDRs beside those that are private everywhere, such as public addresses that
+        the cluster uses.
+        """
         hosts: set[str] = set()
         domains: list[str] = []
         networks: list[Network] = []
@@ -98,7 +106,12 @@ class Targets:
                 raise ConfigurationError(
                     f"HYBRIDJOBS_CALLBACK_ALLOW: {entry!r} is no host name, *.domain or CIDR"
                 )
-        return cls(frozenset(hosts), tuple(domains), tuple(networks), enabled)
+        more: list[Network] = []
+        for entry in comma_separated(private):
+            if (network := _network(entry)) is None:
+                raise ConfigurationError(f"HYBRIDJOBS_CALLBACK_PRIVATE: {entry!r} is no CIDR")
+            more.append(network)
+        return cls(frozenset(hosts), tuple(domains), tuple(networks), (*_PRIVATE, *more), enabled)
 
     def fault_in(self, url: str) -> str | None:
         """What keeps the address from being called, as far as it shows; None: nothing."""
@@ -122,6 +135,8 @@ class Targets:
         if parsed.port is not None and not 0 < parsed.port < 65536:
             return "must have a port from 1 to 65535"
         address = _address(host)
+        if address is None and not _is_name(host):
+            return "must have the name of a host, or an IPv4 address of four decimal numbers"
         if (address is not None and not self.permits(host, host)) or (
             address is None and _is_local_name(host) and not (self._lists(host) or self.networks)
         ):
@@ -138,12 +153,12 @@ class Targets:
         if _within(parsed, self.networks):
             return True
         if isinstance(parsed, IPv6Address) and not (
-            parsed in _GLOBAL_UNICAST or _within(parsed, _PRIVATE)
+            parsed in _GLOBAL_UNICAST or _within(parsed, self.private)
         ):
             return False
         if _within(parsed, _SPECIAL):
             return False
-        return self._lists(host) or not _within(parsed, _PRIVATE)
+        return self._lists(host) or not _within(parsed, self.private)
 
     def _lists(self, host: str) -> bool:
         name = host.lower().rstrip(".")
@@ -179,9 +194,15 @@ def _network(text: str) -> Network | None:
 
 
 def _is_name(text: str) -> bool:
-    labels = text.rstrip(".").split(".")
-    return len(text) <= 253 and all(
-        label.isascii() and label.replace("-", "").replace("_", "").isalnum() for label in labels
+    """Whether it can be a host's; what ends in a number is an address (WHATWG's URL Standard)."""
+    labels = text.removesuffix(".").split(".")
+    return (
+        len(text) <= 253
+        and not _NUMBER.fullmatch(labels[-1])
+        and all(
+            label.isascii() and label.replace("-", "").replace("_", "").isalnum()
+            for label in labels
+        )
     )
 
 

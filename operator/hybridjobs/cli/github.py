@@ -33,9 +33,9 @@ def github_redeliver(
         return
     for look in looks:
         typer.echo(f"{look.hook}: {len(look.failed)} failed, {len(look.asked)} asked for again")
-        asked = frozenset(look.asked)
+        notes = dict.fromkeys(look.asked, "asked for") | dict.fromkeys(look.refused, "refused")
         for delivery in look.failed:
-            note = "asked for" if delivery.guid in asked else "left alone"
+            note = notes.get(delivery.guid, "left alone")
             moment = delivery.delivered_at.isoformat(timespec="seconds")
             typer.echo(f"  {delivery.guid}  {delivery.event}  {moment}  {note}")
     errors = [f"{look.hook}: {look.error}" for look in looks if look.error is not None]

@@ -130,7 +130,9 @@ class Ingress:
         settings, cluster = self._settings, self._cluster
         url = settings.database_url.get_secret_value()
         targets = Targets.parse(
-            settings.callback_allow, enabled=settings.callback_secrets_dir is not None
+            settings.callback_allow,
+            private=settings.callback_private,
+            enabled=settings.callback_secrets_dir is not None,
         )
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(

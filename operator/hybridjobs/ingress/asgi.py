@@ -20,8 +20,12 @@ Whole = Callable[[int, Iterable[Header], bytes], bool]
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # What unauthenticated clients may make us hold while they send.
-MAX_INCOMPLETE_BYTES = 256 * 1024 * 1024
+MAX_INCOMPLETE_BYTES = 128 * 1024 * 1024
+# Whole bodies of requests in work. Each is there several times: as bytes, as text, on its way to
+# Postgres.
+MAX_BODY_BYTES_IN_WORK = 128 * 1024 * 1024
 _incomplete_bytes = 0
+_body_bytes_in_work = 0
 
 PLACE = "hybridjobs.place"
 JSON = (b"content-type", b"application/json")
@@ -33,7 +37,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
 
     PayloadTooLarge (413) as soon as Content-Length or the bytes so far exceed `limit_bytes`,
     Unavailable (503) when incomplete bodies hold too much memory together, or when it is whole and
-    too many others are in work; ClientGone when the rest will never come.
+    too many others, or too large ones, are in work; ClientGone when the rest will never come.
     """
     global _incomplete_bytes  # noqa: PLW0603 - one process, one memory
     for name, value in scope["headers"]:
@@ -54,6 +58,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
                 raise _too_large(limit_bytes)
             if not message["more_body"]:
                 place.take()
+                place.hold(size)
                 return b"".join((*chunks, chunk)) if chunks else chunk
             chunks.append(chunk)
             _incomplete_bytes += size - held
@@ -100,13 +105,14 @@ class Places:
 
 
 class Place:
-    """One request's place among them, taken or not."""
+    """One request's place among them, taken or not, and the bytes of its body."""
 
-    __slots__ = ("_is_taken", "_places")
+    __slots__ = ("_body_bytes", "_is_taken", "_places")
 
     def __init__(self, places: Places) -> None:
         self._places = places
         self._is_taken = False
+        self._body_bytes = 0
 
     def take(self) -> None:
         """Work on the request; Unavailable (503) where there are too many."""
@@ -122,6 +128,24 @@ class Place:
         if self._is_taken:
             self._places.taken -= 1
             self._is_taken = False
+
+    def hold(self, body_bytes: int) -> None:
+        """Keep a whole body until the end; Unavailable (503) where those in work are too large.
+
+        One is always taken.
+        """
+        global _body_bytes_in_work  # noqa: PLW0603 - one process, one memory
+        if _body_bytes_in_work and _body_bytes_in_work + body_bytes > MAX_BODY_BYTES_IN_WORK:
+            raise Unavailable("too many large requests at once", retry_after=2)
+        _body_bytes_in_work += body_bytes
+        self._body_bytes += body_bytes
+
+    def end(self) -> None:
+        """The request is answered."""
+        global _body_bytes_in_work  # noqa: PLW0603 - one process, one memory
+        self.give_back()
+        _body_bytes_in_work -= self._body_bytes
+        self._body_bytes = 0
 
 
 @contextmanager
@@ -187,7 +211,7 @@ class Listener:
                 raise
             await send_problem(reply, problem_of(error))
         finally:
-            place.give_back()
+            place.end()
             metrics.count_request(self._name, reply.status)
 
 

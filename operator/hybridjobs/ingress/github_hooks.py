@@ -8,7 +8,7 @@ https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -29,6 +29,7 @@ _HOOK = re.compile(rf"({_NAME})(?:/({_NAME}))?/([0-9]{{1,19}})")
 _JWT_SECONDS = 540  # GitHub takes 600 at most
 _SKEW_SECONDS = 60
 _MAX_LIMITED_SECONDS = 3600.0
+_REFUSALS = (400, 404, 422)  # too old, unknown by now, not valid
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,13 @@ class Hook:
     def is_app(self) -> bool:
         """Whether it is the App's own."""
         return self.path == "/app/hook"
+
+    @property
+    def settings(self) -> str:
+        """Those that say how it is reached."""
+        if self.is_app:
+            return "HYBRIDJOBS_GITHUB_APP_ID and …_PRIVATE_KEY"
+        return "HYBRIDJOBS_GITHUB_HOOKS and …_TOKEN"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -73,6 +81,8 @@ class HookDelivery:
         # 0 where nobody answered.
         succeeded = 200 <= int(item["status_code"] or 0) < 300
         moment = datetime.fromisoformat(item["delivered_at"])
+        if moment.tzinfo is None:
+            raise ValueError("delivered_at has no time zone")
         return cls(int(item["id"]), str(item["guid"]), str(item["event"]), moment, succeeded)
 
 
@@ -135,33 +145,36 @@ class HookApi:
                 return
             query["cursor"] = cursor
 
-    async def redeliver(self, hook: Hook, delivery: HookDelivery) -> None:
-        """Have the delivery's event delivered again, soon."""
-        await self._request("POST", hook, f"{hook.path}/deliveries/{delivery.id}/attempts", {})
+    async def redeliver(self, hook: Hook, delivery: HookDelivery) -> bool:
+        """Have the delivery's event delivered again, soon; False: of this one GitHub will not."""
+        path = f"{hook.path}/deliveries/{delivery.id}/attempts"
+        return (await self._request("POST", hook, path, {}, taken=_REFUSALS)).is_success
 
     async def _request(
-        self, method: str, hook: Hook, path: str, query: dict[str, str | int]
+        self,
+        method: str,
+        hook: Hook,
+        path: str,
+        query: dict[str, str | int],
+        *,
+        taken: Collection[int] = (),
     ) -> httpx.Response:
+        """The answer, if it is a success or its status is one of those `taken`."""
         # Signing takes a millisecond or two.
         bearer = await asyncio.to_thread(self._credentials.bearer, hook)
         headers = {"authorization": f"Bearer {bearer}"}
         try:
             answer = await self._client.request(method, path, params=query, headers=headers)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise Unavailable(f"GitHub does not answer: {type(error).__name__}") from None
-        if answer.is_success:
+        if answer.is_success or answer.status_code in taken:
             return answer
         if (seconds := _limited_seconds(answer)) is not None:
             raise Unavailable(f"GitHub's rate limit, for {seconds:.0f} s", retry_after=seconds)
         if answer.is_server_error:
             raise Unavailable(f"GitHub answers {answer.status_code}")
-        which = (
-            "HYBRIDJOBS_GITHUB_APP_ID and …_PRIVATE_KEY"
-            if hook.is_app
-            else "HYBRIDJOBS_GITHUB_HOOKS and …_TOKEN"
-        )
         raise ConfigurationError(
-            f"GitHub answers {answer.status_code} for {hook.name}: look at {which}"
+            f"GitHub answers {answer.status_code} for {hook.name}: look at {hook.settings}"
         )
 
 

@@ -27,13 +27,15 @@ from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.attempts import statuses
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
-from hybridjobs.store.jobs import get_job, retry_failed_jobs
+from hybridjobs.store.jobs import Job, get_job, retry_failed_jobs
+from hybridjobs.waits import result_within
 
 log = structlog.get_logger(__name__)
 
 Refusals = Sequence[tuple[str, InvalidInput]]
 
 _START_SECONDS = 0.05
+_DATABASE_SECONDS = 1.5  # for what is asked of it beside the commit; the sender waits
 _RECORDING_SECONDS = 1.0  # past the budget, for the outcome of a job that used it up
 
 
@@ -143,12 +145,17 @@ class Intake:
     async def _retried(self, rows: Sequence[Enqueued]) -> tuple[list[Enqueued], bool]:
         """The rows, those that had failed queued anew; whether that was this call's doing."""
         failed = [row.id for row in rows if row.status is Status.FAILED]
-        async with self._database.transaction() as connection:
-            retried = await retry_failed_jobs(connection, failed)
-            now = await statuses(connection, failed)
+        try:
+            retried, now = await result_within(self._retry(failed), _DATABASE_SECONDS)
+        except TimeoutError:
+            raise DatabaseUnavailable("the database does not answer in time") from None
         log.info("failed jobs retried", job_ids=[str(each) for each in retried])
         self._wake()
         return [replace(row, status=now.get(row.id, row.status)) for row in rows], bool(retried)
+
+    async def _retry(self, failed: Sequence[UUID]) -> tuple[list[UUID], dict[UUID, Status]]:
+        async with self._database.transaction() as connection:
+            return await retry_failed_jobs(connection, failed), await statuses(connection, failed)
 
     async def accept_all(
         self, events: Sequence[tuple[Sequence[JobType], Submission]]
@@ -253,13 +260,16 @@ class Intake:
         if not row.status.is_terminal:
             return _accepted(row)
         try:
-            async with self._database.connection() as connection:
-                job = await get_job(connection, row.id)
-        except DatabaseUnavailable:
+            job = await result_within(self._job(row.id), _DATABASE_SECONDS)
+        except (DatabaseUnavailable, TimeoutError):
             return _accepted(row)
         if job is None:
             return _accepted(row)
         return Accepted(row.id, row.type, job.status, row.created, job.result, job.error)
+
+    async def _job(self, job_id: UUID) -> Job | None:
+        async with self._database.connection() as connection:
+            return await get_job(connection, job_id)
 
 
 def _accepted(row: Enqueued) -> Accepted:

@@ -275,9 +275,13 @@ def timestamp(value: object) -> datetime:
     """A time of RFC 3339."""
     if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         raise Fault("must be a time of RFC 3339, such as 2026-11-24T09:30:00Z")
+    text, second = value.upper(), timedelta(0)
+    if text[11:19] == "23:59:60" and text.endswith(("Z", "+00:00", "-00:00")):
+        # A leap second, which Python does not know: the next one.
+        text, second = f"{text[:17]}59{text[19:]}", timedelta(seconds=1)
     try:
-        return datetime.fromisoformat(value.upper())
-    except ValueError as error:
+        return datetime.fromisoformat(text) + second
+    except (ValueError, OverflowError) as error:
         raise Fault(f"is no time: {error}") from None
 
 

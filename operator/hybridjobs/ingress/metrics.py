@@ -4,6 +4,7 @@ Counters are dicts that a collector reads when it is asked: on the webhooks' pat
 counters cost more than the request's routing.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import REGISTRY, Histogram
@@ -12,14 +13,23 @@ from prometheus_client.registry import Collector
 
 from hybridjobs.model import Enqueued
 
+OTHER = "other"
+MAX_UNMATCHED = 1000
+
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 7, 8, 10)
 
 
 class _Counts(Collector):
-    """One counter; its values by label values."""
+    """One counter; its values by label values.
 
-    def __init__(self, name: str, description: str, *labels: str) -> None:
+    When it has `at_most` of them, new ones are counted with OTHER as their last label.
+    """
+
+    def __init__(
+        self, name: str, description: str, *labels: str, at_most: float = math.inf
+    ) -> None:
+        self._at_most = at_most
         self._about = (f"hybridjobs_{name}", description)
         self._labels = labels
         self._values: dict[tuple[str, ...], int] = {}
@@ -27,6 +37,8 @@ class _Counts(Collector):
 
     def add(self, *labels: str) -> None:
         """Count one."""
+        if labels not in self._values and len(self._values) >= self._at_most:
+            labels = (*labels[:-1], OTHER)
         self._values[labels] = self._values.get(labels, 0) + 1
 
     def collect(self) -> Iterator[CounterMetricFamily]:
@@ -41,7 +53,13 @@ class _Counts(Collector):
 
 _requests = _Counts("http_requests", "Answers; 0: none was sent.", "listener", "code")
 _webhooks = _Counts("webhook_requests", "Webhook deliveries.", "source", "result")
-_unmatched = _Counts("webhook_unmatched_events", "Events no type wants.", "source", "event")
+_unmatched = _Counts(
+    "webhook_unmatched_events",
+    "Events no type wants.",
+    "source",
+    "event",
+    at_most=MAX_UNMATCHED,
+)
 _enqueued = _Counts("jobs_enqueued", "Jobs that got their row here.", "type", "source")
 _inline_runs = _Counts("inline_runs", "Quick jobs' first attempts.", "type", "outcome")
 _inline_seconds = Histogram(
@@ -67,7 +85,7 @@ def count_webhook(source: str, result: str) -> None:
 
 
 def count_unmatched(source: str, event: str) -> None:
-    """No type wants the event (a signed one, so that the names are few)."""
+    """No type wants the event. Senders are trusted with its name, not with how many there are."""
     _unmatched.add(source, event)
 
 

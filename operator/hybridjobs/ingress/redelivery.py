@@ -1,7 +1,7 @@
 """Asks GitHub to deliver again what failed, as while the ingress was down; it never does so itself.
 
 https://docs.github.com/en/webhooks/using-webhooks/handling-failed-webhook-deliveries. Several
-processes may do this at once: one at a time looks, and each delivery is asked for by one of them.
+processes may do this: each period one of them looks, and each delivery is asked for by one of them.
 A delivery that comes in twice all the same is a replay.
 """
 
@@ -18,24 +18,34 @@ from hybridjobs.ingress.github_hooks import MAX_PAGES, Hook, HookApi, HookDelive
 from hybridjobs.ingress.sources.github import SOURCE
 from hybridjobs.settings import RedeliverySettings, comma_separated
 from hybridjobs.store.database import Database
-from hybridjobs.store.redeliveries import alone, arrived, may_ask
+from hybridjobs.store.redeliveries import (
+    Patience,
+    alone,
+    arrived,
+    may_ask,
+    put_off,
+    seconds_until_due,
+    take_due,
+)
 
 log = structlog.get_logger(__name__)
 
 WINDOW = timedelta(days=3)  # GitHub delivers nothing older again
 _FIRST_LOOK_SECONDS = 5.0  # by then the Service sends here
+_LEAST_WAIT_SECONDS = 5.0  # while another process is at it
 _MAX_ASKED = 500  # of a hook, a look
 _MAX_LOOK_SECONDS = 900.0
 _PAUSE_SECONDS = 1.0  # between requests that change something, as GitHub wants it
-# How long a delivery that was asked for is left alone, for the first time and at most. The first is
-# less than the time between two looks.
-_WAITS = (timedelta(minutes=9), timedelta(hours=6))
-_WAITS_NOW = (timedelta(minutes=1), timedelta(minutes=1))
+_MAX_REFUSED = 10  # of a hook, a look, before any is taken
+# The first wait is less than the time between two looks.
+_PATIENCE = Patience(timedelta(minutes=9), timedelta(hours=6), give_up=WINDOW)
+_IMPATIENCE = Patience(timedelta(minutes=1), timedelta(minutes=1))
 
 
 @dataclass(slots=True)
 class Look:
-    """What came of a look at one hook: `failed` deliveries, those `asked` for by their GUIDs.
+    """What came of a look at one hook: `failed` deliveries; those `asked` for, and those of which
+    GitHub `refused` that, by their GUIDs.
 
     `error` says what ended it early, `unavailable` that it may go on later.
     """
@@ -43,9 +53,9 @@ class Look:
     hook: str
     failed: list[HookDelivery] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     error: str | None = None
     unavailable: bool = False
-    retry_after_seconds: float = 0.0
 
 
 class Redelivery:
@@ -73,7 +83,7 @@ class Redelivery:
         return cls(settings, database, hooks) if hooks else None
 
     async def run(self) -> None:
-        """Look every `github_redeliver_seconds`, until cancelled."""
+        """Look every `github_redeliver_seconds`, until cancelled: one of all processes."""
         period = self._settings.github_redeliver_seconds
         wait = min(period, _FIRST_LOOK_SECONDS)
         try:
@@ -81,48 +91,64 @@ class Redelivery:
                 await asyncio.sleep(wait)
                 wait = period
                 try:
-                    for look in await self.look() or ():
-                        wait = max(wait, look.retry_after_seconds)
+                    wait = await self._look_if_due()
                 except DatabaseUnavailable as error:
                     log.warning("redelivery waits", error=error.detail)
         finally:
             await self.close()
 
-    async def look(self, *, now: bool = False, dry: bool = False) -> list[Look] | None:
-        """Ask for what failed and is due; None: another process is at it.
+    async def _look_if_due(self) -> float:
+        """Look at the hooks whose time has come; the seconds until the next one's."""
+        period = self._settings.github_redeliver_seconds
+        paths = [hook.path for hook in self._hooks]
+        async with alone(self._url) as held:
+            if held:
+                async with self._database.connection() as connection:
+                    due = await take_due(connection, paths, timedelta(seconds=period))
+                await self._looks([hook for hook in self._hooks if hook.path in due], _PATIENCE)
+        async with self._database.connection() as connection:
+            seconds = await seconds_until_due(connection, paths)
+        return max(seconds, min(period, _LEAST_WAIT_SECONDS))
 
-        A delivery that was asked for is so again only after a wait that doubles each time; `now`:
-        after a minute. `dry`: nothing is asked for.
+    async def look(self, *, now: bool = False, dry: bool = False) -> list[Look] | None:
+        """Look at every hook, and ask for what failed and is due; None: another process is at it.
+
+        A delivery that was asked for is so again only after a wait that doubles each time, for
+        three days; `now`: after a minute, and however long ago. `dry`: nothing is asked for.
         """
         async with alone(self._url) as held:
             if not held:
                 return None
-            looks = []
-            for hook in self._hooks:
-                look = Look(hook.name)
-                try:
-                    async with asyncio.timeout(_MAX_LOOK_SECONDS):
-                        await self._look(hook, look, _WAITS_NOW if now else _WAITS, dry)
-                except TimeoutError:
-                    look.error, look.unavailable = "it takes too long; the next look goes on", True
-                except DatabaseUnavailable:
-                    raise
-                except Unavailable as error:
-                    look.error, look.unavailable = error.detail, True
-                    look.retry_after_seconds = error.retry_after
-                except ConfigurationError as error:
-                    look.error = str(error)
-                _log(look)
-                looks.append(look)
-            return looks
+            return await self._looks(self._hooks, _IMPATIENCE if now else _PATIENCE, dry=dry)
+
+    async def _looks(
+        self, hooks: Iterable[Hook], patience: Patience, *, dry: bool = False
+    ) -> list[Look]:
+        looks = []
+        for hook in hooks:
+            look = Look(hook.name)
+            try:
+                async with asyncio.timeout(_MAX_LOOK_SECONDS):
+                    await self._look(hook, look, patience, dry)
+            except TimeoutError:
+                look.error, look.unavailable = "it takes too long; the next look goes on", True
+            except DatabaseUnavailable:
+                raise
+            except Unavailable as error:
+                look.error, look.unavailable = error.detail, True
+                async with self._database.connection() as connection:
+                    await put_off(connection, hook.path, timedelta(seconds=error.retry_after))
+            except ConfigurationError as error:
+                look.error = str(error)
+            _log(look)
+            looks.append(look)
+        return looks
 
     async def close(self) -> None:
         """Close the connections to GitHub."""
         await self._api.close()
 
-    async def _look(
-        self, hook: Hook, look: Look, waits: tuple[timedelta, timedelta], dry: bool
-    ) -> None:
+    async def _look(self, hook: Hook, look: Look, patience: Patience, dry: bool) -> None:
         found = await self._found(hook)
         async with self._database.connection() as connection:
             here = await arrived(connection, SOURCE, [each.guid for each in found])
@@ -130,13 +156,17 @@ class Redelivery:
         look.failed = [each for each in found if each.guid not in here]
         for delivery in look.failed if not dry else ():
             async with self._database.connection() as connection:
-                due = await may_ask(connection, hook.path, delivery.guid, waits)
+                due = await may_ask(connection, hook.path, delivery.guid, patience)
             if not due:
                 continue
-            if look.asked:
+            if look.asked or look.refused:
                 await asyncio.sleep(self._pause_seconds)
-            await self._api.redeliver(hook, delivery)
-            look.asked.append(delivery.guid)
+            taken = await self._api.redeliver(hook, delivery)
+            (look.asked if taken else look.refused).append(delivery.guid)
+            if len(look.refused) == _MAX_REFUSED and not look.asked:
+                raise ConfigurationError(
+                    f"GitHub delivers nothing of {hook.name} again: look at {hook.settings}"
+                )
             if len(look.asked) == _MAX_ASKED:
                 return
 
@@ -192,5 +222,7 @@ def configured_hooks(settings: RedeliverySettings) -> tuple[Hook, ...]:
 def _log(look: Look) -> None:
     if look.error is not None:
         log.warning("redelivery ended early", hook=look.hook, error=look.error)
+    if look.refused:
+        log.warning("GitHub delivers some no more", hook=look.hook, deliveries=look.refused)
     if look.asked:
         log.info("asked GitHub to deliver again", hook=look.hook, deliveries=len(look.asked))

@@ -7,6 +7,7 @@ together, and the wait is never longer than the commit before.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 import psycopg
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 
 MAX_WAITING = 10_000
 COMMIT_SECONDS = 6.0
+WAIT_SECONDS = 5.0  # a webhook's sender waits for 10, and has other things to wait for
 _PROGRAM_LIMIT_EXCEEDED = "54"  # SQLSTATE class: nested too deep, key too long for an index
 
 
@@ -52,9 +54,11 @@ class GroupCommit(Generic[Item, Result]):
     same batch is sent once more. Data that Postgres refuses fails only its own item
     (InvalidInput), and so does a row or key that somebody keeps locked (DatabaseUnavailable),
     where `flush` sets a lock_timeout; a database that is away, or silent for COMMIT_SECONDS, fails
-    them all (DatabaseUnavailable). Callers that are answered together come again together: without
-    `max_batch` a batch would grow until everybody waits in one, and the database and we would work
-    in turn instead of at once. `committed` is told the size of each batch that is durable.
+    them all (DatabaseUnavailable). Nobody waits for more than WAIT_SECONDS: what is then in line is
+    dropped, what is in a commit may come true. Callers that are answered together come again
+    together: without `max_batch` a batch would grow until everybody waits in one, and the database
+    and we would work in turn instead of at once. `committed` is told the size of each batch that is
+    durable.
     """
 
     def __init__(
@@ -70,20 +74,25 @@ class GroupCommit(Generic[Item, Result]):
         self._flush = flush
         self._max_batch = max_batch
         self._committed = committed
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting: dict[asyncio.Future[Result], Item] = {}  # in the order they came
         self._wake = asyncio.Event()
         self._ended = False
 
     async def submit(self, item: Item) -> Result:
-        """Returns after the commit that holds the item."""
+        """Returns after the commit that holds the item; DatabaseUnavailable: it may have none."""
         if self._ended:
             raise DatabaseUnavailable("shutting down")
         if len(self._waiting) >= MAX_WAITING:
             raise DatabaseUnavailable("too much waits for the database", retry_after=1)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting[future] = item
         self._wake.set()
-        return await future
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                return await future
+        except TimeoutError:
+            self._waiting.pop(future, None)
+            raise DatabaseUnavailable("the database does not answer in time") from None
 
     async def run(self) -> None:
         """Commit until cancelled; what still waits then is refused, not lost in silence."""
@@ -93,7 +102,7 @@ class GroupCommit(Generic[Item, Result]):
                     tasks.create_task(self._run(lane))
         finally:
             self._ended = True
-            for _, future in self._waiting:
+            for future in self._waiting:
                 if not future.done():
                     future.set_exception(DatabaseUnavailable("shutting down"))
 
@@ -101,10 +110,8 @@ class GroupCommit(Generic[Item, Result]):
         try:
             while True:
                 await self._wake.wait()
-                batch, self._waiting = (
-                    self._waiting[: self._max_batch],
-                    self._waiting[self._max_batch :],
-                )
+                first = list(islice(self._waiting, self._max_batch))
+                batch = [(self._waiting.pop(future), future) for future in first]
                 if not self._waiting:
                     self._wake.clear()
                 if batch:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from hybridjobs.errors import DatabaseUnavailable
 from hybridjobs.model import JobType
 from hybridjobs.store.database import Database
+from hybridjobs.waits import ended_within
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,8 @@ SELECT name, uid, generation, spec,
            OR EXISTS (SELECT FROM hybridjobs.queue_settings WHERE paused_at IS NOT NULL) AS paused
 FROM hybridjobs.job_types WHERE deleted_at IS NULL ORDER BY type
 """
+# Who asks has little time: GitHub waits for 10 s in all.
+_MISS_WAIT_SECONDS = 1.5
 
 
 async def upsert_type(connection: AsyncConnection[DictRow], job_type: JobType) -> None:
@@ -92,7 +95,7 @@ class _Snapshot:
 class TypeCatalog:
     """The job types in memory, read again every `refresh_seconds`, and at once on a miss.
 
-    With the database away it keeps what it knows.
+    With the database away it keeps what it knows, and a miss is DatabaseUnavailable, soon.
     """
 
     def __init__(
@@ -102,16 +105,20 @@ class TypeCatalog:
         self._refresh_seconds = refresh_seconds
         self._miss_seconds = miss_seconds
         self._snapshot = _Snapshot()
-        self._refreshing = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None  # for all who miss
 
     async def run(self) -> None:
         """Refresh until cancelled."""
-        while True:
-            try:
-                await self.refresh()
-            except DatabaseUnavailable as error:
-                log.warning("job types not refreshed", error=error.detail)
-            await asyncio.sleep(self._refresh_seconds)
+        try:
+            while True:
+                try:
+                    await self.refresh()
+                except DatabaseUnavailable as error:
+                    log.warning("job types not refreshed", error=error.detail)
+                await asyncio.sleep(self._refresh_seconds)
+        finally:
+            if self._refreshing is not None:
+                self._refreshing.cancel()
 
     async def refresh(self) -> None:
         """Read the table now."""
@@ -155,7 +162,9 @@ class TypeCatalog:
     async def _refresh_after_miss(self) -> None:
         if monotonic() - self._snapshot.read_at < self._miss_seconds:
             return
-        async with self._refreshing:
-            # Others that waited here find the fresh snapshot.
-            if monotonic() - self._snapshot.read_at >= self._miss_seconds:
-                await self.refresh()
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self.refresh())
+        try:
+            await ended_within(self._refreshing, _MISS_WAIT_SECONDS)
+        except TimeoutError:
+            raise DatabaseUnavailable("the database does not answer in time") from None

@@ -63,6 +63,13 @@ class Calls(Queue):
     async def in_status(self, job_id: UUID, status: str) -> Any:
         return await self.until(job_id, lambda row: bool(row["status"] == status))
 
+    async def until_under_way(self, count: int) -> None:
+        """Until so many deliveries are being tried."""
+        leased = "SELECT id FROM callback_deliveries WHERE lease_until > now()"
+        async with asyncio.timeout(25):
+            while len(await self.rows(leased)) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.03)
+
     async def make_due(self) -> None:
         """As if the wait for the next try were over."""
         await self.execute(

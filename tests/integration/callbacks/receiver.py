@@ -69,6 +69,26 @@ async def floods(_: Message, writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+async def endless_headers(_: Message, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"X-More: " + b"x" * 1000 + b"\r\n")
+        await writer.drain()
+
+
+async def endless_hints(_: Message, writer: asyncio.StreamWriter) -> None:
+    """Answers before the answer, which never comes."""
+    while True:
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def no_http(_: Message, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x00\xff no HTTP at all\r\n\r\n")
+    await writer.drain()
+
+
 async def drips(_: Message, writer: asyncio.StreamWriter) -> None:
     """The status at once, and then a body of a byte a second."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")

@@ -16,9 +16,12 @@ from tests.integration.callbacks.receiver import (
     Behave,
     answers,
     drips,
+    endless_headers,
+    endless_hints,
     floods,
     hangs_up,
     never_answers,
+    no_http,
     receiving,
 )
 
@@ -130,12 +133,18 @@ async def test_redirects_are_failures_and_not_followed(
 
 @pytest.mark.parametrize(
     ("behaviour", "error"),
-    [(hangs_up, "Error"), (never_answers, "no answer within 0.5 s")],
+    [
+        (hangs_up, "Error"),
+        (never_answers, "no answer within 1 s"),
+        (endless_headers, "RemoteProtocolError"),
+        (endless_hints, "no answer within 1 s"),
+        (no_http, "RemoteProtocolError"),
+    ],
 )
 async def test_one_that_hangs_up_or_hangs_is_a_failure(
     calls: Calls, delivering: Delivering, behaviour: Behave, error: str
 ) -> None:
-    async with receiving(behaviour) as receiver, delivering(try_seconds=0.5):
+    async with receiving(behaviour) as receiver, delivering(try_seconds=1):
         row = await calls.tried(await calls.ended(receiver.url()))
     assert (row["status"], row["last_code"]) == ("pending", None)
     assert error in row["last_error"]
@@ -200,13 +209,15 @@ async def test_a_url_that_can_never_be_called_fails_at_once(
 async def test_a_slow_receiver_has_few_at_once_and_holds_up_no_other(
     calls: Calls, delivering: Delivering
 ) -> None:
-    async with receiving(never_answers) as slow, receiving() as quick, delivering():
+    # What is under way to the slow one stays so until the end: nothing here waits for it.
+    for_ever = delivering(try_seconds=3600, lease=timedelta(hours=2))
+    async with receiving(never_answers) as slow, receiving() as quick, for_ever:
         for _ in range(50):
             await calls.ended(slow.url())
         await slow.received(MAX_SENDS_PER_HOST)
         for _ in range(20):
             await calls.ended(quick.url())
-        await quick.received(20, seconds=6)
+        await quick.received(20)
         assert slow.most_open == MAX_SENDS_PER_HOST
 
 
@@ -250,13 +261,12 @@ async def test_a_late_record_changes_nothing(calls: Calls, delivering: Deliverin
 
 
 async def test_an_unreachable_receiver_delays_no_job(calls: Calls, delivering: Delivering) -> None:
-    async with receiving(never_answers) as receiver, delivering():
+    for_ever = delivering(try_seconds=3600, lease=timedelta(hours=2))
+    async with receiving(never_answers) as receiver, for_ever:
         for _ in range(40):
             await calls.ended(receiver.url())
         await receiver.received(MAX_SENDS_PER_HOST)
-        began = monotonic()
         ids = await calls.enqueue(*(new_job() for _ in range(40)))
         assert set(await calls.claimed()) == set(ids)
         assert await calls.end_all() == 40
-        assert monotonic() - began < 5
         assert {await calls.status(job_id) for job_id in ids} == {"completed"}

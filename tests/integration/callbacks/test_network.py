@@ -1,10 +1,13 @@
 """What is connected to is what was checked, over TLS as well."""
 
 import ipaddress
+import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -12,6 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from hybridjobs.callbacks.deliverer import MAX_SENDS
+from hybridjobs.callbacks.network import AddressRefused, GuardedNetwork, Resolver
+from hybridjobs.callbacks.targets import Targets
 from tests.integration.callbacks.conftest import SECRET, Calls, Delivering
 from tests.integration.callbacks.receiver import receiving
 
@@ -150,14 +156,64 @@ async def test_http_is_refused_unless_the_host_is_listed(
     assert row["last_error"] == "the URL must be https"
 
 
-@pytest.mark.parametrize("literal", ["127.1", "2130706433", "0x7f000001"])
-async def test_other_spellings_of_an_address_are_resolved_and_refused(
-    calls: Calls, delivering: Delivering, literal: str
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "017700000001", "0177.1"),
+        *("localhost", "::1", "::ffff:127.0.0.1", "0", "::"),
+    ],
+)
+async def test_however_an_address_is_spelt_the_one_that_is_meant_is_checked(host: str) -> None:
+    """Of what the system's resolver makes an address, whatever was let through before."""
+    resolver = Resolver()
+    try:
+        async with receiving() as receiver:
+            network = GuardedNetwork(Targets(), resolver)
+            with pytest.raises(AddressRefused):
+                await network.connect_tcp(host, receiver.port)
+            assert receiver.most_open == 0
+    finally:
+        resolver.close()
+
+
+async def test_a_server_that_wants_a_certificate_of_ours_is_a_failure_with_a_reason(
+    calls: Calls, delivering: Delivering, tmp_path: Path
 ) -> None:
-    async with receiving() as receiver, delivering(allow=""):
-        row = await calls.tried(await calls.ended(f"https://{literal}:{receiver.port}/"))
-        assert receiver.most_open == 0
-    assert "may not enter" in row["last_error"] or "no address" in row["last_error"]
+    """With TLS 1.3 it says so after the handshake, where an answer is read, or hangs up."""
+    server, client = _certificate(tmp_path, "receiver.example")
+    server.verify_mode = ssl.CERT_REQUIRED
+    names = Names(["127.0.0.1"])
+    async with receiving(tls=server) as receiver, delivering(resolve=names, tls=client):
+        row = await calls.tried(await calls.ended(receiver.url(host="receiver.example")))
+        assert receiver.messages == []
+    assert row["status"] == "pending"
+    kind, _, reason = row["last_error"].partition(": ")
+    assert kind.endswith("Error")
+    assert len(reason) > 10
+
+
+async def test_a_silent_name_server_holds_up_no_other_host(
+    calls: Calls, delivering: Delivering
+) -> None:
+    """As many names of it as there are places for messages but one."""
+    silence = threading.Event()
+
+    def look_up(host: str, port: int) -> list[Any]:
+        if host.endswith(".silent"):
+            silence.wait()
+        return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+    resolver = Resolver(look_up)
+    try:
+        async with receiving() as receiver, delivering(resolve=resolver, try_seconds=600):
+            for number in range(MAX_SENDS - 1):
+                await calls.ended(f"https://{number}.silent/")
+            await calls.until_under_way(MAX_SENDS - 1)
+            await calls.ended(receiver.url())
+            await receiver.received(1)
+    finally:
+        silence.set()
+        resolver.close()
 
 
 async def test_a_name_without_an_address_is_a_failure(calls: Calls, delivering: Delivering) -> None:

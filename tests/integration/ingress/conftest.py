@@ -140,18 +140,6 @@ async def ingress(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-def durable_postgres() -> Iterator[EmbeddedPostgres]:
-    """A server of its own, as durable as in production."""
-    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-chaos-"))
-    folder.chmod(0o755)
-    server = EmbeddedPostgres(folder / "data", password=secrets.token_hex(8), port=free_port())
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
 def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handlers of this folder, as a package that the children see installed."""
     names = {

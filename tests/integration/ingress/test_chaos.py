@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -12,9 +13,10 @@ from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.migrate import migrate
 from tests.builders import job_type
 from tests.integration.ingress.conftest import SECRET, Running, running
-from tests.recorded import deliveries, signed_headers
+from tests.recorded import Delivery, deliveries, signed_headers
 
 OPENED = next(d for d in deliveries() if d.event == "pull_request" and d.action == "opened")
+UNKNOWN = next(d for d in deliveries() if d.event == "star")
 
 
 class Load:
@@ -101,8 +103,11 @@ async def test_every_2xx_has_its_row_when_postgres_goes_and_comes_back(
         assert ready.status_code == 200
 
 
+GITHUB_WAITS_SECONDS = 10
+
+
 @pytest.mark.timeout(120)
-async def test_a_frozen_postgres_is_503_in_time_and_stops_nothing_else(
+async def test_with_a_frozen_postgres_github_has_its_answer_in_time_and_nothing_else_stops(
     durable_postgres: EmbeddedPostgres,
 ) -> None:
     await migrate(durable_postgres.url, logins={})
@@ -117,20 +122,38 @@ async def test_a_frozen_postgres_is_503_in_time_and_stops_nothing_else(
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         try:
-            for _ in range(600):
+            waiting = []
+            for number in range(15):
+                # Of an event that no type names, it is the database that knows.
+                waiting += [
+                    asyncio.create_task(_answered(ingress, OPENED, f"known-{number}")),
+                    asyncio.create_task(_answered(ingress, UNKNOWN, f"unknown-{number}")),
+                ]
                 # The loop is never blocked: each of these would wait for it.
                 assert (await ingress.health.get("/healthz", timeout=2)).status_code == 200
-                if load.refused:
-                    break
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.7)
+            answers = await asyncio.gather(*waiting)
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
+        assert {status for status, _ in answers} == {503}
+        assert max(seconds for _, seconds in answers) < GITHUB_WAITS_SECONDS
         await _progress(load)
         load.stop()
         await task
         assert load.refused == {503}
         assert load.accepted <= await _keys(ingress)
+
+
+async def _answered(ingress: Running, delivery: Delivery, id_: str) -> tuple[int, float]:
+    """The status and after how many seconds it came."""
+    began = time.monotonic()
+    answer = await ingress.webhooks.post(
+        "/webhooks/github",
+        content=delivery.payload,
+        headers=signed_headers(SECRET, delivery, delivery_id=id_),
+    )
+    return answer.status_code, time.monotonic() - began
 
 
 def _family(pid: int) -> list[int]:

@@ -20,7 +20,8 @@ from tests.builders import new_job
 from tests.conftest import DatabaseUrls
 from tests.integration.cli.conftest import run
 from tests.integration.ingress.conftest import TOKEN
-from tests.integration.ingress.test_process import Process, started, types
+from tests.integration.ingress.process import Process, started
+from tests.integration.ingress.test_process import types
 
 __all__ = ["types"]
 

@@ -130,6 +130,18 @@ def test_a_listed_network_is_open_whatever_it_is(address: str) -> None:
     assert not targets.permits("host.example", "10.9.9.9")
 
 
+def test_public_addresses_of_our_own_network_are_as_private_ones() -> None:
+    targets = Targets.parse("svc.team,8.8.8.0/24", private="2600:1f18::/32, 8.8.0.0/16")
+    assert not any(targets.permits("host.example", each) for each in ("2600:1f18::1", "8.8.4.4"))
+    assert all(targets.permits("svc.team", each) for each in ("2600:1f18::1", "8.8.4.4"))
+    assert targets.permits("host.example", "8.8.8.8")
+    assert targets.permits("host.example", "2600:1f19::1")
+    assert not targets.permits("host.example", "10.0.0.1")
+    assert not targets.permits("host.example", "::ffff:8.8.4.4")
+    with pytest.raises(ConfigurationError, match="HYBRIDJOBS_CALLBACK_PRIVATE: 'a\\.example'"):
+        Targets.parse("", private="10.0.0.0/8,a.example")
+
+
 def test_a_listed_ipv4_network_is_open_in_ipv6_too() -> None:
     assert Targets.parse("10.1.0.0/16").permits("host.example", "::ffff:10.1.2.3")
 
@@ -187,6 +199,24 @@ def test_these_may_be_asked_for(url: str) -> None:
         ("https://[::1]/", "network"),
         ("https://[::ffff:127.0.0.1]/", "network"),
         ("https://[fe80::1]/", "network"),
+        ("https://[::]/", "network"),
+        ("https://[::ffff:7f00:1]/", "network"),
+        ("https://[64:ff9b::10.0.0.1]/", "network"),
+        ("https://[64:ff9b::a9fe:a9fe]/", "network"),
+        ("https://[2002:7f00:1::1]/", "network"),
+        ("https://[2001:0:4136:e378:8000:63bf:3fff:fdd2]/", "network"),
+        ("https://0177.0.0.1/", "is not valid"),
+        ("https://127.0.0.01/", "is not valid"),
+        ("https://127.0.0.1./", "four decimal numbers"),
+        ("https://127.1/", "four decimal numbers"),
+        ("https://2130706433/", "four decimal numbers"),
+        ("https://0x7f000001/", "four decimal numbers"),
+        ("https://0X7f.0.0.1/", "four decimal numbers"),
+        ("https://0177.1/", "four decimal numbers"),
+        ("https://127%2e0%2e0%2e1/", "four decimal numbers"),
+        ("https://127\N{IDEOGRAPHIC FULL STOP}0.0.1/", "network"),
+        ("https://\N{FULLWIDTH DIGIT ONE}27.0.0.1/", "is not valid"),
+        ("https://a..example/", "name of a host"),
         ("https://localhost/", "network"),
         ("https://LOCALHOST./", "network"),
         ("https://a.localhost/", "network"),

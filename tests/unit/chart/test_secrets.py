@@ -150,12 +150,14 @@ def test_the_ingress_signs_callbacks_by_a_secret_made_for_the_release(tmp_path: 
     assert _callbacks_folder(render({"callbacks": {"existingSecret": "mine"}}))[1] == "mine"
 
 
-def test_a_given_callback_secret_and_allow_list_are_taken() -> None:
-    release = render({"callbacks": {"secret": "whsec_a,whsec_b", "allow": ["*.a.b", "10.0.0.0/8"]}})
+def test_a_given_callback_secret_and_networks_are_taken() -> None:
+    networks = {"allow": ["*.a.b", "10.0.0.0/8"], "private": ["2600:1f18::/32", "8.0.0.0/8"]}
+    release = render({"callbacks": {"secret": "whsec_a,whsec_b", **networks}})
     assert _secrets(release)["hybridjobs", "hybridjobs-callbacks"] == {"default": "whsec_a,whsec_b"}
     pod = pod_templates(release)["Deployment/hybridjobs-ingress"]["spec"]
     variables = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
     assert variables["HYBRIDJOBS_CALLBACK_ALLOW"] == "*.a.b,10.0.0.0/8"
+    assert variables["HYBRIDJOBS_CALLBACK_PRIVATE"] == "2600:1f18::/32,8.0.0.0/8"
 
 
 def test_a_given_webhook_secret_and_token_are_taken() -> None:

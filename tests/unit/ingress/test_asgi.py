@@ -68,6 +68,34 @@ async def test_incomplete_bodies_are_bounded_together(monkeypatch: pytest.Monkey
     assert await read_body(_scope(), receive, limit_bytes=100) == b"1234567890"
 
 
+async def test_whole_bodies_in_work_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "MAX_BODY_BYTES_IN_WORK", 10)
+    monkeypatch.setattr(asgi, "_body_bytes_in_work", 0)
+    going_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(scope, receive, limit_bytes=100)
+        await going_on.wait()
+        await respond(send, 200)
+
+    def answering(body: bytes) -> asyncio.Task[list[Message]]:
+        return asyncio.create_task(_answers(app, _part(body, more=False)))
+
+    first, second = answering(b"123456"), answering(b"1234")
+    await asyncio.sleep(0.01)
+    [refused, problem] = await answering(b"1")
+    assert refused["status"] == 503
+    assert b"too many large requests" in problem["body"]
+    going_on.set()
+    for working in (first, second):
+        [start, _] = await working
+        assert start["status"] == 200
+    # One that is over the limit by itself is taken where nothing else is in work.
+    [start, _] = await answering(b"x" * 50)
+    assert start["status"] == 200
+    assert asgi._body_bytes_in_work == 0
+
+
 async def test_a_client_that_hangs_up() -> None:
     with pytest.raises(ClientGone):
         await read_body(
@@ -75,13 +103,13 @@ async def test_a_client_that_hangs_up() -> None:
         )
 
 
-async def _answers(app: Any) -> list[Message]:
+async def _answers(app: Any, *received: Message) -> list[Message]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await Listener("test", app, max_in_flight=10)(_scope(), _receive(), send)
+    await Listener("test", app, max_in_flight=10)(_scope(), _receive(*received), send)
     return sent
 
 

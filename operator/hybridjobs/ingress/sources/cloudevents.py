@@ -13,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.asgi import Header, bearer_token, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import Header, bearer_token, respond, traceparent
 from hybridjobs.ingress.intake import Answer, Intake
-from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources import event_format
 from hybridjobs.ingress.sources.delivery import (
+    Source,
     answer_accepted,
     answer_unmatched,
     check_own,
@@ -48,18 +48,14 @@ _LARGE_BODY_BYTES = 64 * 1024  # parsed aside, for it takes milliseconds
 Wanted = tuple[Sequence[JobType], Submission]
 
 
-class CloudEvents:
+class CloudEvents(Source):
     """The endpoint: bounded, by token, one enqueue an event or a batch."""
 
     def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
+        super().__init__(settings, catalog, intake)
         self._tokens = split_secrets(settings.cloudevents_token)
         self._origins = frozenset(comma_separated(settings.cloudevents_allowed_origins.lower()))
         self._others = settings.sources_beside(SOURCE)
-        self._max_body_bytes = settings.max_body_bytes
-        self._limit = RateLimit(settings.webhook_requests_per_second)
-        self._catalog = catalog
-        self._intake = intake
-        self._clock = asyncio.get_running_loop().time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accept one request."""
@@ -89,7 +85,7 @@ class CloudEvents:
         authorize(headers, scope["query_string"], self._tokens)
         self._limit.take(SOURCE)
         mode = event_format.mode_of(headers.get(b"content-type", b""))
-        body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
+        body = await self._body(scope, receive)
         if len(body) < _LARGE_BODY_BYTES:
             events = events_of(mode, scope["headers"], body)
         else:

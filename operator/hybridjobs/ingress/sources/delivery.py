@@ -1,22 +1,25 @@
-"""What every source of webhooks shares: secrets, headers, JSON, the answer, the counting."""
+"""What every source of webhooks shares: bounds, secrets, headers, JSON, answers, the counting."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 import orjson
 from pydantic import SecretStr
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.asgi import respond
-from hybridjobs.ingress.intake import Answer
+from hybridjobs.ingress.asgi import read_body, respond
+from hybridjobs.ingress.intake import Answer, Intake
+from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import ClientGone, Refused
 from hybridjobs.ingress.submissions import Submission
 from hybridjobs.payload import pointer
-from hybridjobs.settings import comma_separated
+from hybridjobs.settings import IngressSettings, comma_separated
+from hybridjobs.store.types import TypeCatalog
 
 BUDGET_SECONDS = 8.0  # for quick types; senders that say how long they wait give 10 and more
 
@@ -24,6 +27,20 @@ _MAX_FIELDS = 16
 
 # An identifier that a header carries: what can be seen of ASCII.
 VISIBLE = re.compile(rb"[!-~]{1,255}")
+
+
+class Source:
+    """What an endpoint of webhooks works with."""
+
+    def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
+        self._max_body_bytes = settings.max_body_bytes
+        self._limit = RateLimit(settings.webhook_requests_per_second)
+        self._catalog = catalog
+        self._intake = intake
+        self._clock = asyncio.get_running_loop().time
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        return await read_body(scope, receive, limit_bytes=self._max_body_bytes)
 
 
 async def counted(source: str, delivery: Awaitable[str]) -> None:
@@ -69,7 +86,7 @@ def form_field(form: bytes, name: bytes) -> bytes | None:
     return None
 
 
-def parsed(payload: bytes) -> dict[str, object]:
+def parsed(payload: bytes | str) -> dict[str, object]:
     """InvalidInput (400) unless the payload is a JSON object."""
     try:
         document = orjson.loads(payload)

@@ -39,7 +39,7 @@ _NOT_TEXT = re.compile(
 # The characters of RFC 3986; a source has no space, so that one may stand between it and the id.
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(?:;.*)?")
-_JSON_TYPE = re.compile(r"(?:application|text)/json|[^/]+/[^/]+\+json")
+_JSON_TYPE = re.compile(r"[^/]+/(?:json|[^/]+\+json)")  # json-format.md, 3.1
 
 
 @dataclass(frozen=True, slots=True)

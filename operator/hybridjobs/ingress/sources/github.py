@@ -4,7 +4,6 @@ Signature, events and time limit: https://docs.github.com/en/webhooks ("Validati
 deliveries", "Best practices"). The signature covers the body, so everything else waits for it.
 """
 
-import asyncio
 import hmac
 import re
 from collections.abc import Collection
@@ -12,12 +11,12 @@ from collections.abc import Collection
 from starlette.types import Receive, Scope, Send
 
 from hybridjobs.errors import InvalidInput
-from hybridjobs.ingress.asgi import read_body, respond, traceparent
+from hybridjobs.ingress.asgi import respond, traceparent
 from hybridjobs.ingress.intake import Intake
-from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources.delivery import (
     VISIBLE,
+    Source,
     answer_accepted,
     answer_unmatched,
     counted,
@@ -42,16 +41,12 @@ _FORM = b"application/x-www-form-urlencoded"
 _ACTION_FIRST = re.compile(rb'\{"action":"([a-z0-9_]{1,64})"[,}]')
 
 
-class GitHubWebhooks:
+class GitHubWebhooks(Source):
     """The endpoint: bounded, verified, one enqueue an event."""
 
     def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
+        super().__init__(settings, catalog, intake)
         self._secrets = split_secrets(settings.github_webhook_secret)
-        self._max_body_bytes = settings.max_body_bytes
-        self._limit = RateLimit(settings.webhook_requests_per_second)
-        self._catalog = catalog
-        self._intake = intake
-        self._clock = asyncio.get_running_loop().time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accept one delivery."""
@@ -61,7 +56,7 @@ class GitHubWebhooks:
         if not self._secrets:
             raise not_configured("GitHub's webhooks", "GITHUB_WEBHOOK_SECRET")
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
+        body = await self._body(scope, receive)
         verify(body, headers.get(b"x-hub-signature-256", b""), self._secrets)
         # Behind the signature, so that what strangers send is not counted against GitHub.
         self._limit.take(SOURCE)
@@ -85,10 +80,11 @@ class GitHubWebhooks:
             budget_seconds=BUDGET_SECONDS,
             retries_failed=True,
         )
+        del body, payload  # the text is enough to hold, up to 25 MiB of it
         try:
             answer = await self._intake.accept(types, submission)
         except InvalidInput:
-            parsed(payload)  # says better what is wrong, where it is the JSON
+            parsed(submission.payload)  # says better what is wrong, where it is the JSON
             raise
         return await answer_accepted(send, answer)
 

@@ -4,7 +4,6 @@ Signature, ids and time limit: https://www.standardwebhooks.com ("Verifying webh
 The signature covers the id, the time of sending, and the body as it was sent.
 """
 
-import asyncio
 import binascii
 import hmac
 import re
@@ -16,11 +15,11 @@ from pydantic import SecretStr
 from starlette.types import Receive, Scope, Send
 
 from hybridjobs.errors import ConfigurationError, FieldError, InvalidInput
-from hybridjobs.ingress.asgi import read_body, traceparent
+from hybridjobs.ingress.asgi import traceparent
 from hybridjobs.ingress.intake import Intake
-from hybridjobs.ingress.limits import RateLimit
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources.delivery import (
+    Source,
     answer_accepted,
     answer_unmatched,
     counted,
@@ -43,24 +42,21 @@ _ID = re.compile(rb"[!-\-/-~]{1,255}")
 _TIMESTAMP = re.compile(rb"[0-9]{1,12}")
 _SYMMETRIC = b"whsec_"
 _ASYMMETRIC = (b"whpk_", b"whsk_")
+_ASYMMETRIC_SCHEME = b"v1a"
 
 
-class StandardWebhooks:
+class StandardWebhooks(Source):
     """The endpoint: bounded, verified, one enqueue an event.
 
     ConfigurationError for a secret that cannot be one.
     """
 
     def __init__(self, settings: IngressSettings, catalog: TypeCatalog, intake: Intake) -> None:
+        super().__init__(settings, catalog, intake)
         self._keys = {
             source: signing_keys(source, secret)
             for source, secret in settings.standard_webhook_secrets.items()
         }
-        self._max_body_bytes = settings.max_body_bytes
-        self._limit = RateLimit(settings.webhook_requests_per_second)
-        self._catalog = catalog
-        self._intake = intake
-        self._clock = asyncio.get_running_loop().time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accept one message to the source that the path ends in."""
@@ -80,7 +76,7 @@ class StandardWebhooks:
         self, source: str, scope: Scope, receive: Receive, send: Send, arrived: float
     ) -> str:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        body = await read_body(scope, receive, limit_bytes=self._max_body_bytes)
+        body = await self._body(scope, receive)
         message_id = verified_id(headers, body, self._keys[source], now=time.time())
         name = f"standard:{source}"
         self._limit.take(name)
@@ -95,6 +91,7 @@ class StandardWebhooks:
             trace=traceparent(headers),
             arrived=arrived,
         )
+        del body  # the text is enough to hold
         return await answer_accepted(send, await self._intake.accept(types, submission))
 
 
@@ -145,14 +142,21 @@ def verified_id(
         for signature in signatures:
             valid |= hmac.compare_digest(expected, signature)
     if not valid:
-        raise _unauthorized(
-            f"{_title(prefix)}Signature is missing, or does not fit this body and our secret"
-        )
+        raise _unauthorized(f"{_title(prefix)}Signature {_fault_of(signatures)}")
     if abs(now - int(timestamp)) > TOLERANCE_SECONDS:
         raise _unauthorized(
             f"{_title(prefix)}Timestamp is more than {TOLERANCE_SECONDS} s from our clock"
         )
     return message_id
+
+
+def _fault_of(signatures: Sequence[bytes]) -> str:
+    schemes = {
+        scheme for each in signatures for scheme, comma, _ in [each.partition(b",")] if comma
+    }
+    if schemes == {_ASYMMETRIC_SCHEME}:
+        return "is asymmetric (v1a) only: this takes symmetric ones (v1), by a shared secret"
+    return "is missing, or does not fit this body and our secret"
 
 
 def _prefix(headers: Mapping[bytes, bytes]) -> bytes:

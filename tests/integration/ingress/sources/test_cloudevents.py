@@ -86,6 +86,15 @@ async def test_a_batch_is_one_commit_with_an_entry_for_each_event(
     assert [each.get("replayed") for each in again.json()["events"]][:3] == [True, True, None]
 
 
+async def test_an_event_twice_in_a_batch_is_one_job(sources: Running, paid: str) -> None:
+    batch = [event(), event(data=1), event(source="/other")]
+    answer = await sources.webhooks.post(PATH, content=json.dumps(batch), headers=BATCH)
+    first, twice, other = answer.json()["events"]
+    assert twice == {**first, "replayed": True}
+    assert other["jobs"][0]["id"] != first["jobs"][0]["id"]
+    assert await sources.count() == 2
+
+
 async def test_a_batch_of_which_nothing_is_good_is_refused(sources: Running, paid: str) -> None:
     batch = [event(id=""), 5]
     answer = await sources.webhooks.post(PATH, content=json.dumps(batch), headers=BATCH)

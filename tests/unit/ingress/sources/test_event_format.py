@@ -59,7 +59,9 @@ def test_binary_data_of_another_type_is_base64(type_: str) -> None:
     assert document["datacontenttype"] == type_
 
 
-@pytest.mark.parametrize("type_", ["application/json; charset=utf-8", "text/json", "a/b+JSON"])
+@pytest.mark.parametrize(
+    "type_", ["application/json; charset=utf-8", "text/json", "a/json", "a/b+JSON"]
+)
 def test_json_has_several_media_types(type_: str) -> None:
     assert json.loads(binary([*ce(), json_type(type_)], b"[1]").text)["data"] == [1]
 
@@ -105,6 +107,8 @@ def test_a_header_is_unquoted_and_decoded_once(value: str, expected: str) -> Non
         ({"subject": ""}, ["/subject"]),
         ({"time": "yesterday"}, ["/time"]),
         ({"time": "2026-13-01T00:00:00Z"}, ["/time"]),
+        ({"time": "2026-12-01T12:00:60Z"}, ["/time"]),
+        ({"time": "9999-12-31T23:59:60Z"}, ["/time"]),
         ({"datacontenttype": "json"}, ["/datacontenttype"]),
         ({"dataschema": ""}, ["/dataschema"]),
         ({"my_ext": "x"}, ["/my_ext"]),
@@ -132,6 +136,8 @@ def test_a_fault_is_named_by_its_attribute(changes: dict[str, Any], paths: list[
         {"ext": ""},
         {"ext": None},
         {"time": "1999-01-01T00:00:00.5+02:00"},
+        {"time": "1999-01-01t00:00:00.123456789z"},
+        {"time": "2016-12-31T23:59:60.25Z"},
     ],
 )
 def test_extensions_and_times_of_every_kind(extension: dict[str, Any]) -> None:

@@ -51,6 +51,26 @@ def test_one_good_signature_among_others_is_enough() -> None:
     assert verified_id(headers(signatures), BODY, [KEY], now=NOW) == "msg_1"
 
 
+@pytest.mark.parametrize(
+    ("signatures", "detail"),
+    [
+        (
+            b"v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==",
+            "v1a",
+        ),
+        (b"v1a,a v1a,b", "v1a"),
+        (b"v1a,a v1,b", "does not fit"),
+        (b"v1a", "does not fit"),
+        (b"v2,a", "does not fit"),
+        (b"", "is missing"),
+    ],
+)
+def test_asymmetric_signatures_are_refused_by_their_name(signatures: bytes, detail: str) -> None:
+    with pytest.raises(Refused, match=detail) as caught:
+        verified_id(headers(signatures), BODY, [KEY], now=NOW)
+    assert caught.value.status == 401
+
+
 def test_svix_has_names_of_its_own() -> None:
     given = {name.replace(b"webhook-", b"svix-"): v for name, v in headers(signature()).items()}
     assert verified_id(given, BODY, [KEY], now=NOW) == "msg_1"
