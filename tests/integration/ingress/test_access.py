@@ -219,6 +219,26 @@ async def test_a_revoked_token_ends_within_seconds(ingress: Running, make: Make)
     assert "revoked" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("of_one", [False, True])
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_streams_end_with_their_token(
+    ingress: Running, make: Make, how: str, of_one: bool
+) -> None:
+    await ingress.register(job_type())
+    job_id = (await ingress.submit("test/long")).json()["id"]
+    text = await make("read", days=2 / 86_400 if how == "expired" else None)
+    path = f"/api/jobs/{job_id}/events" if of_one else "/api/events"
+    request = ingress.api.stream("GET", path, headers={"Authorization": f"Bearer {text}"})
+    async with asyncio.timeout(20), request as response:
+        assert response.status_code == 200
+        [token] = await tokens(ingress)
+        if how == "revoked":
+            async with ingress.database.connection() as connection:
+                assert await revoke_token(connection, token.id, by="ben")
+        async for _ in response.aiter_bytes():
+            pass
+
+
 async def test_a_token_expires_also_while_it_is_remembered(ingress: Running, make: Make) -> None:
     text = await make("read", days=1.5 / 86_400)
     assert (await get(ingress, text)).status_code == 200

@@ -13,9 +13,10 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.requests import Request
 from starlette.types import Send
 
-from hybridjobs.errors import FieldError, InvalidInput
+from hybridjobs.errors import FieldError, InvalidInput, Unavailable
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
+from hybridjobs.ingress.api.access import may_go_on
 from hybridjobs.ingress.api.operations import Answer, Asked, operation
 from hybridjobs.ingress.api.requests import Backend, id_in_path, not_found
 from hybridjobs.ingress.asgi import respond, without_place
@@ -30,6 +31,7 @@ RECONNECT_MS = 2000
 
 _SEND_SECONDS = 10.0
 _LOOK_SECONDS = 0.5  # for the end of the process
+_ACCESS_SECONDS = 5.0  # for the end of the caller's token
 _CHUNK = 200
 _FILTERS: dict[str, Check] = {"type": checks.text, "status": checks.some_of(tuple(Status))}
 _LAST_EVENT_ID: dict[str, Schema] = {
@@ -72,7 +74,7 @@ class Events:
 
         after = _after(asked.request)
         async with self._backend.live.feed(wanted, after) as feed:
-            await _stream(asked.request, send, self._feed_events(feed))
+            await _stream(asked.request, send, self._feed_events(feed, self._end(asked)))
 
     @operation(
         "GET",
@@ -103,12 +105,15 @@ class Events:
                 await respond(send, 204)
                 return
             watch.show(state)
-            await _stream(asked.request, send, self._job_events(watch))
+            await _stream(asked.request, send, self._job_events(watch, self._end(asked)))
 
-    async def _feed_events(self, feed: Feed) -> AsyncIterator[bytes]:
+    def _end(self, asked: Asked) -> "_End":
+        return _End(asked.request, self._backend.stopping)
+
+    async def _feed_events(self, feed: Feed, end: "_End") -> AsyncIterator[bytes]:
         yield ServerSentEvent(retry=RECONNECT_MS).encode()
         heartbeat = 0.0  # the first one says at once where the client is
-        while not self._backend.stopping.is_set() and not feed.cut:
+        while not feed.cut and not await end.has_come():
             if feed.ready or self._clock() >= heartbeat:
                 for batch in feed.take():
                     for chunk in _chunks(batch):
@@ -116,10 +121,10 @@ class Events:
                 heartbeat = self._clock() + HEARTBEAT_SECONDS
             await feed.wait(_LOOK_SECONDS)
 
-    async def _job_events(self, watch: Watch) -> AsyncIterator[bytes]:
+    async def _job_events(self, watch: Watch, end: "_End") -> AsyncIterator[bytes]:
         yield ServerSentEvent(retry=RECONNECT_MS).encode()
         shown: JobState | None = None
-        while not self._backend.stopping.is_set():
+        while not await end.has_come():
             state = watch.state
             if state is not None and state != shown:
                 yield _event(state, id_=state.changed_in)
@@ -127,6 +132,28 @@ class Events:
             if watch.gone or (shown is not None and shown.status.is_terminal):
                 return
             await watch.moved(_LOOK_SECONDS)
+
+
+class _End:
+    """When a stream ends that would go on: with the process, or with its caller's access."""
+
+    def __init__(self, request: Request, stopping: asyncio.Event) -> None:
+        self._request = request
+        self._stopping = stopping
+        self._clock = asyncio.get_running_loop().time
+        self._look_at = self._clock() + _ACCESS_SECONDS
+
+    async def has_come(self) -> bool:
+        """Whether it has; whoever cannot be looked up comes back when that is possible again."""
+        if self._stopping.is_set():
+            return True
+        if self._clock() < self._look_at:
+            return False
+        self._look_at = self._clock() + _ACCESS_SECONDS
+        try:
+            return not await may_go_on(self._request.scope, ApiScope.READ)
+        except Unavailable:
+            return True
 
 
 async def _stream(request: Request, send: Send, events: AsyncIterator[bytes]) -> None:
