@@ -39,7 +39,8 @@ def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any
 def members(text: str) -> dict[str, str]:
     """The members of a JSON object, each value as the text it was written in.
 
-    ValueError where the text is no JSON object.
+    ValueError where the text is no JSON object, or has a member twice: one reader would take the
+    first, another the last (RFC 8259, 4).
     """
     position = _skip(text, 0)
     if text[position : position + 1] != "{":
@@ -55,6 +56,8 @@ def members(text: str) -> dict[str, str]:
             raise ValueError(f"expected ':' at character {position}")
         start = _skip(text, position + 1)
         position = _end(text, start)
+        if name in found:
+            raise ValueError(f"the member {name[:40]!r} is there more than once")
         found[name] = text[start:position]
         position = _skip(text, position)
         if text[position : position + 1] == ",":

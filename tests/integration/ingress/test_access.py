@@ -155,6 +155,14 @@ async def test_strangers_learn_nothing_but_how_to_ask(ingress: Running) -> None:
             assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_two_tokens_are_none(ingress: Running) -> None:
+    headers = [("Authorization", f"Bearer {TOKEN}"), ("Authorization", f"Bearer {TOKEN}")]
+    request = httpx.Request("GET", f"{ingress.api.base_url}/api/jobs", headers=headers)
+    answer = await ingress.api.send(request)
+    assert answer.status_code == 401
+    assert "more than one" in answer.json()["detail"]
+
+
 async def test_the_bootstrap_token_may_do_everything(ingress: Running) -> None:
     await ingress.register(job_type())
     job = await ingress.job((await ingress.submit("test/long")).json()["id"])

@@ -54,6 +54,8 @@ def test_numbers_keep_their_digits() -> None:
         '{"a":1,}',
         '{"a":1}x',
         "{a:1}",
+        '{"a":1,"a":2}',
+        '{"a":1,"\\u0061":1}',
         '{"a":NaN}',
         '{"a":1 "b":2}',
     ],

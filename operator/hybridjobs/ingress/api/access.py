@@ -43,8 +43,10 @@ class Access:
         return await caller.refusal(needed) is None
 
     async def _caller(self, scope: Scope) -> Caller:
-        header = dict(scope["headers"]).get(b"authorization", b"")
-        token = bearer_token(header)
+        headers = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(headers) > 1:
+            raise _unauthorized("there is more than one Authorization header")
+        token = bearer_token(headers[0]) if headers else None
         if not token:
             raise _unauthorized(
                 "send a token: Authorization: Bearer …; `hybridjobs token create` makes one"
