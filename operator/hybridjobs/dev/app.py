@@ -138,7 +138,7 @@ class _Dev:
             await serving
 
     async def _mirror(self, database: Database, schedules: LocalSchedules) -> list[JobType]:
-        """Take over what the folder says; ConfigurationError, and nothing of the types is."""
+        """Take over what the folder says; ConfigurationError names what is wrong there."""
         folder, bodies = self._options.types_dir, []
         if folder is not None:
             bodies = await asyncio.to_thread(read_objects, folder, (_TYPE, _SCHEDULE))

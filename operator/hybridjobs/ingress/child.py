@@ -130,8 +130,13 @@ class Child:
     def kill(self) -> None:
         """End it and whatever it has started, at once."""
         self._killed = True
+        # Those of a session of their own are no part of its group.
+        others = list(_descendants(self._process.pid)) if self._process.returncode is None else []
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def end(self) -> None:
         """Close its input, which ends an idle child; kill it if that does not."""

@@ -19,6 +19,7 @@ not have; a handler's own output is its log.
 """
 
 import asyncio
+import contextlib
 import importlib
 import itertools
 import logging
@@ -156,20 +157,25 @@ class Child:
         return CANCELLED if task.cancelled() else task.result()
 
     async def _tidy(self) -> bool:
-        """End the tasks that a handler left; False when one, or a process, goes on after it."""
+        """End what a handler left; False when a task goes on, or there were processes."""
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
         going_on = (await asyncio.wait(left, timeout=TIDY_SECONDS))[1] if left else set()
-        return not going_on and not self._has_left_processes()
+        return not going_on and not self._end_processes()
 
-    def _has_left_processes(self) -> bool:
+    def _end_processes(self) -> bool:
+        """Kill those of this run, also where their session is another; whether there were any."""
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass  # one that has ended, for whose end the handler has not waited
         except ChildProcessError:
             return False
-        return not _child_processes() <= self._processes
+        left = _child_processes() - self._processes
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(left)
 
 
 class _Run:

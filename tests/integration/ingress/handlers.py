@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from pydantic import RootModel
@@ -98,8 +99,14 @@ async def forks(payload: Payload, context: Context) -> dict[str, int]:
 
 @handler("quick/leaves")
 async def leaves(payload: Payload, context: Context) -> dict[str, int]:
-    process = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220 - it returns at once
-    return {"pid": os.getpid(), "left": process.pid}
+    command = ["sleep", "600"]
+    process = subprocess.Popen(command)  # noqa: ASYNC220 - it returns at once
+    other = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220
+    pids = {"pid": os.getpid(), "left": process.pid, "other": other.pid}
+    if file := payload.root.get("hangs"):
+        Path(file).write_text(str(other.pid))  # noqa: ASYNC240
+        time.sleep(60)  # noqa: ASYNC251
+    return pids
 
 
 @handler("quick/ends")

@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[3]
 CONFIGURATION = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 401, 403, 404, 409, 422]
+
+[phases.stateful]
+max-steps = 25
 """
 
 

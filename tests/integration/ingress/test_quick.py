@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -183,11 +184,13 @@ async def test_a_fork_of_a_handler_speaks_for_nobody(quick_ingress: Start) -> No
     assert (job.progress or {})["message"] == "half"
 
 
-async def test_a_child_whose_handler_leaves_a_process_is_replaced_and_the_process_ended(
-    quick_ingress: Start,
+async def test_a_child_whose_handler_leaves_processes_is_replaced_and_they_are_ended(
+    quick_ingress: Start, tmp_path: Path
 ) -> None:
     ingress: Running = await quick_ingress(
-        quick_type("quick/leaves"), quick_type("quick/ends"), quick_type("quick/pid")
+        quick_type("quick/leaves", budgetSeconds=3),
+        quick_type("quick/ends"),
+        quick_type("quick/pid"),
     )
     first = (await ingress.submit("quick/ends")).json()["result"]["pid"]
     left = (await ingress.submit("quick/leaves")).json()["result"]
@@ -197,6 +200,10 @@ async def test_a_child_whose_handler_leaves_a_process_is_replaced_and_the_proces
     assert answer.status_code == 200
     assert answer.json()["result"]["pid"] != first
     await gone(left["left"])
+    await gone(left["other"])
+    answer = await ingress.submit("quick/leaves", {"hangs": str(tmp_path / "pid")})
+    assert answer.status_code == 202
+    await gone(int((tmp_path / "pid").read_text()))
 
 
 async def test_what_outlives_its_run_says_nothing_of_the_next(quick_ingress: Start) -> None:
