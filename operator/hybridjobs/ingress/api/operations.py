@@ -165,7 +165,7 @@ def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[No
 def members_of(body: bytes) -> dict[str, str]:
     """The members of the JSON object that a body is, each as it was written; InvalidInput (400)."""
     try:
-        return codec.members(body.decode())
+        return codec.members(body.decode(), once=True)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the body is not a JSON object: {error}", status=400) from None
 
