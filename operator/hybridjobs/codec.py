@@ -36,10 +36,11 @@ def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any
     return _decoder.decode(text if isinstance(text, str) else text.decode())
 
 
-def members(text: str) -> dict[str, str]:
+def members(text: str, *, once: bool = False) -> dict[str, str]:
     """The members of a JSON object, each value as the text it was written in.
 
-    ValueError where the text is no JSON object.
+    Of one that is there twice the last counts; with `once` that is a ValueError, as other readers
+    take the first (RFC 8259, 4). So it is where the text is no JSON object.
     """
     position = _skip(text, 0)
     if text[position : position + 1] != "{":
@@ -55,6 +56,8 @@ def members(text: str) -> dict[str, str]:
             raise ValueError(f"expected ':' at character {position}")
         start = _skip(text, position + 1)
         position = _end(text, start)
+        if once and name in found:
+            raise ValueError(f"the member {name[:40]!r} is there more than once")
         found[name] = text[start:position]
         position = _skip(text, position)
         if text[position : position + 1] == ",":

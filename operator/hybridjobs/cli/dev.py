@@ -15,10 +15,14 @@ def dev(
         typer.Option(help="A module or package of handlers; several times. Default: installed."),
     ] = None,
     types_dir: Annotated[
-        Path | None, typer.Option(help="A folder of HybridJobTypes, a YAML file each.")
+        Path | None,
+        typer.Option(help="A folder of HybridJobTypes and HybridJobSchedules, a YAML file each."),
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Webhooks; the API, workers, health and Postgres follow it.", min=1)
+        int,
+        typer.Option(
+            help="Webhooks; the API, workers, health and Postgres follow it.", min=1, max=65531
+        ),
     ] = 8080,
     data: Annotated[
         Path | None, typer.Option(help="Where the data is kept. Default: .hybridjobs here.")

@@ -67,7 +67,12 @@ def worker() -> None:
 
 
 def run(
-    type_: Annotated[str, typer.Argument(metavar="TYPE", help="The handler's name.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="HANDLER", help="The name of one that is installed, or MODULE:FUNCTION."
+        ),
+    ],
     payload: Annotated[
         str, typer.Option(help="A file with the payload's JSON; - for standard input.")
     ] = "-",
@@ -82,8 +87,13 @@ def run(
     """
     from hybridjobs.worker.alone import run_alone
 
-    text = sys.stdin.read() if payload == "-" else Path(payload).read_text()
-    sys.exit(asyncio.run(run_alone(type_, text, deadline_seconds=deadline)))
+    try:
+        text = sys.stdin.read() if payload == "-" else Path(payload).read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the payload cannot be read: {error}") from None
+    # As `python -m` does: a module of this folder need not be installed.
+    sys.path.insert(0, str(Path.cwd()))
+    sys.exit(asyncio.run(run_alone(name, text, deadline_seconds=deadline)))
 
 
 def postgres(

@@ -19,7 +19,7 @@ from hybridjobs.model import JobType
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.types import delete_other_types, delete_type, upsert_type
-from hybridjobs.type_files import read_types
+from hybridjobs.type_files import read_objects
 
 log = structlog.get_logger(__name__)
 
@@ -149,7 +149,7 @@ async def apply_shipped_types(
     ours = await kubernetes.list(HYBRIDJOB_TYPES, namespace, labels=selector)
     owned = {body["metadata"]["name"] for body in ours}
     there = {body["metadata"]["name"] for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace)}
-    for body in await asyncio.to_thread(read_types, folder):
+    for body in await asyncio.to_thread(read_objects, folder, ("HybridJobType",)):
         name = body["metadata"]["name"]
         shipped.add(name)
         if name in there - owned:

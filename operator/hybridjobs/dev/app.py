@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
+import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import PrivateAttr
 from hybridjobs.dev.code import Code
 from hybridjobs.dev.home import Home, default_folder
 from hybridjobs.dev.runtime import LocalRuntime
+from hybridjobs.dev.schedules import LocalSchedules
 from hybridjobs.dev.tokens import LocalKeys
 from hybridjobs.dev.types import mirror
 from hybridjobs.dispatch.loop import Runtime
@@ -24,6 +26,7 @@ from hybridjobs.model import JobType
 from hybridjobs.settings import IngressSettings
 from hybridjobs.store.database import Database
 from hybridjobs.store.migrate import migrate
+from hybridjobs.type_files import read_objects
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +94,7 @@ class _Dev:
         await self._code.discover()
         database_port = self._ports[4]
         postgres = self._home.postgres(database_port)
+        _require_free(self._ports)
         await asyncio.to_thread(postgres.start)
         try:
             urls = {user: self._home.url(database_port, user) for user in _LOGINS}
@@ -104,28 +108,44 @@ class _Dev:
         _say("ended")
 
     async def _serve(self, settings: IngressSettings, database: Database) -> None:
-        types = await mirror(database, self._options.types_dir, self._code.handlers)
+        schedules = LocalSchedules(database, _say)
+        types = await self._mirror(database, schedules)
         ingress = Ingress(settings, keys=self._keys, runtime=self._make_runtime(settings, database))
         stop = asyncio.Event()
         serving = asyncio.create_task(ingress.run(stop))
         interrupted = asyncio.create_task(self._interrupted.wait())
-        watching: asyncio.Task[None] | None = None
+        parts: list[asyncio.Task[None]] = []
         try:
             begun: list[asyncio.Future[Any]] = [serving, ingress.ports]
             await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 self._show(settings, ingress.ports.result(), types)
-                watching = asyncio.create_task(self._watch(ingress, database))
-            waited: list[asyncio.Task[None] | asyncio.Task[bool]] = [serving, interrupted]
+                parts = [
+                    asyncio.create_task(self._watch(ingress, database, schedules)),
+                    asyncio.create_task(schedules.run()),
+                ]
+            waited: list[asyncio.Task[Any]] = [serving, interrupted, *parts]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if watching is not None:
-                watching.cancel()
+            for part in parts:
+                if part.done():
+                    part.result()
+                part.cancel()
             if self._runtime is not None and not serving.done():
                 await self._end_jobs(self._runtime)
         finally:
             interrupted.cancel()
             stop.set()
             await serving
+
+    async def _mirror(self, database: Database, schedules: LocalSchedules) -> list[JobType]:
+        """Take over what the folder says; ConfigurationError names what is wrong there."""
+        folder, bodies = self._options.types_dir, []
+        if folder is not None:
+            bodies = await asyncio.to_thread(read_objects, folder, (_TYPE, _SCHEDULE))
+        types = [body for body in bodies if body["kind"] == _TYPE]
+        mirrored = await mirror(database, types, self._code.handlers)
+        schedules.replace([body for body in bodies if body["kind"] == _SCHEDULE])
+        return mirrored
 
     async def _end_jobs(self, runtime: LocalRuntime) -> None:
         if runtime.is_running:
@@ -189,7 +209,7 @@ class _Dev:
 
         return environment
 
-    async def _watch(self, ingress: Ingress, database: Database) -> None:
+    async def _watch(self, ingress: Ingress, database: Database, schedules: LocalSchedules) -> None:
         """Take changes of code and types over, until cancelled."""
         folder = self._options.types_dir
         code, types = await asyncio.to_thread(self._code.snapshot), _type_files(folder)
@@ -202,7 +222,7 @@ class _Dev:
                 if now != code:
                     await self._code.discover()
                     ingress.renew_children()
-                mirrored = await mirror(database, folder, self._code.handlers)
+                mirrored = await self._mirror(database, schedules)
             except (ConfigurationError, DatabaseUnavailable) as error:
                 _say(f"the change is not taken: {error}")
             else:
@@ -225,11 +245,11 @@ class _Dev:
             f"  API       {api}",
             f"  webhooks  http://{_HOST}:{ports.webhooks}/webhooks/github",
             f"            secret {secret.get_secret_value()}",
-            f"  database  psql '{settings.database_url.get_secret_value()}'",
             "",
             *(_about(each, self._code.handlers) for each in types),
             "",
             f"  export HYBRIDJOBS_API_URL={api} HYBRIDJOBS_API_TOKEN={token.get_secret_value()}",
+            f"  export HYBRIDJOBS_DATABASE_URL='{settings.database_url.get_secret_value()}'",
             curl,
             "",
             "ready; Ctrl-C ends it",
@@ -237,7 +257,21 @@ class _Dev:
         _say("\n".join(lines))
 
 
+_USES = ("webhooks", "the API", "workers", "health", "Postgres")
+_TYPE, _SCHEDULE = "HybridJobType", "HybridJobSchedule"
 _LOGINS = {"hybridjobs": "hybridjobs_service", "hybridjobs_jobs": "hybridjobs_handlers"}
+
+
+def _require_free(ports: Sequence[int]) -> None:
+    """ConfigurationError names a port that another process has."""
+    for port, use in zip(ports, _USES, strict=True):
+        try:
+            socket.create_server((_HOST, port)).close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port}, for {use}, cannot be had ({error.strerror}): "
+                f"--port takes the first of {len(ports)} that are free one after another"
+            ) from None
 
 
 def _about(job_type: JobType, handlers: dict[str, str]) -> str:

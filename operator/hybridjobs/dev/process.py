@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,7 @@ from typing import Self
 from hybridjobs.model import MAX_LOG_TAIL_BYTES
 
 _CHUNK_BYTES = 64 * 1024
+_MAX_LINE = 64 * 1024  # characters; one without an end is shown in parts
 _LAST_OUTPUT_SECONDS = 1.0
 _MESSAGE_BYTES = 4096  # as the kubelet reads of a termination message
 _FALLBACK_BYTES = 2048  # as it takes of the log instead
@@ -93,10 +95,13 @@ class JobProcess:
         stdout = self._process.stdout
         assert stdout is not None
         rest = ""
+        decoder = getincrementaldecoder("utf-8")("replace")
         while chunk := await stdout.read(_CHUNK_BYTES):
             self._tail += chunk
             del self._tail[:-MAX_LOG_TAIL_BYTES]
-            *lines, rest = (rest + chunk.decode("utf-8", "replace")).split("\n")
+            *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+            if len(rest) > _MAX_LINE:
+                lines, rest = [*lines, rest], ""
             for line in lines:
                 self._show(line)
         if rest:

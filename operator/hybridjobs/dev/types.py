@@ -1,8 +1,6 @@
 """Job types without a cluster: those of a folder, and one for each handler that has none."""
 
-import asyncio
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,15 +10,15 @@ from hybridjobs.model import JobType, type_slug
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.types import delete_other_types, list_types, upsert_type
-from hybridjobs.type_files import read_types
 
 
-async def mirror(database: Database, folder: Path | None, handlers: Iterable[str]) -> list[JobType]:
-    """Make `job_types` what the folder and the handlers say; the types.
+async def mirror(
+    database: Database, bodies: Sequence[dict[str, Any]], handlers: Iterable[str]
+) -> list[JobType]:
+    """Make `job_types` what the HybridJobTypes and the handlers say; the types.
 
-    ConfigurationError names what is wrong with a file, and nothing is changed.
+    ConfigurationError names what is wrong with one, and nothing is changed.
     """
-    bodies = await asyncio.to_thread(read_types, folder) if folder else []
     specs = [_spec(body) for body in bodies]
     run = {spec.get("handler") or spec["type"] for spec in specs}
     specs += [{"type": name} for name in sorted(handlers) if name not in run]

@@ -19,13 +19,10 @@ Header = tuple[bytes, bytes]
 Whole = Callable[[int, Iterable[Header], bytes], bool]
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# What unauthenticated clients may make us hold while they send.
-MAX_INCOMPLETE_BYTES = 128 * 1024 * 1024
-# Whole bodies of requests in work. Each is there several times: as bytes, as text, on its way to
-# Postgres.
-MAX_BODY_BYTES_IN_WORK = 128 * 1024 * 1024
-_incomplete_bytes = 0
-_body_bytes_in_work = 0
+# What clients, unauthenticated ones too, may make us hold of bodies, until their requests have been
+# answered.
+MAX_HELD_BYTES = 128 * 1024 * 1024
+_held_bytes = 0
 
 PLACE = "hybridjobs.place"
 JSON = (b"content-type", b"application/json")
@@ -36,37 +33,29 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
     """The request's body, whole; the time it may take is BoundedProtocol's to bound.
 
     PayloadTooLarge (413) as soon as Content-Length or the bytes so far exceed `limit_bytes`,
-    Unavailable (503) when incomplete bodies hold too much memory together, or when it is whole and
-    too many others, or too large ones, are in work; ClientGone when the rest will never come.
+    Unavailable (503) when bodies hold too much memory together, or when it is whole and too many
+    others are in work; ClientGone when the rest will never come.
     """
-    global _incomplete_bytes  # noqa: PLW0603 - one process, one memory
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit_bytes:
             raise _too_large(limit_bytes)
     place: Place = scope[PLACE]
     place.give_back()  # while it waits for its client
     chunks: list[bytes] = []
-    size = held = 0
-    try:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone("the client hung up")
-            chunk: bytes = message["body"]
-            size += len(chunk)
-            if size > limit_bytes:
-                raise _too_large(limit_bytes)
-            if not message["more_body"]:
-                place.take()
-                place.hold(size)
-                return b"".join((*chunks, chunk)) if chunks else chunk
-            chunks.append(chunk)
-            _incomplete_bytes += size - held
-            held = size
-            if _incomplete_bytes > MAX_INCOMPLETE_BYTES:
-                raise Unavailable("too many large requests at once", retry_after=2)
-    finally:
-        _incomplete_bytes -= held
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client hung up")
+        chunk: bytes = message["body"]
+        size += len(chunk)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        place.hold(len(chunk))
+        if not message["more_body"]:
+            place.take()
+            return b"".join((*chunks, chunk)) if chunks else chunk
+        chunks.append(chunk)
 
 
 def _too_large(limit_bytes: int) -> PayloadTooLarge:
@@ -107,12 +96,27 @@ class Places:
 class Place:
     """One request's place among them, taken or not, and the bytes of its body."""
 
-    __slots__ = ("_body_bytes", "_is_taken", "_places")
+    __slots__ = ("_held_bytes", "_is_taken", "_places")
 
     def __init__(self, places: Places) -> None:
         self._places = places
         self._is_taken = False
-        self._body_bytes = 0
+        self._held_bytes = 0
+
+    def hold(self, size: int) -> None:
+        """So many bytes more of its body are here; Unavailable (503) where that is too much."""
+        global _held_bytes  # noqa: PLW0603 - one process, one memory
+        self._held_bytes += size
+        _held_bytes += size
+        if _held_bytes > MAX_HELD_BYTES:
+            raise Unavailable("too many large requests at once", retry_after=2)
+
+    def leave(self) -> None:
+        """The request is over, or nothing is left of it but its answer."""
+        global _held_bytes  # noqa: PLW0603
+        self.give_back()
+        _held_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def take(self) -> None:
         """Work on the request; Unavailable (503) where there are too many."""
@@ -129,30 +133,15 @@ class Place:
             self._places.taken -= 1
             self._is_taken = False
 
-    def hold(self, body_bytes: int) -> None:
-        """Keep a whole body until the end; Unavailable (503) where those in work are too large.
-
-        One is always taken.
-        """
-        global _body_bytes_in_work  # noqa: PLW0603 - one process, one memory
-        if _body_bytes_in_work and _body_bytes_in_work + body_bytes > MAX_BODY_BYTES_IN_WORK:
-            raise Unavailable("too many large requests at once", retry_after=2)
-        _body_bytes_in_work += body_bytes
-        self._body_bytes += body_bytes
-
-    def end(self) -> None:
-        """The request is answered."""
-        global _body_bytes_in_work  # noqa: PLW0603 - one process, one memory
-        self.give_back()
-        _body_bytes_in_work -= self._body_bytes
-        self._body_bytes = 0
-
 
 @contextmanager
 def waiting(scope: Scope) -> Iterator[None]:
-    """Inside, the request takes no place, as it only waits; after it, Unavailable as by `take`."""
+    """Inside, the request takes no place, as it only waits; after it, Unavailable as by `take`.
+
+    Whoever waits has let go of the request's body.
+    """
     place: Place = scope[PLACE]
-    place.give_back()
+    place.leave()
     yield
     place.take()
 
@@ -211,7 +200,7 @@ class Listener:
                 raise
             await send_problem(reply, problem_of(error))
         finally:
-            place.end()
+            place.leave()
             metrics.count_request(self._name, reply.status)
 
 

@@ -192,7 +192,7 @@ def _elements(text: str) -> list[str]:
 
 def _members(text: str) -> dict[str, str]:
     try:
-        return codec.members(text)
+        return codec.members(text, once=True)
     except ValueError:
         raise InvalidInput("must be an object") from None
 

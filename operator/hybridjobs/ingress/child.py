@@ -6,9 +6,10 @@ A frame is 4 bytes of length, big-endian, then JSON (the contract of `hybridjobs
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +21,9 @@ _END_SECONDS = 2.0
 _LENGTH_BYTES = 4
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
+_PSS = re.compile(r"^Pss:\s+([0-9]+) kB", re.MULTILINE)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # What a Python process needs to come up as ours did; everything else of our environment, and with
 # it every secret, stays here.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
@@ -37,6 +40,7 @@ class Child:
         self._process = process
         self.handlers = handlers
         self.busy = False
+        self.runs = 0
         self.epoch = 0  # of the pool that it was started for
         self._killed = False
         self.exited = asyncio.create_task(process.wait())
@@ -79,12 +83,24 @@ class Child:
         return not self._killed and self._process.returncode is None
 
     def memory_bytes(self) -> int:
-        """What it holds of the machine's memory (resident set); 0 once it is dead."""
+        """What it holds of the machine's memory (resident set), with what the processes that it has
+        started hold alone, or their share of it; 0 once it is dead.
+        """
         try:
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
             return 0
-        return pages * _PAGE_BYTES
+        return pages * _PAGE_BYTES + sum(map(_share_bytes, _descendants(self._process.pid)))
+
+    def cpu_seconds(self) -> float:
+        """What it has used of the processors since its start; 0 once it is dead."""
+        try:
+            text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return 0
+        # Its name, in parentheses, may hold anything (proc(5)).
+        user, system = text[text.rindex(")") :].split()[12:14]
+        return (int(user) + int(system)) / _TICKS_PER_SECOND
 
     async def send(self, text: str) -> None:
         """Send one JSON text."""
@@ -114,8 +130,13 @@ class Child:
     def kill(self) -> None:
         """End it and whatever it has started, at once."""
         self._killed = True
+        # Those of a session of their own are no part of its group.
+        others = list(_descendants(self._process.pid)) if self._process.returncode is None else []
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def end(self) -> None:
         """Close its input, which ends an idle child; kill it if that does not."""
@@ -136,6 +157,26 @@ class Child:
         if code < 0:
             return ChildDied(f"killed by {signal.Signals(-code).name}")
         return ChildDied(f"exited with code {code}")
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(each) for each in file.read_text().split()]
+        except OSError:
+            continue  # it has just ended
+        for child in children:
+            yield child
+            yield from _descendants(child)
+
+
+def _share_bytes(pid: int) -> int:
+    """A process' memory, what it shares with others divided among them (proc(5), smaps: Pss)."""
+    try:
+        found = _PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def _inherited() -> dict[str, str]:

@@ -10,6 +10,7 @@ from hybridjobs.ingress.child import Child, ChildDied
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 1.0
+_IDLE_CPU_SECONDS = 0.5  # of each such second, which one that has nothing to do may use
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
 
 
@@ -21,7 +22,8 @@ class Pool:
     """`size` children for the handlers that `handlers()` names; `run()` must be running.
 
     `environment` is theirs, beside what a Python process needs. One that holds more than
-    `memory_bytes` is killed, in the middle of a job too: it shares our container's memory.
+    `memory_bytes` is killed, in the middle of a job too: it shares our container's memory. So is
+    one that works while it has no job, as when a handler has left a thread behind.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Pool:
                     child = await self._free.get()
                     if child.alive and child.epoch == self._epoch and handler in child.handlers:
                         child.busy = True
+                        child.runs += 1
                         return child
                     # One that is stale; its slot replaces it.
                     child.kill()
@@ -99,11 +102,18 @@ class Pool:
     async def _watch(self, child: Child) -> None:
         """Until the child is dead, or idle and started for other handlers or before `renew`."""
         self._free.put_nowait(child)
+        runs, used = 0, child.cpu_seconds()
         try:
             while child.alive:
                 await asyncio.wait([child.exited], timeout=_WATCH_SECONDS)
                 if (held := child.memory_bytes()) > self._memory_bytes:
                     log.warning("inline child killed for its memory", bytes=held)
+                    child.kill()
+                runs_before, used_before = runs, used
+                runs, used = child.runs, child.cpu_seconds()
+                is_idle = not child.busy and runs == runs_before
+                if is_idle and used - used_before > _IDLE_CPU_SECONDS:
+                    log.warning("idle inline child killed for its work", seconds=used - used_before)
                     child.kill()
                 is_stale = child.epoch != self._epoch or child.handlers != self._handlers()
                 if is_stale and not child.busy:

@@ -10,9 +10,11 @@ keep nobody out, and a request that arrives is served, however many they are.
 """
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from functools import partial
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -57,6 +59,9 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections: int
     waiting: dict["BoundedProtocol", None]
     _fault = _NO_HTTP
+    _received = b""
+    _again = b""
+    _follows_another = False
     _incomplete = False
     _in_head = False
     _head_bytes = 0
@@ -82,11 +87,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, then see whether it is in the middle of a request."""
-        super().data_received(data)
+        self._again = data
+        while self._again:
+            self._received, self._again = self._again, b""
+            self._follows_another = False
+            super().data_received(self._received)
+        # After another request, it is not known how much of the data is the head's.
+        size = 0 if self._follows_another else len(self._received)
+        self._received = b""
         if self.transport.is_closing():
             return
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += size
             if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
                 self._refuse(_HEAD_TOO_LARGE)
                 return
@@ -115,6 +127,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """All of it is here."""
         self._incomplete = False
+        self._follows_another = True
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return  # its head alone, which comes again
         if not self.cycle.response_complete:
             self.waiting.pop(self, None)
         super().on_message_complete()
@@ -125,6 +140,27 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not is_next_here and not self.transport.is_closing():
             self.waiting[self] = None
+
+    def _should_upgrade(self) -> bool:
+        """The parser reads no body after a head with Upgrade, which Java's client sends by itself.
+
+        CONNECT is no upgrade: it has no body, and is answered as any other method.
+        """
+        return bool(self.parser.get_method() != b"CONNECT")
+
+    def handle_websocket_upgrade(self) -> None:
+        """Serve the request as the HTTP/1.1 that it is (RFC 9110, 7.8): there is no other protocol.
+
+        Its head goes to a new parser, without the header, and then what follows.
+        """
+        upgrade = sys.exc_info()[1]
+        assert isinstance(upgrade, httptools.HttpParserUpgrade)
+        head = [b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
+        head += [
+            b"%s: %s\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"
+        ]
+        self._again = b"".join((*head, b"\r\n", self._received[upgrade.args[0] :]))
+        self.parser = httptools.HttpRequestParser(self)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, not ours
         """The parser refuses what was sent."""

@@ -37,6 +37,9 @@ from hybridjobs.store.outcome import Outcomes
 log = structlog.get_logger(__name__)
 
 _ATTEMPT = 1
+# Of its budget, what a job may wait for a child. What begins later is likely to be killed in its
+# midst, and its child with it: so a crowd would leave nobody a child.
+_WAIT_SHARE = 0.75
 _RECORD_AGAIN_SECONDS = 0.5
 
 
@@ -122,8 +125,9 @@ class QuickJobs:
             return Ended(Status.PROCESSING)
 
     async def _attempt(self, job: NewJob, handler: str, until: float) -> AttemptEnd:
+        left = until - self._clock()
         try:
-            child = await self._pool.acquire(handler, until=until)
+            child = await self._pool.acquire(handler, until=until - left * (1 - _WAIT_SHARE))
         except NoFreeChild:
             # A type that may not run twice has not run once yet.
             outcome = Outcome.OVER_BUDGET if job.max_retries else Outcome.DISRUPTED
@@ -158,6 +162,8 @@ class QuickJobs:
         while True:
             frame = await child.receive()
             if "result" in frame or "error" in frame:
+                if "last" in frame:
+                    child.kill()
                 return self._end(frame)
             if "submit" in frame:
                 await child.send(await self._submitted(job, frame["submit"]))

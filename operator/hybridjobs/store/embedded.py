@@ -118,6 +118,7 @@ class EmbeddedPostgres:
         self.initialise()
         log = self.data / "server.log"
         with log.open("ab") as output:
+            earlier = output.tell()
             self._process = subprocess.Popen(
                 self.command(),
                 stdout=output,
@@ -125,14 +126,22 @@ class EmbeddedPostgres:
                 user=self._user,
                 start_new_session=True,
             )
-        probe = [str(self._binaries / "pg_isready"), "-h", self.host, "-p", str(self.port), "-q"]
         for _ in range(200):
-            if subprocess.run(probe, check=False).returncode == 0:
+            if self._is_ready(self._process.pid):
                 return self
             if self._process.poll() is not None:
                 break
             time.sleep(0.05)
-        raise ConfigurationError(f"Postgres did not start:\n{log.read_text()[-2000:]}")
+        said = log.read_bytes()[earlier:][-2000:].decode("utf-8", "replace")
+        raise ConfigurationError(f"Postgres did not start:\n{said}")
+
+    def _is_ready(self, pid: int) -> bool:
+        """Whether the server says so itself: at its port another one may answer."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return lines[:1] == [str(pid)] and lines[-1].strip() == "ready"
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End the server (SIGINT: fast shutdown; SIGKILL: a crash) and wait for it."""

@@ -108,11 +108,13 @@ SELECT id FROM inserted
 _FIND = """
 SELECT DISTINCT ON (input.place) input.place, job.id, job.status
 FROM unnest(%(id)b::uuid[], %(source)b::text[], %(key)b::text[], %(type)b::text[],
-            %(unique_key)b::text[])
-     WITH ORDINALITY AS input (id, source, key, type, unique_key, place)
+            %(unique_key)b::text[], %(request_digest)b::bytea[])
+     WITH ORDINALITY AS input (id, source, key, type, unique_key, request_digest, place)
 JOIN hybridjobs.background_jobs job
      ON job.id = input.id
      OR (job.source = input.source AND job.key = input.key AND job.type = input.type)
+     OR (job.source = input.source AND job.key = input.key
+         AND job.request_digest IS NOT NULL AND input.request_digest IS NOT NULL)
      OR (job.type = input.type AND job.unique_key = input.unique_key
          AND job.status IN ('queued', 'processing'))
 ORDER BY input.place, job.id = input.id DESC, job.key = input.key DESC NULLS LAST
@@ -134,7 +136,8 @@ async def insert_jobs(
 
     One statement writes: in the caller's transaction, or as one of its own. A job whose (source,
     key, type), id, or unique key is there already gives that row; two of one call with the same
-    key give one row.
+    key give one row. Of those with a request digest (source, key) alone is unique: the row that is
+    given may be of another type.
     """
     if await _insert(connection, jobs) == len(jobs):
         return [_new(job) for job in jobs]
@@ -144,7 +147,7 @@ async def insert_jobs(
     for _ in range(_ROUNDS):
         places = [place for place in range(len(jobs)) if place not in found]
         rest = [jobs[place] for place in places]
-        names = ("id", "source", "key", "type", "unique_key")
+        names = ("id", "source", "key", "type", "unique_key", "request_digest")
         cursor = await connection.execute(_FIND, _arrays(rest, names))
         for row in await cursor.fetchall():
             job = rest[row["place"] - 1]

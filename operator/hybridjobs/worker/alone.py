@@ -32,19 +32,22 @@ class _Terminal:
         return new_id()
 
 
-async def run_alone(type_: str, text: str, *, deadline_seconds: float) -> int:
-    """Run the handler `type_` on a payload's JSON text, and return the exit code.
+async def run_alone(name: str, text: str, *, deadline_seconds: float) -> int:
+    """Run a handler on a payload's JSON text, and return the exit code.
 
+    `name` is that of one that is installed, or `module:attribute` for any.
     The result goes to standard output as JSON; progress, and what would be submitted, to standard
     error. The codes are those of a pod, and 2 for a wrong type or payload text.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        handler = registry.load(type_)
+        handler = registry.load_from(name) if ":" in name else registry.load(name)
         payload = codec.loads(text)
     except registry.HandlerNotFound as error:
         _say(f"hybridjobs: {error}")
+        if ":" not in name:
+            _say("  one that is not installed is run by its place: hybridjobs run MODULE:FUNCTION")
         return Exit.USAGE
     except ValueError as error:
         _say(f"hybridjobs: the payload is not JSON: {error}")
@@ -52,7 +55,7 @@ async def run_alone(type_: str, text: str, *, deadline_seconds: float) -> int:
     context = Context(
         _Terminal(),
         job_id=new_id(),
-        type=type_,
+        type=handler.type,
         attempt=1,
         deadline=datetime.now(UTC) + timedelta(seconds=deadline_seconds),
     )

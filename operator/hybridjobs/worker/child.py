@@ -10,13 +10,16 @@ much JSON. The protocol, from the parent's side:
     ← {"checkpoint": JSON}                                 any number
     ← {"submit": {"id", "type", "payload", "key", "priority"}}
     → {"submitted": {"id", "jobId"}} or {"submitted": {"id", "error"}}
-    ← {"result": JSON, "log"} or {"error", "permanent", "retryAfter", "log"}
+    ← {"result": JSON, "log"} or {"error", "permanent", "retryAfter", "log"}; with "last": true
+       where the handler has left behind what cannot be tidied up, and the process ends
 
 One request at a time. The end of standard input ends the process at once, even in a handler: the
-parent is gone. Frames go by copies of the descriptors; a handler's own output is its log.
+parent is gone. Frames go by copies of the descriptors, which a process that a handler forks does
+not have; a handler's own output is its log.
 """
 
 import asyncio
+import contextlib
 import importlib
 import itertools
 import logging
@@ -24,6 +27,7 @@ import os
 import signal
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Thread
 from time import monotonic
 from typing import Any, BinaryIO, NoReturn
@@ -58,6 +62,17 @@ class Frames:
         self._target.write(len(content).to_bytes(4) + content)
         self._target.flush()
 
+    def close_in_forks(self) -> None:
+        """Have a forked process say and hear nothing: its words would be taken for ours."""
+
+        def close() -> None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in (self._source, self._target):
+                os.dup2(nothing, stream.fileno())
+            os.close(nothing)
+
+        os.register_at_fork(after_in_child=close)
+
     def _exactly(self, size: int) -> bytes:
         content = self._source.read(size)
         if len(content) < size:
@@ -73,10 +88,9 @@ class Child:
         self._capture = capture
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._submitted: dict[int, asyncio.Future[UUID]] = {}
-        self._ids = itertools.count(1)
-        self._progress: str | None = None
-        self._progress_at = 0.0
+        self._current: _Run | None = None
+        self._pid = os.getpid()
+        self._processes: set[int] = set()
 
     async def serve(self, handlers: list[str]) -> NoReturn:
         """Warm up, then run what comes."""
@@ -89,16 +103,21 @@ class Child:
             except Exception:
                 # Its requests are answered with the reason; the other handlers are served.
                 logging.getLogger(__name__).exception("cannot warm up %s", name)
+        self._processes = _child_processes()
         self._frames.write('{"ready":true}')
         Thread(target=self._listen, name="hybridjobs-parent", daemon=True).start()
         while True:
             request = await self._inbox.get()
             self._capture.begin()
-            end = await self._run(request)
+            current = self._current = _Run(self._frames)
+            end = await self._run(request, current)
+            if os.getpid() != self._pid:
+                os._exit(0)  # a fork of the handler's, which has returned from it like ourselves
             is_tidy = await self._tidy()
-            self._flush_progress()
+            current.close()
             log = codec.dumps(self._capture.end())
-            self._frames.write(f'{_members(end)},"log":{log}}}')
+            last = "" if is_tidy else ',"last":true'
+            self._frames.write(f'{_members(end)},"log":{log}{last}}}')
             if not is_tidy:
                 os._exit(1)
 
@@ -115,22 +134,16 @@ class Child:
         answer = frame.get("submitted")
         if answer is None:
             self._inbox.put_nowait(frame)
-            return
-        future = self._submitted.pop(answer["id"], None)
-        if future is None or future.done():
-            return
-        if "error" in answer:
-            future.set_exception(PermanentError(answer["error"]))
-        else:
-            future.set_result(UUID(answer["jobId"]))
+        elif self._current is not None:
+            self._current.answered(answer)
 
-    async def _run(self, request: dict[str, Any]) -> End:
+    async def _run(self, request: dict[str, Any], channel: "_Run") -> End:
         try:
             handler = registry.load(request["handler"])
         except registry.HandlerNotFound as error:
             return Failure(str(error), permanent=True)
         context = Context(
-            self,
+            channel,
             job_id=UUID(request["jobId"]),
             type=request["type"],
             attempt=request["attempt"],
@@ -144,13 +157,38 @@ class Child:
         return CANCELLED if task.cancelled() else task.result()
 
     async def _tidy(self) -> bool:
-        """End the tasks that a handler left; False when one goes on, into the next run."""
+        """End what a handler left; False when a task goes on, or there were processes."""
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
-        self._submitted.clear()
         going_on = (await asyncio.wait(left, timeout=TIDY_SECONDS))[1] if left else set()
-        return not going_on
+        return not going_on and not self._end_processes()
+
+    def _end_processes(self) -> bool:
+        """Kill those of this run, also where their session is another; whether there were any."""
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass  # one that has ended, for whose end the handler has not waited
+        except ChildProcessError:
+            return False
+        left = _child_processes() - self._processes
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(left)
+
+
+class _Run:
+    """The way from one run's context to the parent; closed with it, whoever holds on to it."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._loop = asyncio.get_running_loop()
+        self._submitted: dict[int, asyncio.Future[UUID]] = {}
+        self._ids = itertools.count(1)
+        self._progress: str | None = None
+        self._progress_at = 0.0
+        self._is_closed = False
 
     async def progress(self, done: int, total: int | None, message: str | None) -> None:
         """Tell the parent, at most every PROGRESS_SECONDS and at the end."""
@@ -159,24 +197,44 @@ class Child:
         if monotonic() >= self._progress_at:
             self._flush_progress()
 
-    def _flush_progress(self) -> None:
-        if self._progress is not None:
-            self._frames.write(self._progress)
-            self._progress = None
-            self._progress_at = monotonic() + PROGRESS_SECONDS
-
     async def save_checkpoint(self, text: str) -> None:
         """Hand the checkpoint to the parent."""
-        self._frames.write(f'{{"checkpoint":{text}}}')
+        self._write(f'{{"checkpoint":{text}}}')
 
     async def submit(self, type_: str, payload: str, key: str | None, priority: int | None) -> UUID:
         """Ask the parent, and wait for its answer."""
         number = next(self._ids)
+        head = codec.dumps({"id": number, "type": type_, "key": key, "priority": priority})
+        self._write(f'{{"submit":{head[:-1]},"payload":{payload}}}}}')
         future: asyncio.Future[UUID] = self._loop.create_future()
         self._submitted[number] = future
-        head = codec.dumps({"id": number, "type": type_, "key": key, "priority": priority})
-        self._frames.write(f'{{"submit":{head[:-1]},"payload":{payload}}}}}')
         return await future
+
+    def answered(self, answer: dict[str, Any]) -> None:
+        """The parent's answer to a submission."""
+        future = self._submitted.pop(answer["id"], None)
+        if future is None or future.done():
+            return
+        if "error" in answer:
+            future.set_exception(PermanentError(answer["error"]))
+        else:
+            future.set_result(UUID(answer["jobId"]))
+
+    def close(self) -> None:
+        """The run is over: what its handler left behind says nothing more of it, or of the next."""
+        self._flush_progress()
+        self._is_closed = True
+
+    def _flush_progress(self) -> None:
+        if self._progress is not None:
+            self._write(self._progress)
+            self._progress = None
+            self._progress_at = monotonic() + PROGRESS_SECONDS
+
+    def _write(self, text: str) -> None:
+        if self._is_closed:
+            raise RuntimeError("the handler has ended")
+        self._frames.write(text)
 
 
 def _members(end: End) -> str:
@@ -192,7 +250,22 @@ def _frames() -> Frames:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return Frames(source, target)
+    frames = Frames(source, target)
+    frames.close_in_forks()
+    return frames
+
+
+def _child_processes() -> set[int]:
+    """The ids of this process' own children, those that have ended and wait to be noticed too."""
+    files = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for file in files for pid in _text(file).split()}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""  # of a thread that has just ended
 
 
 async def main(handlers: list[str]) -> NoReturn:

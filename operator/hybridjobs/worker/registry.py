@@ -25,7 +25,15 @@ def load(name: str) -> Handler[Any, Any]:
         raise HandlerNotFound(
             f"there is no handler {name!r} in this image; installed handlers: {known}"
         )
-    entry: EntryPoint = next(iter(found))
+    return _loaded(name, next(iter(found)))
+
+
+def load_from(place: str) -> Handler[Any, Any]:
+    """The handler at `module:attribute`, which need not be installed."""
+    return _loaded(place, EntryPoint(place, place, GROUP))
+
+
+def _loaded(name: str, entry: EntryPoint) -> Handler[Any, Any]:
     try:
         loaded = entry.load()
     except (Exception, SystemExit) as error:

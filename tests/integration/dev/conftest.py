@@ -34,9 +34,13 @@ TYPES = {
 
 
 def write_types(folder: Path, **specs: str) -> None:
+    write_objects(folder, "HybridJobType", **specs)
+
+
+def write_objects(folder: Path, kind: str, **specs: str) -> None:
     folder.mkdir(exist_ok=True)
     for name, spec in specs.items():
-        text = f"kind: HybridJobType\nmetadata: {{name: demo-{name}}}\nspec: {spec}\n"
+        text = f"kind: {kind}\nmetadata: {{name: demo-{name}}}\nspec: {spec}\n"
         (folder / f"{name}.yaml").write_text(text)
 
 
@@ -76,10 +80,10 @@ class Dev:
             )
         return self.process
 
-    async def says(self, text: str, *, seconds: float = 40) -> None:
+    async def says(self, text: str, *, times: int = 1, seconds: float = 40) -> None:
         """Wait until its output holds the text."""
         for _ in range(int(seconds * 20)):
-            if text in self.output.read_text():
+            if self.output.read_text().count(text) >= times:
                 return
             if self.process is None or self.process.returncode is not None:
                 break

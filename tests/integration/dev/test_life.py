@@ -4,13 +4,14 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from hybridjobs.store.embedded import EmbeddedPostgres
-from tests.integration.dev.conftest import Dev, write_types
+from tests.integration.dev.conftest import Dev, write_objects, write_types
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -139,6 +140,38 @@ async def test_what_is_wrong_with_a_module_is_said(own: Dev, text: str, named: s
     assert await process.wait() == 2
     assert named in own.output.read_text()
     (own.folder / "wrong.py").unlink()
+
+
+@pytest.mark.parametrize("place", [0, 3, 4])
+async def test_a_port_that_is_taken_is_named(own: Dev, place: int) -> None:
+    with socket.create_server(("127.0.0.1", own.port + place)):
+        process = await own.launch()
+        assert await process.wait() == 2
+    assert f"port {own.port + place}, for " in own.output.read_text()
+    assert not (own.data / "postgres").exists()
+
+
+async def test_schedules_fire_once_a_tick(own: Dev) -> None:
+    schedule = '{schedule: "* * * * *", type: demo/long, payload: {day: 2026-11-24}}'
+    write_objects(own.folder / "timed", "HybridJobSchedule", long=schedule)
+    await own.start("--types-dir", "timed")
+    await own.says("demo-long: * * * * * UTC demo/long, next at ")
+    try:
+        # By then it has fired, whatever the second of the minute.
+        await own.says("demo-long: * * * * * UTC demo/long, next at ", times=2, seconds=90)
+        listed = (await own.client.get(f"{own.api}/api/jobs?schedule=demo-long")).json()["jobs"]
+        [job] = [await own.ended(each["id"]) for each in listed]
+        assert job["result"]["payload"] == {"day": "2026-11-24"}
+        # Begun again within the same minute, the tick is decided already.
+        await own.end(signal.SIGKILL)
+        await own.start("--types-dir", "timed")
+        await own.says("demo-long: * * * * * UTC demo/long, next at ")
+        listed = (await own.client.get(f"{own.api}/api/jobs?schedule=demo-long")).json()["jobs"]
+        assert [each["id"] for each in listed if each["key"] == job["key"]] == [job["id"]]
+        write_objects(own.folder / "timed", "HybridJobSchedule", long=schedule.replace("demo/", ""))
+        await own.says("HybridJobSchedule demo-long is not followed: spec.type: there is no")
+    finally:
+        shutil.rmtree(own.folder / "timed")
 
 
 async def test_what_is_wrong_with_a_type_is_said(own: Dev) -> None:

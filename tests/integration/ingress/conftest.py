@@ -143,7 +143,7 @@ async def ingress(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
 def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handlers of this folder, as a package that the children see installed."""
     names = {
-        name: f"{HANDLERS}:{name.partition('/')[2]}"
+        name: f"{HANDLERS}:{name.partition('/')[2].replace('-', '_')}"
         for name in (
             "quick/echo",
             "quick/pid",
@@ -157,6 +157,12 @@ def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "quick/large",
             "quick/nul",
             "quick/submits",
+            "quick/forks",
+            "quick/leaves",
+            "quick/ends",
+            "quick/hoards-elsewhere",
+            "quick/haunts",
+            "quick/chatters",
         )
     }
     package = tmp_path / "quick_handlers-1.dist-info"

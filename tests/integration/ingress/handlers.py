@@ -1,8 +1,12 @@
 """Quick handlers that behave well and badly; the children find them by an installed entry point."""
 
 import asyncio
+import multiprocessing
 import os
+import subprocess
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from pydantic import RootModel
@@ -81,3 +85,77 @@ async def submits(payload: Payload, context: Context) -> dict[str, str]:
     child = await context.submit("test/long", {"from": "parent"}, key="only")
     again = await context.submit("test/long", {"from": "parent"}, key="only")
     return {"child": str(child), "again": str(again)}
+
+
+@handler("quick/forks")
+async def forks(payload: Payload, context: Context) -> dict[str, int]:
+    """What is forked returns from here, too."""
+    parent = os.getpid()
+    if os.fork() == 0:
+        await context.progress(99, 99, "of the fork")
+        await context.save_checkpoint({"of": "the fork"})
+    return {"pid": os.getpid(), "parent": parent}
+
+
+@handler("quick/leaves")
+async def leaves(payload: Payload, context: Context) -> dict[str, int]:
+    command = ["sleep", "600"]
+    process = subprocess.Popen(command)  # noqa: ASYNC220 - it returns at once
+    other = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220
+    pids = {"pid": os.getpid(), "left": process.pid, "other": other.pid}
+    if file := payload.root.get("hangs"):
+        Path(file).write_text(str(other.pid))  # noqa: ASYNC240
+        time.sleep(60)  # noqa: ASYNC251
+    return pids
+
+
+@handler("quick/ends")
+async def ends(payload: Payload, context: Context) -> dict[str, int]:
+    """Its process has ended, though nobody has waited for it."""
+    with subprocess.Popen(["true"]):  # noqa: ASYNC220
+        pass
+    subprocess.Popen(["true"])  # noqa: ASYNC220
+    await asyncio.sleep(0.3)
+    return {"pid": os.getpid()}
+
+
+@handler("quick/hoards-elsewhere")
+async def hoards_elsewhere(payload: Payload, context: Context) -> None:
+    process = multiprocessing.get_context("fork").Process(
+        target=_hoard, args=[payload.root["bytes"]]
+    )
+    process.start()
+    await asyncio.sleep(60)
+
+
+def _hoard(size: int) -> None:
+    held = b"x" * size
+    time.sleep(60)
+    del held
+
+
+@handler("quick/haunts")
+async def haunts(payload: Payload, context: Context) -> None:
+    """A thread of it goes on talking of it after its end."""
+    loop = asyncio.get_running_loop()
+
+    def talk() -> None:
+        for place in range(20):
+            time.sleep(0.05)
+            for said in (context.progress(place, 20, "a ghost"), context.save_checkpoint("ghost")):
+                asyncio.run_coroutine_threadsafe(said, loop)
+
+    threading.Thread(target=talk, daemon=True).start()
+
+
+@handler("quick/chatters")
+async def chatters(payload: Payload, context: Context) -> None:
+    """It writes without an end, from a thread that outlives it."""
+
+    def write() -> None:
+        while True:
+            os.write(1, b"chatter\n" * 1000)
+
+    threading.Thread(target=write, daemon=True).start()
+    if payload.root.get("never"):
+        write()

@@ -155,6 +155,14 @@ async def test_strangers_learn_nothing_but_how_to_ask(ingress: Running) -> None:
             assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_two_tokens_are_none(ingress: Running) -> None:
+    headers = [("Authorization", f"Bearer {TOKEN}"), ("Authorization", f"Bearer {TOKEN}")]
+    request = httpx.Request("GET", f"{ingress.api.base_url}/api/jobs", headers=headers)
+    answer = await ingress.api.send(request)
+    assert answer.status_code == 401
+    assert "more than one" in answer.json()["detail"]
+
+
 async def test_the_bootstrap_token_may_do_everything(ingress: Running) -> None:
     await ingress.register(job_type())
     job = await ingress.job((await ingress.submit("test/long")).json()["id"])
@@ -217,6 +225,26 @@ async def test_a_revoked_token_ends_within_seconds(ingress: Running, make: Make)
         await asyncio.sleep(0.1)
     assert answer.status_code == 401
     assert "revoked" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("of_one", [False, True])
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_streams_end_with_their_token(
+    ingress: Running, make: Make, how: str, of_one: bool
+) -> None:
+    await ingress.register(job_type())
+    job_id = (await ingress.submit("test/long")).json()["id"]
+    text = await make("read", days=2 / 86_400 if how == "expired" else None)
+    path = f"/api/jobs/{job_id}/events" if of_one else "/api/events"
+    request = ingress.api.stream("GET", path, headers={"Authorization": f"Bearer {text}"})
+    async with asyncio.timeout(20), request as response:
+        assert response.status_code == 200
+        [token] = await tokens(ingress)
+        if how == "revoked":
+            async with ingress.database.connection() as connection:
+                assert await revoke_token(connection, token.id, by="ben")
+        async for _ in response.aiter_bytes():
+            pass
 
 
 async def test_a_token_expires_also_while_it_is_remembered(ingress: Running, make: Make) -> None:

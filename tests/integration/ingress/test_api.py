@@ -1,5 +1,6 @@
 """The API over real sockets."""
 
+import gzip
 import json
 import logging
 from uuid import uuid4
@@ -180,6 +181,25 @@ async def test_a_job_that_is_not_there(api: Running, job_id: str) -> None:
     answer = await api.api.get(f"/api/jobs/{job_id}")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/api/jobs", "/api/jobs:batch", "/api/process-job"])
+async def test_a_body_that_is_encoded_is_refused(api: Running, path: str) -> None:
+    body = gzip.compress(b"{}")
+    answer = await api.api.post(path, content=body, headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    answer = await api.api.post(path, content="{", headers={"Content-Encoding": "identity"})
+    assert answer.status_code == 400
+
+
+async def test_a_member_twice_is_refused(api: Running) -> None:
+    body = '{"type": "test/long", "type": "test/other", "payload": {"a": 1, "a": 2}}'
+    answer = await api.api.post("/api/jobs", content=body)
+    assert answer.status_code == 400
+    assert "'type' is there more than once" in answer.json()["detail"]
+    # Within a payload, what that means is its handler's to say.
+    answer = await api.api.post("/api/jobs", content=body.replace(', "type": "test/other"', ""))
+    assert (await api.job(answer.json()["id"])).payload == '{"a": 1, "a": 2}'
 
 
 async def test_methods_and_paths(api: Running) -> None:

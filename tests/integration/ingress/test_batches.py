@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from hybridjobs.ingress import batch_requests
+from hybridjobs.ingress.api import batches
 from hybridjobs.ingress.batch_requests import MAX_BATCH_BYTES
 from tests.builders import job_type
 from tests.integration.ingress.conftest import TOKEN, Running
@@ -195,3 +197,24 @@ async def test_ten_thousand_jobs_are_one_request(api: Running) -> None:
 async def test_a_batch_that_is_not_there(api: Running) -> None:
     assert (await api.api.get(f"/api/batches/{uuid4()}")).status_code == 404
     assert (await api.api.get("/api/batches/nonsense")).status_code == 404
+
+
+@pytest.mark.parametrize(("large_bytes", "at_once"), [(0, {1}), (1_000_000, {2, 3, 4, 5})])
+async def test_large_batches_are_worked_on_one_at_a_time(
+    api: Running, monkeypatch: pytest.MonkeyPatch, large_bytes: int, at_once: set[int]
+) -> None:
+    read, running, most = batch_requests.rows_of_batch, 0, 0
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.2)
+        running -= 1
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(batches, "_LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(batches, "rows_of_batch", slow)
+    answers = await asyncio.gather(*(_submit(api, _job()) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert most in at_once

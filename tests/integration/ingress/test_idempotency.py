@@ -69,6 +69,16 @@ async def test_of_many_at_once_one_makes_the_job(api: Running) -> None:
     assert await api.count() == 2
 
 
+async def test_of_many_at_once_that_name_two_types_one_makes_the_job(api: Running) -> None:
+    bodies = [JOB, {**JOB, "type": "test/other"}] * 10
+    for round_ in range(5):
+        answers = await asyncio.gather(*(post(api, f"k-{round_}", body) for body in bodies))
+        assert sorted(answer.status_code for answer in answers) == [202] * 10 + [422] * 10
+        accepted = {answer.text for answer in answers if answer.status_code == 202}
+        assert len(accepted) == 1
+        assert await api.count() == round_ + 1
+
+
 @pytest.mark.parametrize("key", ["", '""', '"', "a b", '"a', '"é"', '"\\x"', "x" * 256, "a,b;c"])
 async def test_what_is_no_key(api: Running, key: str) -> None:
     headers = [(b"Idempotency-Key", key.encode("latin-1"))]

@@ -1,6 +1,7 @@
 """Requests that are slow, endless or broken, on raw sockets."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -124,6 +125,46 @@ async def test_a_body_in_pieces_is_accepted(bounded: Running) -> None:
             writer.write(body[position : position + 1])
             await asyncio.sleep(0.01)
         assert await status_of(reader) == 202
+
+
+@pytest.mark.parametrize("pause", [0, 0.05])
+@pytest.mark.parametrize("framing", [b"Content-Length: 19", b"Transfer-Encoding: chunked"])
+async def test_an_offer_of_another_protocol_is_passed_over(
+    bounded: Running, framing: bytes, pause: float
+) -> None:
+    await bounded.register(job_type(events=["github/pull_request.opened"]))
+    body = b'{"action":"opened"}'
+    sent = b"13\r\n" + body + b"\r\n0\r\n\r\n" if b"chunked" in framing else body
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    head = b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\n" + signed(body) + offer
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        for _ in range(2):
+            writer.write(head + framing + b"\r\n\r\n")
+            if pause:
+                await writer.drain()
+                await asyncio.sleep(pause)
+            writer.write(sent)
+        # Each in its turn; what is in a body is no request.
+        for _ in range(2):
+            assert await status_of(reader) == 202
+            fields = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: ([0-9]+)", fields)
+            assert length is not None
+            assert b'"type":"test/long"' in await reader.readexactly(int(length[1]))
+    assert await bounded.count() == 1
+
+
+@pytest.mark.parametrize("offer", [b"", b"Connection: upgrade\r\nUpgrade: x\r\n"])
+async def test_many_requests_at_once_are_no_large_head(bounded: Running, offer: bytes) -> None:
+    ask = b"GET /nothing HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n"
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(ask * 2000)
+        async with asyncio.timeout(20):
+            text = b""
+            while text.count(b"HTTP/1.1 404") < 2000:
+                chunk = await reader.read(65536)
+                assert chunk
+                text += chunk
 
 
 async def test_a_client_that_hangs_up_in_its_body_harms_nobody(bounded: Running) -> None:

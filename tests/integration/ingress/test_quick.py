@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -25,6 +26,16 @@ async def eventually(running: Running, job_id: str, status: Status) -> None:
             return
         await asyncio.sleep(0.05)
     pytest.fail(f"job {job_id} is not {status}")
+
+
+async def gone(pid: int) -> None:
+    for _ in range(60):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"process {pid} lives on")
 
 
 async def test_a_quick_job_is_answered_with_its_result(quick_ingress: Start) -> None:
@@ -90,7 +101,7 @@ async def test_over_budget_it_goes_on_as_a_pod_and_the_child_is_replaced(
     quick_ingress: Start, type_: str
 ) -> None:
     ingress: Running = await quick_ingress(
-        quick_type(type_, budgetSeconds=1), quick_type("quick/echo")
+        quick_type(type_, budgetSeconds=3), quick_type("quick/echo")
     )
     answer = await ingress.submit(type_)
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
@@ -102,7 +113,7 @@ async def test_over_budget_it_goes_on_as_a_pod_and_the_child_is_replaced(
 
 async def test_a_type_that_may_not_run_twice_fails_over_budget(quick_ingress: Start) -> None:
     ingress: Running = await quick_ingress(
-        quick_type("quick/blocks", budgetSeconds=1, retry={"limit": 0})
+        quick_type("quick/blocks", budgetSeconds=3, retry={"limit": 0})
     )
     answer = await ingress.submit("quick/blocks")
     assert (answer.status_code, answer.json()["status"]) == (200, "failed")
@@ -148,15 +159,89 @@ async def test_a_child_killed_in_the_middle_loses_nothing(quick_ingress: Start) 
     assert (await ingress.submit("quick/pid")).json()["result"]["pid"] != child
 
 
+@pytest.mark.parametrize("type_", ["quick/hoards", "quick/hoards-elsewhere"])
 async def test_a_child_that_hoards_memory_is_replaced_and_its_job_goes_on(
-    quick_ingress: Start,
+    quick_ingress: Start, type_: str
 ) -> None:
-    ingress: Running = await quick_ingress(quick_type("quick/hoards"), quick_type("quick/echo"))
-    answer = await ingress.submit("quick/hoards", {"bytes": 512 * 1024 * 1024})
+    ingress: Running = await quick_ingress(quick_type(type_), quick_type("quick/echo"))
+    answer = await ingress.submit(type_, {"bytes": 512 * 1024 * 1024})
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     [attempt] = (await ingress.job(answer.json()["id"])).attempts
     assert (attempt.outcome, attempt.reason) == ("lost", "ChildDied")
     assert (await ingress.submit("quick/echo")).status_code == 200
+
+
+async def test_a_fork_of_a_handler_speaks_for_nobody(quick_ingress: Start) -> None:
+    ingress: Running = await quick_ingress(quick_type("quick/forks"), quick_type("quick/echo"))
+    answer = await ingress.submit("quick/forks")
+    assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+    result = answer.json()["result"]
+    assert result["pid"] == result["parent"]
+    for number in range(5):
+        answer = await ingress.submit("quick/echo", {"n": number})
+        assert (answer.status_code, answer.json()["result"]) == (200, {"n": number})
+    job = await ingress.job(answer.json()["id"])
+    assert (job.progress or {})["message"] == "half"
+
+
+async def test_a_child_whose_handler_leaves_processes_is_replaced_and_they_are_ended(
+    quick_ingress: Start, tmp_path: Path
+) -> None:
+    ingress: Running = await quick_ingress(
+        quick_type("quick/leaves", budgetSeconds=3),
+        quick_type("quick/ends"),
+        quick_type("quick/pid"),
+    )
+    first = (await ingress.submit("quick/ends")).json()["result"]["pid"]
+    left = (await ingress.submit("quick/leaves")).json()["result"]
+    assert left["pid"] == first
+    # Nobody is handed the child that ends.
+    answer = await ingress.submit("quick/pid")
+    assert answer.status_code == 200
+    assert answer.json()["result"]["pid"] != first
+    await gone(left["left"])
+    await gone(left["other"])
+    answer = await ingress.submit("quick/leaves", {"hangs": str(tmp_path / "pid")})
+    assert answer.status_code == 202
+    await gone(int((tmp_path / "pid").read_text()))
+
+
+async def test_what_outlives_its_run_says_nothing_of_the_next(quick_ingress: Start) -> None:
+    ingress: Running = await quick_ingress(quick_type("quick/haunts"), quick_type("quick/pid"))
+    assert (await ingress.submit("quick/haunts")).status_code == 200
+    answer = await ingress.submit("quick/pid", {"seconds": 1.2})
+    job = await ingress.job(answer.json()["id"])
+    assert (job.status, job.progress) == (Status.COMPLETED, None)
+    async with ingress.database.connection() as connection:
+        cursor = await connection.execute("SELECT data FROM hybridjobs.job_checkpoints")
+        assert await cursor.fetchall() == []
+
+
+async def test_a_child_that_works_without_a_job_is_replaced(quick_ingress: Start) -> None:
+    ingress: Running = await quick_ingress(
+        quick_type("quick/chatters", budgetSeconds=4), quick_type("quick/pid")
+    )
+    endless = await ingress.submit("quick/chatters", {"never": True})
+    assert (endless.status_code, endless.json()["status"]) == (202, "queued")
+    assert (await ingress.submit("quick/chatters")).status_code == 200
+    child = (await ingress.submit("quick/pid")).json()["result"]["pid"]
+    await gone(child)
+    assert (await ingress.submit("quick/pid")).json()["result"]["pid"] != child
+
+
+async def test_a_crowd_costs_nobody_the_child(quick_ingress: Start) -> None:
+    ingress: Running = await quick_ingress(quick_type("quick/pid", budgetSeconds=2))
+    assert (await ingress.submit("quick/pid")).status_code == 200
+    answers = await asyncio.gather(
+        *(ingress.submit("quick/pid", {"seconds": 0.3}) for _ in range(20))
+    )
+    done = [answer.json()["result"]["pid"] for answer in answers if answer.status_code == 200]
+    assert len(done) >= 2
+    assert len(set(done)) == 1
+    assert {answer.status_code for answer in answers} == {200, 202}
+    jobs = [await ingress.job(answer.json()["id"]) for answer in answers]
+    reasons = {job.attempts[0].reason for job in jobs}
+    assert reasons == {"Completed", "NoFreeChild"}
 
 
 @pytest.mark.parametrize(

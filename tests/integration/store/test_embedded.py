@@ -1,4 +1,4 @@
-"""The embedded Postgres where its user cannot reach the installation."""
+"""The embedded Postgres: what it starts on, and what it says where it cannot."""
 
 import importlib.util
 import os
@@ -6,11 +6,42 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from hybridjobs.errors import ConfigurationError
+from hybridjobs.store.embedded import EmbeddedPostgres
 from tests.conftest import free_port
+
+
+def test_another_server_at_its_port_is_not_taken_for_it() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-test-embedded-"))
+    folder.chmod(0o755)
+    port = free_port()
+    first, second = [
+        EmbeddedPostgres(folder / name, password=secrets.token_hex(8), port=port)
+        for name in ("first", "second")
+    ]
+    try:
+        first.start()
+        with pytest.raises(ConfigurationError, match="could not bind IPv4 address") as before:
+            second.start()
+        first.stop()
+        second.start()
+        second.stop()
+        first.start()
+        # What an earlier start has said is no news.
+        with pytest.raises(ConfigurationError) as again:
+            second.start()
+        assert str(again.value).count("could not bind") == str(before.value).count("could not bind")
+        assert "ready to accept connections" not in str(again.value)
+    finally:
+        for server in (first, second):
+            server.stop()
+        shutil.rmtree(folder)
+
 
 _START = """
 import sys, pathlib

@@ -255,6 +255,9 @@ async def test_enqueue(connection: Explained) -> None:
     jobs = [new_job(key=f"new-{n}") for n in range(64)]
     await insert_jobs(connection, jobs)
     await insert_jobs(connection, jobs)  # found again, by (source, key, type)
+    once = [new_job(key=f"once-{n}", request_digest=b"d") for n in range(64)]
+    await insert_jobs(connection, once)
+    await insert_jobs(connection, [job._replace(id=new_id()) for job in once])  # by (source, key)
     waits = new_job(key="k", unique_key="u", depends_on=(jobs[0].id,))
     soon = new_job(run_at=datetime.now(UTC) + timedelta(hours=1))
     leased = new_job(lease_seconds=10.0)
@@ -266,6 +269,7 @@ async def test_enqueue(connection: Explained) -> None:
     assert _indexes(connection, "SELECT DISTINCT ON (input.place)") >= {
         "background_jobs_pkey",
         "background_jobs_key",
+        "background_jobs_request",
         "background_jobs_unique",
     }
 

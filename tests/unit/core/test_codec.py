@@ -70,3 +70,10 @@ def test_what_is_not_finite_is_not_json() -> None:
         codec.loads('{"n": [1e999]}')
     with pytest.raises(ValueError, match="not JSON compliant"):
         codec.dumps(float("nan"))
+
+
+def test_a_member_twice_counts_once_or_is_refused() -> None:
+    text = '{"a":1,"b":2,"\\u0061":3}'
+    assert codec.members(text) == {"a": "3", "b": "2"}
+    with pytest.raises(ValueError, match="'a' is there more than once"):
+        codec.members(text, once=True)

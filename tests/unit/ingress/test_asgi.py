@@ -46,8 +46,9 @@ async def test_an_undeclared_length_is_stopped_at_the_limit() -> None:
         await read_body(_scope(), _receive(_part(b"ab"), _part(b"cd")), limit_bytes=3)
 
 
-async def test_incomplete_bodies_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "MAX_INCOMPLETE_BYTES", 10)
+async def test_bodies_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "MAX_HELD_BYTES", 10)
+    monkeypatch.setattr(asgi, "_held_bytes", 0)  # other tests' requests have no end
     resume = asyncio.Event()
     first_part, last_part = _part(b"123456"), _part(b"7", more=False)
 
@@ -58,19 +59,26 @@ async def test_incomplete_bodies_are_bounded_together(monkeypatch: pytest.Monkey
             await resume.wait()
         return message
 
-    waiting = asyncio.create_task(read_body(_scope(), slow, limit_bytes=100))
+    first, second = _scope(), _scope()
+    waiting = asyncio.create_task(read_body(first, slow, limit_bytes=100))
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
-        await read_body(_scope(), _receive(_part(b"12345")), limit_bytes=100)
+        await read_body(second, _receive(_part(b"12345")), limit_bytes=100)
+    second[asgi.PLACE].leave()
     resume.set()
     assert await waiting == b"1234567"
+    # Whole, it is held until its request is over.
+    with pytest.raises(Unavailable):
+        await read_body(second, _receive(_part(b"12345")), limit_bytes=100)
+    second[asgi.PLACE].leave()
+    first[asgi.PLACE].leave()
     receive = _receive(_part(b"1234567890"), _part(b"", more=False))
     assert await read_body(_scope(), receive, limit_bytes=100) == b"1234567890"
 
 
 async def test_whole_bodies_in_work_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "MAX_BODY_BYTES_IN_WORK", 10)
-    monkeypatch.setattr(asgi, "_body_bytes_in_work", 0)
+    monkeypatch.setattr(asgi, "MAX_HELD_BYTES", 10)
+    monkeypatch.setattr(asgi, "_held_bytes", 0)
     going_on = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,10 +98,7 @@ async def test_whole_bodies_in_work_are_bounded_together(monkeypatch: pytest.Mon
     for working in (first, second):
         [start, _] = await working
         assert start["status"] == 200
-    # One that is over the limit by itself is taken where nothing else is in work.
-    [start, _] = await answering(b"x" * 50)
-    assert start["status"] == 200
-    assert asgi._body_bytes_in_work == 0
+    assert asgi._held_bytes == 0
 
 
 async def test_a_client_that_hangs_up() -> None:

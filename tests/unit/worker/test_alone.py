@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,18 @@ async def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     errors = capsys.readouterr().err
     assert "there is no handler 'probe/unknown'" in errors
     assert "the payload is not JSON" in errors
+    assert "hybridjobs run MODULE:FUNCTION" in errors
+
+
+async def test_one_that_is_not_installed_is_run_by_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine_alone.py").write_text(
+        "from hybridjobs.sdk import handler\n\n@handler('mine/own')\n"
+        "async def own(payload, context):\n    return context.type\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert await run_alone("mine_alone:own", "{}", deadline_seconds=30) == 0
+    assert json.loads(capsys.readouterr().out) == "mine/own"
+    assert await run_alone("mine_alone:none", "{}", deadline_seconds=30) == 2
+    assert "cannot import handler 'mine_alone:none'" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from hybridjobs.ingress.problems import Refused
 from hybridjobs.model import ApiScope
 
 _CALLER = "hybridjobs.caller"
+_ACCESS = "hybridjobs.access"
 _CHALLENGE = 'Bearer realm="hybridjobs"'
 
 
@@ -30,12 +31,22 @@ class Access:
         """Serve, or raise Refused (401, 429), or Unavailable where nobody can tell who calls."""
         caller = await self._caller(scope)
         self._limit.take(caller.name)
-        scope[_CALLER] = caller
+        scope[_CALLER], scope[_ACCESS] = caller, self
         await self._app(scope, receive, send)
 
+    async def still_allows(self, scope: Scope, needed: ApiScope) -> bool:
+        """Whether who sent this request is known still, and has the scope; Unavailable."""
+        try:
+            caller = await self._caller(scope)
+        except Refused:
+            return False
+        return await caller.refusal(needed) is None
+
     async def _caller(self, scope: Scope) -> Caller:
-        header = dict(scope["headers"]).get(b"authorization", b"")
-        token = bearer_token(header)
+        headers = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(headers) > 1:
+            raise _unauthorized("there is more than one Authorization header")
+        token = bearer_token(headers[0]) if headers else None
         if not token:
             raise _unauthorized(
                 "send a token: Authorization: Bearer …; `hybridjobs token create` makes one"
@@ -73,6 +84,15 @@ def caller_of(scope: Scope) -> Caller:
     """Who sent this request, which has come through Access."""
     caller: Caller = scope[_CALLER]
     return caller
+
+
+async def may_go_on(scope: Scope, needed: ApiScope) -> bool:
+    """Whether an answer without an end may go on: tokens are revoked, and expire, meanwhile.
+
+    Unavailable where nobody can tell.
+    """
+    access: Access = scope[_ACCESS]
+    return await access.still_allows(scope, needed)
 
 
 def _unauthorized(detail: str, error: str = "") -> Refused:

@@ -27,6 +27,8 @@ from hybridjobs.store.batches import Batch, CreatedBatch, NewBatch, create_batch
 from hybridjobs.store.enqueue import unknown_jobs
 
 _MAX_WAIT_SECONDS = 60
+# Larger ones are worked on one at a time: each takes several times its size of memory.
+_LARGE_BYTES = 1024 * 1024
 
 _CREATED = exactly({"id": ID, "total": COUNT, "url": TEXT}, optional={"replayed": {"const": True}})
 
@@ -36,6 +38,7 @@ class Batches:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._turn = asyncio.Lock()
 
     @operation(
         "POST",
@@ -55,6 +58,13 @@ class Batches:
         request = asked.request
         body = await read_body(request.scope, request.receive, limit_bytes=MAX_BATCH_BYTES)
         keys = request.headers.getlist("idempotency-key")
+        if len(body) <= _LARGE_BYTES:
+            await self._create(asked, body, keys, send)
+            return
+        async with self._turn:
+            await self._create(asked, body, keys, send)
+
+    async def _create(self, asked: Asked, body: bytes, keys: list[str], send: Send) -> None:
         # A large batch takes a second to read: others are served meanwhile.
         batch, once = await asyncio.to_thread(self._parse, body, keys)
         rows = await asyncio.to_thread(
@@ -64,7 +74,7 @@ class Batches:
             self._backend.schemas,
             source=SOURCE,
             submitted_by=asked.caller,
-            traceparent=traceparent(dict(request.scope["headers"])),
+            traceparent=traceparent(dict(asked.request.scope["headers"])),
         )
         made = await self._insert(batch, rows, once, asked.caller)
         location = f"/api/batches/{made.id}"

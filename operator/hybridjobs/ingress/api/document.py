@@ -16,6 +16,7 @@ _PROBLEMS = {
     404: "There is no such thing.",
     408: "The request did not arrive in time.",
     413: "The body is too large.",
+    415: "The body has a Content-Encoding.",
     422: "The request has the wrong shape or values; `errors` names each fault.",
     429: "The caller asks too often.",
     431: "The request's head is too large.",
@@ -23,7 +24,7 @@ _PROBLEMS = {
     503: "Postgres or the cluster is away, or too much is asked at once.",
 }
 _ALWAYS = (401, 403, 408, 422, 429, 431, 500, 503)
-_WITH_BODY = (400, 413)
+_WITH_BODY = (400, 413, 415)
 _SCOPES = (
     "Each operation names the scope that its callers need: read, submit or operate, each of which "
     "includes those before it."

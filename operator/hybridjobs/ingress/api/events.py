@@ -14,9 +14,10 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.requests import Request
 from starlette.types import Send
 
-from hybridjobs.errors import FieldError, InvalidInput
+from hybridjobs.errors import FieldError, InvalidInput, Unavailable
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
+from hybridjobs.ingress.api.access import may_go_on
 from hybridjobs.ingress.api.answers import BATCH
 from hybridjobs.ingress.api.operations import Answer, Asked, operation
 from hybridjobs.ingress.api.requests import Backend, id_in_path, not_found
@@ -32,6 +33,7 @@ HEARTBEAT_SECONDS = 15.0
 RECONNECT_MS = 2000
 
 _SEND_SECONDS = 10.0
+_ACCESS_SECONDS = 5.0  # between looks for the end of the caller's token
 _CHUNK = 200
 _FILTERS: dict[str, Check] = {"type": checks.text, "status": checks.some_of(tuple(Status))}
 _LAST_EVENT_ID: dict[str, Schema] = {
@@ -74,7 +76,7 @@ class Events:
 
         after = _after(asked.request)
         async with self._backend.live.feed(wanted, after) as feed:
-            await _stream(asked.request, send, self._feed_events(feed))
+            await _stream(asked.request, send, self._feed_events(feed, _Access(asked.request)))
 
     @operation(
         "GET",
@@ -139,12 +141,12 @@ class Events:
             await respond(send, 204)
             return
         watch.show(state)
-        await _stream(request, send, _states(watch, event))
+        await _stream(request, send, _states(watch, event, _Access(request)))
 
-    async def _feed_events(self, feed: Feed) -> AsyncIterator[bytes]:
+    async def _feed_events(self, feed: Feed, access: "_Access") -> AsyncIterator[bytes]:
         yield ServerSentEvent(retry=RECONNECT_MS).encode()
         heartbeat = 0.0  # the first one says at once where the client is
-        while not feed.cut:
+        while not feed.cut and await access.holds():
             if feed.ready or self._clock() >= heartbeat:
                 for news in feed.take():
                     for chunk in _chunks(news):
@@ -152,22 +154,41 @@ class Events:
                         # A send alone does not wait: many chunks would hold up everybody else.
                         await asyncio.sleep(0)
                 heartbeat = self._clock() + HEARTBEAT_SECONDS
-            await feed.wait(heartbeat - self._clock())
+            await feed.wait(min(heartbeat - self._clock(), _ACCESS_SECONDS))
 
 
 async def _states(
-    watch: Watch[State], event: Callable[[State], ServerSentEvent]
+    watch: Watch[State], event: Callable[[State], ServerSentEvent], access: "_Access"
 ) -> AsyncIterator[bytes]:
     yield ServerSentEvent(retry=RECONNECT_MS).encode()
     shown: State | None = None
-    while not watch.cut:
+    while not watch.cut and await access.holds():
         state = watch.state
         if state is not None and state != shown:
             yield event(state).encode()
             shown = state
         if watch.gone or (shown is not None and shown.finished):
             return
-        await watch.moved(HEARTBEAT_SECONDS)
+        await watch.moved(_ACCESS_SECONDS)
+
+
+class _Access:
+    """Whether the caller of a stream may still read: looked up now and then."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._clock = asyncio.get_running_loop().time
+        self._look_at = self._clock() + _ACCESS_SECONDS
+
+    async def holds(self) -> bool:
+        """Whether it does; a caller who cannot be looked up comes back when that is possible."""
+        if self._clock() < self._look_at:
+            return True
+        self._look_at = self._clock() + _ACCESS_SECONDS
+        try:
+            return await may_go_on(self._request.scope, ApiScope.READ)
+        except Unavailable:
+            return False
 
 
 async def _stream(request: Request, send: Send, events: AsyncIterator[bytes]) -> None:

@@ -91,10 +91,19 @@ class Jobs:
     async def create(self, asked: Asked, send: Send) -> None:
         """Submit a job."""
         arrived = self._clock()
-        request, backend = asked.request, self._backend
         prefer = Preference.read(
-            request.headers.getlist("prefer"), at_most=backend.max_wait_seconds
+            asked.request.headers.getlist("prefer"), at_most=self._backend.max_wait_seconds
         )
+        accepted = await self._submitted(asked, arrived, prefer)
+        if prefer.wait_seconds and not accepted.status.is_terminal:
+            accepted = await self._waited(asked, accepted, arrived + prefer.wait_seconds)
+        status = 200 if accepted.status.is_terminal else 202
+        location = (b"location", f"/api/jobs/{accepted.id}".encode())
+        headers = (JSON, location, *prefer.headers)
+        await respond(send, status, accepted.json().encode(), headers=headers)
+
+    async def _submitted(self, asked: Asked, arrived: float, prefer: Preference) -> Accepted:
+        request, backend = asked.request, self._backend
         limit = backend.max_payload_bytes + _AROUND_PAYLOAD_BYTES
         members = members_of(await read_body(request.scope, request.receive, limit_bytes=limit))
         job = JobRequest.parse(
@@ -122,12 +131,7 @@ class Jobs:
         if not accepted.created:
             # Of two requests at once, the later one finds the other's row only here.
             await self._check_reuse(once)
-        if prefer.wait_seconds and not accepted.status.is_terminal:
-            accepted = await self._waited(asked, accepted, arrived + prefer.wait_seconds)
-        status = 200 if accepted.status.is_terminal else 202
-        location = (b"location", f"/api/jobs/{accepted.id}".encode())
-        headers = (JSON, location, *prefer.headers)
-        await respond(send, status, accepted.json().encode(), headers=headers)
+        return accepted
 
     @operation(
         "GET",

@@ -18,6 +18,7 @@ from hybridjobs.ingress.api.access import ApiRoute, caller_of
 from hybridjobs.ingress.api.schemas import Listing
 from hybridjobs.ingress.asgi import read_body
 from hybridjobs.ingress.members import Check, Schema, Shape, read_query
+from hybridjobs.ingress.problems import Refused
 from hybridjobs.model import ApiScope
 
 _SMALL_BODY_BYTES = 64 * 1024
@@ -147,6 +148,14 @@ def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[No
         if scope["query_string"]:
             query = read_query(request.query_params, described.query)
         body: dict[str, Any] = {}
+        coding = request.headers.get("content-encoding", "identity")
+        if described.body is not None and coding.strip().lower() != "identity":
+            raise Refused(
+                415,
+                "Unsupported Media Type",
+                "the body is read as it is: send it without Content-Encoding",
+                headers={"Accept-Encoding": "identity"},
+            )
         if described.body is not None and not described.streams_body:
             text = await read_body(scope, receive, limit_bytes=_SMALL_BODY_BYTES)
             body = described.body.read(members_of(text or b"{}"))
@@ -158,7 +167,7 @@ def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[No
 def members_of(body: bytes) -> dict[str, str]:
     """The members of the JSON object that a body is, each as it was written; InvalidInput (400)."""
     try:
-        return codec.members(body.decode())
+        return codec.members(body.decode(), once=True)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the body is not a JSON object: {error}", status=400) from None
 
