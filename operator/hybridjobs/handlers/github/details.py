@@ -14,12 +14,12 @@ async def pull_request_details(payload: PullRequestRef, _context: Context) -> di
         found = await github.pull_request(payload.owner, payload.repo, payload.number)
     rows = page(found["base"]["repo"], [found])
     async with github_tables() as tables:
-        new = await tables.write(rows)
+        written = await tables.write(rows)
         return {
             "pullRequestId": str(await tables.pull_request_id(found["id"])),
-            "repositoryId": str(await tables.repository_id(found["base"]["repo"]["id"])),
+            "repositoryId": str(written.repository_id),
             "githubId": found["id"],
             "number": found["number"],
             "state": rows.pull_requests[0]["state"],
-            "new": new == 1,
+            "new": written.pull_requests.inserted == 1,
         }
