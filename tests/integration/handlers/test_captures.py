@@ -8,11 +8,15 @@ from uuid import UUID
 import pytest
 
 from hybridjobs.handlers.github.cooldowns import SyncState
+from hybridjobs.handlers.github.details import pull_request_details
 from hybridjobs.handlers.github.follow_ups import Due, FollowUp, Part, follow_ups
 from hybridjobs.handlers.github.rows import page
+from hybridjobs.handlers.github.sync import repository_sync
 from hybridjobs.handlers.github.tables import GitHubTables, SyncCounts
 from hybridjobs.ids import new_id
 from hybridjobs.sdk import PermanentError
+from hybridjobs.sdk.handler import Handler
+from hybridjobs.sdk.testing import run_handler
 from hybridjobs.store.database import Database
 from tests import github_objects as objects
 from tests.builders import job_type, new_job
@@ -204,6 +208,18 @@ async def test_only_a_job_that_runs_has_children_and_a_repository(
     assert await queue.value(found, parent) == repository_id
     # The services submit for whom they like.
     assert await queue.value("SELECT submit_job('test/long', parent_id => %s)", parent)
+
+
+@pytest.mark.usefixtures("github")
+@pytest.mark.parametrize("handler", [pull_request_details, repository_sync])
+async def test_a_handler_tells_the_repository_of_its_job(
+    handler: Handler[Any, Any], queue: Queue, parent: UUID, query: Query
+) -> None:
+    payload = {"owner": "Codertocat", "repo": "Hello-World", "number": 2}
+    await run_handler(handler, payload, job_id=parent)
+    (repository,) = await query("SELECT id FROM github.repositories")
+    found = await queue.value("SELECT repository_id FROM background_jobs WHERE id = %s", parent)
+    assert found == repository["id"]
 
 
 async def test_the_state_of_a_sync(tables: GitHubTables, queue: Queue, query: Query) -> None:
