@@ -74,18 +74,20 @@ async def run_handler(
     checkpoint: object = None,
     attempt: int = 1,
     deadline_seconds: float = 900,
+    job_id: UUID | None = None,
     http: "httpx.AsyncClient | None" = None,
 ) -> HandlerRun:
     """Run a handler as HybridJobs would, and return what it did.
 
     `payload` is a JSON value or a model; it passes through JSON and validation, as in production.
     Exceptions of the handler, and PermanentError for an invalid payload, are raised as they are;
-    pass a `run` to see what was done until then. `http` replaces the client of the context.
+    pass a `run` to see what was done until then. `job_id` is a new one
+    unless given; `http` replaces the client of the context.
     """
     run = HandlerRun() if run is None else run
     context = Context(
         _Recorder(run),
-        job_id=new_id(),
+        job_id=job_id or new_id(),
         type=handler.type,
         attempt=attempt,
         deadline=datetime.now(UTC) + timedelta(seconds=deadline_seconds),

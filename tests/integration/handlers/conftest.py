@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from hybridjobs.handlers.github.tables import GitHubTables, github_tables
 from tests.conftest import DatabaseUrls
 from tests.recorded.running import RecordedApi, recorded_api
 from tests.recorded.server import GitHub
@@ -43,3 +44,13 @@ async def query(database_urls: DatabaseUrls) -> AsyncIterator[Query]:
             return await (await connection.execute(statement.encode(), parameters)).fetchall()
 
         yield query
+
+
+@pytest.fixture
+async def tables(
+    database_urls: DatabaseUrls, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[GitHubTables]:
+    """The tables as the handlers' role reaches them."""
+    monkeypatch.setenv("DATABASE_URL", database_urls.handlers)
+    async with github_tables() as tables:
+        yield tables

@@ -15,6 +15,10 @@ from tests.recorded import deliveries
 from tests.recorded.server import Fault, GitHub
 
 REPOSITORY = "Codertocat/Hello-World"
+TABLES = (
+    "repositories", "contributors", "pull_requests", "reviews", "issues", "comments",
+    "tracked_repositories", "sync_logs", "pull_request_captures", "issue_captures",
+)  # fmt: skip
 PAYLOAD = {"owner": "Codertocat", "repo": "Hello-World", "number": 2}
 
 
@@ -279,7 +283,7 @@ async def test_a_reader_may_read_and_nothing_else(
     await details()
     async with await psycopg.AsyncConnection.connect(database_urls.owner) as connection:
         await connection.execute("SET ROLE hybridjobs_reader")
-        for table in ("repositories", "contributors", "pull_requests"):
+        for table in TABLES:
             await connection.execute(f"SELECT FROM github.{table}".encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await connection.execute("DELETE FROM github.pull_requests")

@@ -8,18 +8,19 @@ from hybridjobs.sdk import Context, handler
 
 
 @handler("capture/pr.details")
-async def pull_request_details(payload: PullRequestRef, _context: Context) -> dict[str, object]:
+async def pull_request_details(payload: PullRequestRef, context: Context) -> dict[str, object]:
     """Store a pull request, its people and its repository; returns their ids and its state."""
     async with github_client() as github:
         found = await github.pull_request(payload.owner, payload.repo, payload.number)
     rows = page(found["base"]["repo"], [found])
     async with github_tables() as tables:
-        new = await tables.write(rows)
+        written = await tables.write(rows)
+        await tables.captures.set_job_repository(context.job_id, written.repository_id)
         return {
             "pullRequestId": str(await tables.pull_request_id(found["id"])),
-            "repositoryId": str(await tables.repository_id(found["base"]["repo"]["id"])),
+            "repositoryId": str(written.repository_id),
             "githubId": found["id"],
             "number": found["number"],
             "state": rows.pull_requests[0]["state"],
-            "new": new == 1,
+            "new": written.pull_requests.inserted == 1,
         }

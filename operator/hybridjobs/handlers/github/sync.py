@@ -43,17 +43,18 @@ async def repository_sync(payload: RepositorySync, context: Context) -> dict[str
         position = Position.model_validate(context.checkpoint)
     async with github_client(retries=RETRIES) as github, github_tables() as tables:
         repository = await github.repository(payload.owner, payload.repo)
-        await tables.write(page(repository, []))
-        await tables.set_sync_status(repository["id"], "syncing")
+        repository_id = (await tables.write(page(repository))).repository_id
+        await tables.captures.set_job_repository(context.job_id, repository_id)
+        await tables.repositories.set_sync_status(repository_id, "syncing")
         while not await _pass(github, tables, repository, position, payload.days, context):
             position.since = position.began - CLOCK_MARGIN
             position.began = datetime.now(UTC)
             position.page = 0
             position.passes += 1
-        await tables.set_sync_status(repository["id"], "completed")
+        await tables.repositories.set_sync_status(repository_id, "completed")
         await context.progress(payload.days, payload.days, _count(position))
         return {
-            "repositoryId": str(await tables.repository_id(repository["id"])),
+            "repositoryId": str(repository_id),
             "githubId": repository["id"],
             "fullName": repository["full_name"],
             "pages": position.pages,
@@ -74,7 +75,8 @@ async def _pass(
     while True:
         found, more = await github.pull_requests(repository["full_name"], position.page + 1)
         changed = [each for each in found if _time(each["updated_at"]) >= position.since]
-        position.inserted += await tables.write(page(repository, changed))
+        written = await tables.write(page(repository, changed))
+        position.inserted += written.pull_requests.inserted
         position.page += 1
         position.pages += 1
         if position.passes == 0:

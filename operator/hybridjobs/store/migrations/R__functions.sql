@@ -69,11 +69,19 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                     'on', coalesce(own->'on', '["completed", "failed", "cancelled"]'))) END, '[]')
 $$;
 
+-- Whether one of its attempts is open: it is being executed, or about to be.
+CREATE OR REPLACE FUNCTION is_running(job uuid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = hybridjobs, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM job_attempts a WHERE a.job_id = job AND a.ended_at IS NULL)
+$$;
+
 -- Earlier ones took less; with another signature they would stand side by side. Dropped here and
 -- not by a migration before, so that applications have the one or the other at any moment.
 DROP FUNCTION IF EXISTS submit_job(text, jsonb, text, integer, timestamptz, uuid);
 DROP FUNCTION IF EXISTS submit_job(text, jsonb, text, integer, timestamptz, uuid, integer, integer,
                                    text, text, uuid[], text, uuid);
+DROP FUNCTION IF EXISTS submit_job(text, jsonb, text, integer, timestamptz, uuid, integer, integer,
+                                   text, text, uuid[], text, uuid, jsonb);
 
 -- Enqueue inside the caller's own transaction. The same (key, type) gives the same job, and so does
 -- the same (unique_key, type) while that job is queued, or open (queued or processing).
@@ -83,7 +91,7 @@ CREATE OR REPLACE FUNCTION submit_job(
     key text DEFAULT NULL,
     priority integer DEFAULT NULL,            -- the type's
     run_at timestamptz DEFAULT NULL,          -- now
-    parent_id uuid DEFAULT NULL,
+    parent_id uuid DEFAULT NULL,              -- a job that runs, unless a service asks
     deadline_seconds integer DEFAULT NULL,    -- the type's
     max_retries integer DEFAULT NULL,         -- the type's
     unique_key text DEFAULT NULL,
@@ -91,7 +99,8 @@ CREATE OR REPLACE FUNCTION submit_job(
     depends_on uuid[] DEFAULT '{}',
     on_dependency_failure text DEFAULT 'cancel',  -- or 'run'
     batch_id uuid DEFAULT NULL,
-    callback jsonb DEFAULT NULL               -- {"url": "https://…", "on": ["completed", "failed"]}
+    callback jsonb DEFAULT NULL,              -- {"url": "https://…", "on": ["completed", "failed"]}
+    repository_id uuid DEFAULT NULL           -- of github.repositories
 ) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = hybridjobs, pg_temp AS $$
 #variable_conflict use_variable
@@ -138,6 +147,11 @@ BEGIN
         RAISE EXCEPTION 'callback must be {"url": "https://…"}, with "on" an array of some of '
             '"completed", "failed", "cancelled" or without, and nothing else'
             USING ERRCODE = 'invalid_parameter_value';
+    ELSIF parent_id IS NOT NULL AND NOT pg_has_role(session_user, 'hybridjobs_service', 'member')
+          AND NOT is_running(parent_id) THEN
+        RAISE EXCEPTION 'job % does not run, so it submits nothing', parent_id
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'parent_id is the job that asks, while its attempt is open';
     END IF;
     SELECT d.id INTO unknown FROM unnest(depends_on) AS d (id)
     WHERE NOT EXISTS (SELECT FROM background_jobs j WHERE j.id = d.id) LIMIT 1;
@@ -153,7 +167,7 @@ BEGIN
         INSERT INTO background_jobs
             (id, type, payload, source, key, priority, run_at, order_key, max_retries,
              deadline_seconds, parent_id, submitted_by, concurrency_key, unique_key, unique_while,
-             batch_id, on_dependency_failure, callback, stage)
+             batch_id, on_dependency_failure, callback, repository_id, stage)
         VALUES (uuidv7_at(clock_timestamp()), type, payload, 'sql', key, place, due,
                 due - make_interval(mins => place),
                 coalesce(max_retries, (spec->'retry'->>'limit')::integer, 3),
@@ -161,7 +175,7 @@ BEGIN
                 session_user, limit_key, unique_key,
                 CASE WHEN unique_key IS NOT NULL THEN unique_while END, batch_id,
                 CASE WHEN depends_on <> '{}' THEN on_dependency_failure END,
-                callbacks_of(spec->'callback', callback),
+                callbacks_of(spec->'callback', callback), repository_id,
                 first_stage(type, limit_key, due, depends_on <> '{}'))
         ON CONFLICT DO NOTHING RETURNING id INTO job;
         EXIT WHEN job IS NOT NULL;
@@ -176,6 +190,18 @@ BEGIN
     END LOOP;
     INSERT INTO job_dependencies (job_id, depends_on) SELECT DISTINCT job, d FROM unnest(depends_on) d;
     RETURN job;
+END $$;
+
+-- Says which repository a job is about, as soon as its handler knows. False: the job does not run.
+CREATE OR REPLACE FUNCTION set_job_repository(job_id uuid, repository_id uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    IF NOT is_running(job_id) THEN
+        RETURN false;
+    END IF;
+    UPDATE background_jobs j SET repository_id = set_job_repository.repository_id
+    WHERE j.id = job_id AND j.repository_id IS DISTINCT FROM set_job_repository.repository_id;
+    RETURN true;
 END $$;
 
 -- Runs a failed or cancelled job once more; exhausted retries get one more. False: nothing to do.
@@ -311,10 +337,10 @@ GRANT USAGE ON SCHEMA hybridjobs TO hybridjobs_service, hybridjobs_handlers, hyb
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hybridjobs TO hybridjobs_service;
 GRANT SELECT ON background_jobs, job_attempts, job_types, job_heartbeats, job_dependencies,
     job_batches, queue_settings, schedule_ticks, dead_letter_queue, job_rollups TO hybridjobs_reader;
-REVOKE ALL ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, is_callback, callbacks_of, submit_job,
-    retry_failed_job, cancel_job, pause_type, resume_type, pause_queue, resume_queue,
-    redrive_dead_letters, resolve_dead_letter FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, is_callback, callbacks_of, submit_job,
-    retry_failed_job, cancel_job, pause_type, resume_type, pause_queue, resume_queue,
-    redrive_dead_letters, resolve_dead_letter TO hybridjobs_service;
-GRANT EXECUTE ON FUNCTION submit_job TO hybridjobs_handlers;
+REVOKE ALL ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, is_callback, callbacks_of,
+    is_running, submit_job, set_job_repository, retry_failed_job, cancel_job, pause_type, resume_type,
+    pause_queue, resume_queue, redrive_dead_letters, resolve_dead_letter FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION uuidv7_at, concurrency_key_at, first_stage, is_callback, callbacks_of,
+    is_running, submit_job, set_job_repository, retry_failed_job, cancel_job, pause_type, resume_type,
+    pause_queue, resume_queue, redrive_dead_letters, resolve_dead_letter TO hybridjobs_service;
+GRANT EXECUTE ON FUNCTION submit_job, set_job_repository TO hybridjobs_handlers;

@@ -316,7 +316,8 @@ LANGUAGE sql STABLE SET search_path = hybridjobs, pg_temp AS $$
     FROM judged j
 $$;
 
--- The name by which people's own queries know what is stored of repositories.
+-- The name by which people's own queries know what is stored of repositories; has the columns that
+-- the table had when this file was last run.
 CREATE OR REPLACE VIEW repositories AS SELECT * FROM github.repositories;
 
 GRANT SELECT ON job_statistics, queue_status, failed_last_hour, times_per_type, running_now,
