@@ -385,8 +385,9 @@ async def test_more_large_calls_than_fit_are_refused_for_now(inngest: Start) -> 
     data = {"text": "x" * 2_000_000}  # which is sent twice: as the event, and among the events
     run = Run("01LARGE", functions["test/long"], {"name": "x", "data": data, "id": "e"})
     body = call_body(run, "step", attempt=0, parallel=False)
+    # Fewer than the ingress as a whole may hold.
     answers = await asyncio.gather(
-        *(scene.server.post(run.function, "step", body) for _ in range(26)  # fewer than all of the ingress may hold)
+        *(scene.server.post(run.function, "step", body) for _ in range(26))
     )
     assert {each.status_code for each in answers} == {206, 503}
     refused = next(each for each in answers if each.status_code == 503)
