@@ -48,7 +48,6 @@ PATHS = {
     "commit_activity": f"{_REPOSITORY}/stats/commit_activity",
     "contributor_activity": f"{_REPOSITORY}/stats/contributors",
     "installation": f"{_REPOSITORY}/installation",
-    "installations": "/app/installations",
     "installation_token": "/app/installations/{installation_id}/access_tokens",
     "public_user": "/users/{username}",
     "rate_limit": "/rate_limit",
@@ -249,7 +248,7 @@ def _things(
     )
     for value in values.values():
         if kind == "reviews":
-            value["state"] = value["state"].upper()
+            value |= {"state": value["state"].upper(), "body": value["body"] or ""}
         if kind == "issues":
             value["closed_by"] = value.get("closed_by")
     return [

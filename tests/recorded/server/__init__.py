@@ -33,7 +33,7 @@ is refused with type NOT_ANSWERED. What tests may ask for:
     POST /_test/simulate    {"fullName", "pullRequests"?, "issues"?, "reviewsPerPullRequest"?,
                              "commentsPerPullRequest"?, "commentsPerIssue"?, "contributors"?,
                              "seed"?, "spanDays"?, "heavyEvery"?, "heavy"?, "updates"?,
-                             "everyRequests"?}: see simulated.Plan
+                             "everyRequests"?, "renames"?}: see plan.Plan
     POST /_test/large       {"fullName", "pullRequests", "stepSeconds"? (600)}: a repository of so
                              many, made of the recorded ones; the newest changed now
     POST /_test/rename      {"fullName", "to"}: the old name redirects, as on GitHub
@@ -49,7 +49,8 @@ is refused with type NOT_ANSWERED. What tests may ask for:
     GET  /_test/requests    [{"method", "path", "query", "status"}]
     GET  /_test/usage       counts by endpoint, token, status; quotaExceeded; secondary; troubles
     GET  /_test/minimum     ?fullName: requests that a full capture takes, by REST and by GraphQL
-    GET  /_test/truth       ?fullName, since?, table?, counts?: rows that must end up in tables
+    GET  /_test/truth       ?fullName, since?, table?, counts?: a line of JSON for each row
+                             that must end up in a table, which is its member "table"
     GET  /_test/health
 """
 

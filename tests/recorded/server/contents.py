@@ -71,6 +71,14 @@ class Contents(ABC):
     @abstractmethod
     def issue_comments(self, number: int) -> list[Object]: ...
 
+    def counts(self, number: int) -> tuple[int, int, int]:
+        """Reviews, review comments, comments in the conversation."""
+        return (
+            len(self.reviews(number)),
+            len(self.review_comments(number)),
+            len(self.issue_comments(number)),
+        )
+
     @abstractmethod
     def contributors(self) -> list[Object]: ...
 

@@ -12,7 +12,8 @@ from .draw import chance, draw, time_text
 from .errors import Fault, GitHubError, not_found
 from .limits import Limits
 from .people import People
-from .simulated import Plan, Simulated
+from .plan import Plan
+from .simulated import Simulated
 from .templates import Templates
 from .usage import Usage
 

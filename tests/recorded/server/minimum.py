@@ -11,23 +11,21 @@ def minimum(contents: Contents, waits: int) -> dict[str, dict[str, int]]:
     """By REST and by GraphQL, by what is asked for, with a total.
 
     Details, reviews and comments by GraphQL are asked for a hundred pull requests at a time; those
-    with more than a page of something take more requests, of their own, one for each such page.
+    with more than a page of something take a request of their own for each page that follows.
     Comments are not asked for where the counts say that there are none.
     """
     rest, graphql = Counter[str](), Counter[str]()
     pulls = issues = 0
     for number in contents.numbers("pull"):
         pulls += 1
-        comments = len(contents.issue_comments(number))
-        on_diff = len(contents.review_comments(number))
-        reviews = len(contents.reviews(number))
+        reviews, on_diff, comments = contents.counts(number)
         rest["pull"] += 1
         rest["reviews"] += max(_pages(reviews), 1)
         rest["pullRequestComments"] += _pages(comments) + _pages(on_diff)
-        graphql["more"] += sum(max(_pages(n) - 1, 0) for n in (comments, on_diff, reviews))
+        graphql["more"] += max(_pages(max(comments, on_diff, reviews)) - 1, 0)
     for number in contents.numbers("issue"):
         issues += 1
-        comments = len(contents.issue_comments(number))
+        _, _, comments = contents.counts(number)
         rest["issueComments"] += _pages(comments)
         graphql["more"] += max(_pages(comments) - 1, 0)
     rest["pulls"] = max(_pages(pulls), 1)

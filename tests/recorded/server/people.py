@@ -1,6 +1,7 @@
 """The people of simulated repositories: one crowd, known by index, some of them bots."""
 
 from typing import Any
+from urllib.parse import quote
 
 from .templates import filled
 
@@ -15,9 +16,13 @@ class People:
     """Who has which login now. A login that was given up may be taken by another."""
 
     def __init__(self, template: Object) -> None:
-        self._make = filled(template, {template["login"]: "@LOGIN@", str(template["id"]): "@ID@"})
+        login = template["login"]
+        paths = {f"{host}/{login}": f"{host}/@PATH@" for host in ("github.com", "github.com/users")}
+        marks = paths | {login: "@LOGIN@", str(template["id"]): "@ID@"}
+        self._make = filled(template, marks)
         self.renamed: dict[int, str] = {}
         self._free: str | None = None
+        self._known: dict[tuple[str, int], Object] = {}
 
     def is_bot(self, index: int) -> bool:
         return index % _BOT_EVERY == 0
@@ -54,8 +59,11 @@ class People:
         return None if index is None else self.user(index)
 
     def _user(self, login: str, id_: int, *, bot: bool) -> Object:
-        made = self._make(LOGIN=login, ID=str(id_))
+        if (login, id_) in self._known:
+            return self._known[login, id_]
+        made = self._make(LOGIN=login, PATH=quote(login), ID=str(id_))
         name = {} if "name" not in made else {"name": login}
         kind = {"id": id_, "type": "Bot" if bot else "User", "node_id": f"U_{id_}"}
         made.pop("email", None)
-        return made | name | kind
+        self._known[login, id_] = made | name | kind
+        return self._known[login, id_]

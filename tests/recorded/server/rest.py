@@ -234,8 +234,16 @@ class _Rest:
     async def search(self, request: Request) -> Response:
         contents, keys = search(self._github, request.query_params.get("q", ""), caller(request))
         numbers, headers = page(request, [number for _, number in reversed(keys)])
-        items = [(contents.issue(number) or {}) | {"score": 1.0} for number in numbers]
-        found = {"total_count": len(keys), "incomplete_results": False, "items": items}
+        items = [{**(contents.issue(number) or {}), "score": 1.0} for number in numbers]
+        for each in items:
+            if each["body"] is None:  # GitHub's description knows no null there
+                del each["body"]
+        found = {
+            "total_count": len(keys),
+            "incomplete_results": False,
+            "search_type": "lexical",
+            "items": items,
+        }
         return answer(request, found, headers)
 
     async def user(self, request: Request) -> Response:
@@ -243,7 +251,7 @@ class _Rest:
         if found is None:
             raise not_found()
         example = self._github.templates.example("public_user")
-        return answer(request, example | {"name": None, "email": None, "plan": None} | found)
+        return answer(request, example | {"name": None, "email": None} | found)
 
     async def rate_limit(self, request: Request) -> Response:
         limits, token = self._github.limits, account(request)

@@ -6,12 +6,12 @@ Kept in memory are two numbers for each pull request and issue, and what updates
 import time
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 from .contents import STATES, Contents, Key, Object, issue_of
 from .draw import draw, sha, time_text
 from .people import People
+from .plan import Plan
 from .templates import Templates
 
 _DAY_SECONDS = 86_400
@@ -20,36 +20,6 @@ _REVIEW_STATES = ("APPROVED", "COMMENTED", "CHANGES_REQUESTED", "DISMISSED")
 _GHOST_EVERY = 17
 _THREAD = 3  # comments: the original and two replies
 _PER_NUMBER = 1000  # ids
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a repository is to hold; counts by pull request and issue are averages."""
-
-    full_name: str
-    pull_requests: int = 100
-    issues: int = 0
-    reviews_per_pull_request: int = 2
-    comments_per_pull_request: int = 4  # as many in the conversation as on the diff
-    comments_per_issue: int = 2
-    contributors: int = 100
-    seed: int = 1
-    span_days: float = 25  # from the first pull request to the last
-    heavy_every: int = 1000  # of so many, one has so many reviews and comments of each kind:
-    heavy: int = 250
-    updates: int = 0  # to arrive, each after so many requests:
-    every_requests: int = 10
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> "Plan":
-        """By JSON's names; a name unknown is a KeyError."""
-        names = {_camel(each.name): each.name for each in fields(cls)}
-        return cls(**{names[name]: value for name, value in document.items()})
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
 
 
 @dataclass
@@ -263,6 +233,12 @@ class Simulated(Contents):
             "commit_id": sha(self.plan.seed, _PULL, number, 7),
         }
 
+    def counts(self, number: int) -> tuple[int, int, int]:
+        if not self.is_pull(number):
+            return 0, 0, self._comment_count(number)
+        reviews = self._review_count(number) + len(self._change(number).reviews)
+        return reviews, len(self._review_comment_places(number)), self._comment_count(number)
+
     def _review_comment_places(self, number: int) -> list[tuple[int, int]]:
         """Each one's slot, which gives its id, and its index within the thread.
 
@@ -294,6 +270,7 @@ class Simulated(Contents):
         thread = slot // _THREAD
         made = self._made["review_comments"](NUMBER=str(number), ID=str(id_))
         made.pop("in_reply_to_id", None)
+        made.pop("position", None)
         turned = (slot - within) % _THREAD
         if within:
             first = thread * _THREAD + turned
@@ -307,13 +284,17 @@ class Simulated(Contents):
             "body": f"On line {slot}: {draw(seed, *place) % 1000}",
             "path": f"src/file_{thread}.py",
             "diff_hunk": f"@@ -1 +{thread} @@\n-a\n+b{thread}",
-            "position": None if thread % 5 == 0 else thread + 1,
+            **self._position(thread),
             "original_position": thread + 1,
             "commit_id": sha(seed, _PULL, number, 7),
             "original_commit_id": sha(seed, _PULL, number, 9),
             "created_at": time_text(when),
             "updated_at": time_text(when + draw(seed, *place, 1) % 2 * 60),
         }
+
+    def _position(self, thread: int) -> Object:
+        """None where the diff is outdated: GitHub's description knows no null there."""
+        return {} if thread % 5 == 0 else {"position": thread + 1}
 
     def _comment_average(self, number: int) -> int:
         if self.is_pull(number):
@@ -395,7 +376,7 @@ class Simulated(Contents):
             change.reviews.append(now)
         elif kind == 3 and self.state(number) == "OPEN":
             change.ended_at = now
-        elif kind == 4:
+        elif kind == 4 and self.plan.renames:
             author = self._people.index(self._person(_PULL, number))
             if author is not None:
                 self._people.rename(author)

@@ -41,7 +41,7 @@ class Templates:
 
     def issue(self, repository: Object) -> Object:
         """An issue of a repository."""
-        made = self.of("issues", repository)(NUMBER="1")
+        made = self.of("issues", repository)(NUMBER="1", ID="1")
         return made | {"number": 1}
 
     def of(self, kind: str, repository: Object) -> Callable[..., Object]:

@@ -130,7 +130,7 @@ def _comments(
             | {
                 "comment_type": "review_comment",
                 "in_reply_to_github_id": original if original in known else None,
-                "position": each["position"],
+                "position": each.get("position"),
                 "original_position": each["original_position"],
                 "diff_hunk": each["diff_hunk"],
                 "path": each["path"],

@@ -158,9 +158,7 @@ def _runtime(error: GraphQLError) -> dict[str, Any]:
     match cause:
         case QueryError():
             return {"type": cause.type, **shown}
-        case GitHubError(status=404):
-            name = "Could not resolve to a Repository with that name."
-            return {"type": "NOT_FOUND", **shown, "message": name}
         case GitHubError():
-            return {"type": "FORBIDDEN", **shown, "message": cause.message}
+            type_ = "NOT_FOUND" if cause.status == 404 else "FORBIDDEN"
+            return {"type": type_, **shown, "message": cause.message}
     return shown

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..contents import STATES, Contents, Object
 from ..draw import time_seconds, time_text
+from ..errors import GitHubError
 from ..github import GitHub
 from ..limits import Bucket
 from ..people import GHOST_ID
@@ -259,7 +260,13 @@ _ACTOR: dict[str, Resolver] = {
 
 def _top_repository(_root: Any, info: Any, owner: str, name: str, **_arguments: Any) -> Node:
     asked: Asked = info.context
-    contents, _ = asked.github.find(owner, name, asked.token)
+    try:
+        contents, _ = asked.github.find(owner, name, asked.token)
+    except GitHubError as error:
+        if error.status != 404:
+            raise QueryError("FORBIDDEN", error.message) from None
+        message = f"Could not resolve to a Repository with the name '{owner}/{name}'."
+        raise QueryError("NOT_FOUND", message) from None
     return Node("Repository", contents.repository, contents)
 
 
@@ -407,17 +414,17 @@ FIELDS: dict[str, dict[str, Resolver]] = {
         "path": lambda node, _info: node.value["comments"][0]["path"],
         "comments": _thread_comments,
         "isResolved": lambda _node, _info: False,
-        "isOutdated": lambda node, _info: node.value["comments"][0]["position"] is None,
+        "isOutdated": lambda node, _info: node.value["comments"][0].get("position") is None,
     },
     "PullRequestReviewComment": {
         **_COMMON,
         "path": _of("path"),
         "diffHunk": _of("diff_hunk"),
-        "position": _of("position"),
+        "position": lambda node, _info: node.value.get("position"),
         "originalPosition": _of("original_position"),
         "commit": _commit("commit_id"),
         "originalCommit": _commit("original_commit_id"),
-        "outdated": lambda node, _info: node.value["position"] is None,
+        "outdated": lambda node, _info: node.value.get("position") is None,
         "replyTo": _reply_to,
         "pullRequestReview": _review_of,
     },
