@@ -25,7 +25,8 @@ from ..github import GitHub
 from ..rest import Endpoint, caller
 from .connections import QueryError
 from .costs import Price, price
-from .fields import Asked, resolve, resolve_type
+from .fields import resolve, resolve_type
+from .nodes import Asked
 from .schema import schema_of
 
 _TIMEOUT = (
