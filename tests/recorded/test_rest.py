@@ -193,6 +193,15 @@ async def test_secondary_limits_refuse_too_many_a_minute(simulated: httpx.AsyncC
     assert (await simulated.get("/_test/usage")).json()["secondary"] == 1
 
 
+async def test_secondary_limits_refuse_too_many_at_once(simulated: httpx.AsyncClient) -> None:
+    await simulated.post("/_test/limits", json={"concurrent": 2, "retryAfterSeconds": 7})
+    await simulated.post("/_test/trouble", json={"slow": 1, "slowSeconds": 0.5})
+    answers = await asyncio.gather(*(simulated.get(ONE) for _ in range(4)))
+    assert sorted(each.status_code for each in answers) == [200, 200, 403, 403]
+    assert {each.headers.get("retry-after") for each in answers} == {None, "7"}
+    assert (await simulated.get("/_test/usage")).json()["troubles"] == {"slow": 2}
+
+
 async def test_trouble_comes_by_the_seed(simulated: httpx.AsyncClient) -> None:
     plan = {"seed": 5, "badGateway": 0.2, "malformed": 0.2, "secondary": 0.1}
     kinds = []

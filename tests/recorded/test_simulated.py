@@ -1,6 +1,7 @@
 """What a capture by either way finds is the truth."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -283,8 +284,12 @@ async def test_the_minimum_is_what_a_careful_capture_takes(
 
 
 async def test_a_large_one_takes_little_memory(github: httpx.AsyncClient) -> None:
+    tracemalloc.start()
     await simulate(github, pullRequests=100_000, issues=10_000)
     page = (await github.get(f"/repos/{NAME}/pulls?state=all&per_page=100&page=900")).json()
     assert len(page) == 100
     detail = await github.get(f"/repos/{NAME}/pulls/{page[0]['number']}")
     assert detail.json()["id"] == page[0]["id"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20

@@ -23,7 +23,7 @@ class Bucket:
 
     limit: int
     remaining: int
-    reset_at: float
+    reset_at: int  # whole seconds, as the header has it
 
     def headers(self, resource: str) -> dict[str, str]:
         """Of every answer."""
@@ -31,7 +31,7 @@ class Bucket:
             "x-ratelimit-limit": str(self.limit),
             "x-ratelimit-remaining": str(self.remaining),
             "x-ratelimit-used": str(self.limit - self.remaining),
-            "x-ratelimit-reset": str(math.ceil(self.reset_at)),
+            "x-ratelimit-reset": str(self.reset_at),
             "x-ratelimit-resource": resource,
         }
 
@@ -41,7 +41,7 @@ class Bucket:
             "limit": self.limit,
             "used": self.limit - self.remaining,
             "remaining": self.remaining,
-            "reset": math.ceil(self.reset_at),
+            "reset": self.reset_at,
         }
 
 
@@ -60,7 +60,7 @@ class Limits:
     buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
     running: Counter[str] = field(default_factory=Counter)
     points: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
-    start: tuple[int, float] | None = None  # of tokens not seen yet: remaining, reset
+    start: tuple[int, int] | None = None  # of tokens not seen yet: remaining, reset
 
     def configure(self, plan: dict[str, Any]) -> None:
         """Take the sizes and times of a plan, with every window new."""
@@ -75,8 +75,9 @@ class Limits:
         self.points.clear()
         self.start = None
 
-    def put(self, remaining: int, reset_at: float, token: str | None = None) -> None:
+    def put(self, remaining: int, when: float, token: str | None = None) -> None:
         """Leave a token, or all, so much of everything until then."""
+        reset_at = int(when)
         if token is None:
             self.start = (remaining, reset_at)
         for (owner, _), bucket in self.buckets.items():
@@ -95,7 +96,8 @@ class Limits:
             remaining, reset_at = self.start
             found = self.buckets[token, resource] = Bucket(size, remaining, reset_at)
         if found is None or now >= found.reset_at:
-            found = self.buckets[token, resource] = Bucket(size, size, now + self.window_seconds)
+            reset_at = math.ceil(now + self.window_seconds)
+            found = self.buckets[token, resource] = Bucket(size, size, reset_at)
         return found
 
     def check_secondary(self, token: str, points: int) -> None:
