@@ -62,7 +62,8 @@ class Release:
             ],
             env=self._environment(),
         )
-        self.kubectl("apply", "-f", "-", stdin=manifest)
+        # Too large for the annotation that a client-side apply keeps.
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
         self.say(f"helm upgrade --install --wait {self.name}")
         self.helm(
             "upgrade", "--install", self.name, str(ROOT / "charts/hybridjobs"), *self._flags()

@@ -25,7 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.recorded")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="install the recordings and build the data file")
-    serve = commands.add_parser("serve", help="answer as GitHub's API")
+    serve = commands.add_parser(
+        "serve",
+        help="answer as GitHub's API",
+        description=server.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     serve.add_argument("--port", type=int, default=8080)
     serve.add_argument("--host", default="127.0.0.1")
     commands.add_parser("deliveries", help="list them: index, event, action, bytes")

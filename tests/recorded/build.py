@@ -8,27 +8,80 @@ thing of the kind with the names put right, the description's own example.
 
 import gzip
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.recorded.paths import DATA, DESCRIPTION, EXAMPLES, SCHEMAS, require
+from graphql import (
+    GraphQLObjectType,
+    GraphQLSchema,
+    build_schema,
+    print_schema,
+    strip_ignored_characters,
+)
+
+from tests.recorded.paths import (
+    DATA,
+    DESCRIPTION,
+    EXAMPLES,
+    FIXTURES,
+    GRAPHQL_SCHEMA,
+    SCHEMAS,
+    require,
+)
 
 Object = dict[str, Any]
 
+_REPOSITORY = "/repos/{owner}/{repo}"
 PATHS = {
-    "repository": "/repos/{owner}/{repo}",
-    "pull_requests": "/repos/{owner}/{repo}/pulls",
-    "pull_request": "/repos/{owner}/{repo}/pulls/{pull_number}",
+    "repository": _REPOSITORY,
+    "pull_requests": f"{_REPOSITORY}/pulls",
+    "pull_request": f"{_REPOSITORY}/pulls/{{pull_number}}",
+    "reviews": f"{_REPOSITORY}/pulls/{{pull_number}}/reviews",
+    "review_comments": f"{_REPOSITORY}/pulls/{{pull_number}}/comments",
+    "issues": f"{_REPOSITORY}/issues",
+    "issue": f"{_REPOSITORY}/issues/{{issue_number}}",
+    "issue_comments": f"{_REPOSITORY}/issues/{{issue_number}}/comments",
+    "contributors": f"{_REPOSITORY}/contributors",
+    "commit_activity": f"{_REPOSITORY}/stats/commit_activity",
+    "contributor_activity": f"{_REPOSITORY}/stats/contributors",
+    "installation": f"{_REPOSITORY}/installation",
+    "installation_token": "/app/installations/{installation_id}/access_tokens",
+    "public_user": "/users/{username}",
+    "rate_limit": "/rate_limit",
+    "search": "/search/issues",
 }
+# Kinds that are lists: the delivery's member, the member that gives the number at its end, and
+# members that they need beyond those required.
+_KINDS = {
+    "issues": ("issue", "url", ("reactions", "state_reason")),
+    "reviews": ("review", "pull_request_url", ("submitted_at",)),
+    "review_comments": (
+        "comment",
+        "pull_request_url",
+        ("position", "original_position", "reactions", "pull_request_review_id"),
+    ),
+    "issue_comments": ("comment", "issue_url", ("reactions", "body", "author_association")),
+}
+_EVENTS = {
+    "issues": "issue",
+    "reviews": "pull_request_review",
+    "review_comments": "pull_request_review_comment",
+    "issue_comments": "issue_comment",
+}
+_EXAMPLES = ("commit_activity", "contributor_activity", "installation", "public_user")
+_SCENARIO = re.compile(r"tmp-scenario-([a-z-]+)-\d+-\w+")
 _TIMES = ("created_at", "updated_at", "pushed_at")
 
 
 def build() -> None:
     """Write the data file, and the schemas that its answers fulfil."""
     description = json.loads(require(DESCRIPTION).read_bytes())
-    recorded = list(_objects(json.loads(require(EXAMPLES).read_bytes())))
+    deliveries = json.loads(require(EXAMPLES).read_bytes())
+    fixtures = _fixtures()
+    recorded = [*_objects(deliveries), *_objects(fixtures)]
     schemas = {name: _schema(description, path) for name, path in PATHS.items()}
     repository = _resolve(description, schemas["repository"])
     pull_request = _resolve(description, schemas["pull_request"])
@@ -62,8 +115,16 @@ def build() -> None:
     # Several repositories were recorded by one name: it belongs to the one with pull requests, and
     # among such to the one seen most.
     owners = sorted(names, key=lambda name: (name[1] in with_pull_requests, names[name]))
+    things = {
+        kind: _things(kind, description, schemas[kind], deliveries, fixtures) for kind in _KINDS
+    }
+    for each in (each for kind in things.values() for each in kind):
+        _put_users(each, users)
     data = {
         "names": dict(owners),
+        **things,
+        "examples": {kind: _first(_example(description, PATHS[kind])) for kind in _EXAMPLES},
+        "schema": _graphql_schema(require(GRAPHQL_SCHEMA).read_text()),
         "repositories": [repositories[id_] for id_ in sorted(repositories)],
         "users": [users[id_] for id_ in sorted(users)],
         "pull_requests": list(pull_requests.values()),
@@ -149,17 +210,98 @@ def _put_users(value: Object, users: dict[Any, Object]) -> None:
                 member[name] = [users.get(each.get("id"), each) for each in member[name]]
 
 
+def _fixtures() -> list[Object]:
+    """Answers of the API itself, with the repositories' names as they stand in the scenarios."""
+    answers: list[Object] = []
+    for scenario in ("get-repository", "paginate-issues", "search-issues"):
+        text = require(FIXTURES / scenario / "raw-fixture.json").read_text()
+        exchanges = json.loads(_SCENARIO.sub(r"\1", text))
+        answers += [each for each in exchanges if isinstance(each["response"], dict)]
+    return answers
+
+
+def _things(
+    kind: str, description: Object, schema: Object, deliveries: list[Object], fixtures: list[Object]
+) -> list[Object]:
+    """A kind's recorded objects, with their repository and number; those of fixtures come first."""
+    member, address, more = _KINDS[kind]
+    item = _resolve(description, schema["items"])
+    found: list[tuple[Object, Object]] = []
+    repositories = {each["full_name"]: each for each in _objects(fixtures) if _is_repository(each)}
+    if kind == "issues":
+        for each in _objects(fixtures):
+            name = str(each.get("repository_url")).partition("/repos/")[2]
+            if "number" in each and name in repositories:
+                found.append((repositories[name], each))
+    for event in deliveries:
+        for example in event["examples"]:
+            value = example.get(member)
+            if event["name"].startswith(_EVENTS[kind]) and value and address in value:
+                found.append((example["repository"], value))
+    places = {value["id"]: repository for repository, value in found}
+    values = _fullest((value for _, value in found), lambda each: each["id"])
+    _complete(
+        values,
+        [*item["required"], *more],
+        "url" if "url" in item["required"] else "html_url",
+        _first(_example(description, PATHS[kind])),
+    )
+    for value in values.values():
+        if kind == "reviews":
+            value |= {"state": value["state"].upper(), "body": value["body"] or ""}
+        if kind == "issues":
+            value["closed_by"] = value.get("closed_by")
+    return [
+        {
+            "repository": places[id_]["id"],
+            "full_name": places[id_]["full_name"],
+            "number": int(value[address].rpartition("/")[2]),
+            "value": value,
+        }
+        for id_, value in values.items()
+    ]
+
+
+def _graphql_schema(text: str) -> str:
+    """What can be asked by it, without descriptions: no mutations."""
+    whole = build_schema(text, assume_valid=True, no_location=True)
+    for type_ in whole.type_map.values():
+        type_.description = None
+        for member in {**getattr(type_, "fields", {}), **getattr(type_, "values", {})}.values():
+            member.description = None
+            for argument in getattr(member, "args", {}).values():
+                argument.description = None
+    types = [
+        each
+        for each in whole.type_map.values()
+        if isinstance(each, GraphQLObjectType) and each.interfaces
+    ]
+    asked = GraphQLSchema(query=whole.query_type, types=types, assume_valid=True)
+    return strip_ignored_characters(print_schema(asked))
+
+
 def _schema(description: Object, path: str) -> Object:
-    answer = description["paths"][path]["get"]["responses"]["200"]
+    answer = _answer(description, path)
     schema: Object = answer["content"]["application/json"]["schema"]
     return schema
 
 
 def _example(description: Object, path: str) -> Object:
-    answer = description["paths"][path]["get"]["responses"]["200"]
-    reference = answer["content"]["application/json"]["examples"]["default-response"]
-    example: Object = _resolve(description, reference)["value"]
+    examples = _answer(description, path)["content"]["application/json"]["examples"]
+    example: Object = _resolve(description, next(iter(examples.values())))["value"]
     return example
+
+
+def _answer(description: Object, path: str) -> Object:
+    methods = description["paths"][path]
+    responses = methods["post" if path.endswith("access_tokens") else "get"]["responses"]
+    answer: Object = responses.get("200") or responses["201"]
+    return answer
+
+
+def _first(value: Any) -> Object:
+    found: Object = value[0] if isinstance(value, list) else value
+    return found
 
 
 def _resolve(description: Object, schema: Object) -> Object:

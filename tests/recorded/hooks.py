@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -139,18 +137,3 @@ class HookDouble:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer" or not self.authorized(token):
             raise GitHubError(401, "Bad credentials")
-
-
-def signed_by(app_id: str, key: RSAPublicKey) -> Callable[[str], bool]:
-    """Whether a token is the App's JWT, of ten minutes at most."""
-
-    def authorized(token: str) -> bool:
-        try:
-            claims = jwt.decode(
-                token, key, algorithms=["RS256"], options={"require": ["iat", "exp", "iss"]}
-            )
-        except jwt.PyJWTError:
-            return False
-        return bool(claims["iss"] == app_id and claims["exp"] - time.time() <= 600)
-
-    return authorized

@@ -6,9 +6,11 @@ FOLDER = Path(__file__).parent
 _OCTOKIT = FOLDER / "node_modules" / "@octokit"
 EXAMPLES = _OCTOKIT / "webhooks-examples" / "api.github.com" / "index.json"
 DESCRIPTION = _OCTOKIT / "openapi" / "generated" / "api.github.com.json"
+GRAPHQL_SCHEMA = _OCTOKIT / "graphql-schema" / "schema.graphql"
+FIXTURES = _OCTOKIT / "fixtures" / "scenarios" / "api.github.com"
 DATA = FOLDER / "data" / "github.json.gz"
 SCHEMAS = FOLDER / "data" / "schemas.json"
-SERVER = FOLDER / "server.py"
+SERVER = FOLDER / "server"
 
 
 def require(path: Path) -> Path:

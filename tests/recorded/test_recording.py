@@ -1,16 +1,18 @@
+import base64
 import hmac
 import json
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import yaml
 
 from tests.conftest import free_port
 from tests.recorded import deliveries, signed_headers
-from tests.recorded.manifest import manifest
-from tests.recorded.paths import DATA, SERVER, require
+from tests.recorded.manifest import archive, manifest
+from tests.recorded.paths import DATA, require
 
 
 def test_every_recorded_delivery_is_there() -> None:
@@ -49,7 +51,7 @@ def test_the_manifest_holds_all_that_the_pod_needs() -> None:
     objects = {each["kind"]: each for each in yaml.safe_load_all(manifest("demo", "hybridjobs:x"))}
     assert list(objects) == ["ConfigMap", "Deployment", "Service"]
     assert {each["metadata"]["namespace"] for each in objects.values()} == {"demo"}
-    assert objects["ConfigMap"]["data"]["server.py"] == SERVER.read_text()
+    assert base64.b64decode(objects["ConfigMap"]["binaryData"]["server.pyz"]) == archive()
     pod = objects["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["image"] == "hybridjobs:x"
@@ -58,16 +60,25 @@ def test_the_manifest_holds_all_that_the_pod_needs() -> None:
     assert objects["Service"]["spec"]["ports"][0]["port"] == 80
 
 
-def test_the_server_stands_alone() -> None:
-    """As in the pod: the file by its path, outside this package, without our modules."""
+def test_the_server_stands_alone(tmp_path: Path) -> None:
+    """As in the pod: one file by its path, outside this package, without our modules."""
     assert require(DATA).stat().st_size < 1 << 19
     port = free_port()
     options = ["--data", str(DATA), "--port", str(port)]
-    with subprocess.Popen([sys.executable, "-I", str(SERVER), *options], cwd="/") as process:
+    server = tmp_path / "server.pyz"
+    server.write_bytes(archive())
+    with subprocess.Popen([sys.executable, "-I", str(server), *options], cwd="/") as process:
         client = httpx.Client(
             base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)
         )
         with client:
             assert client.get("/_test/health").status_code == 204
             assert client.get("/repos/Codertocat/Hello-World/pulls/2").json()["number"] == 2
+            answer = client.post(
+                "/graphql",
+                headers={"authorization": "Bearer any"},
+                json={"query": '{ repository(owner: "Codertocat", name: "Hello-World") { id } }'},
+                timeout=30,
+            )
+            assert answer.json()["data"]["repository"]["id"]
         process.terminate()

@@ -25,9 +25,10 @@ from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls, free_port
 from tests.integration.ingress.conftest import SECRET, Running, running
 from tests.recorded import deliveries
-from tests.recorded.hooks import HookDouble, signed_by
+from tests.recorded.hooks import HookDouble
 from tests.recorded.running import RecordedApi, recorded_api
 from tests.recorded.server import Fault
+from tests.recorded.server.apps import signed_by
 
 APP, TOKEN = "123456", "a-token-for-hooks"
 REPOSITORY, ORGANISATION = "octo-org/shop/11", "octo-org/22"
