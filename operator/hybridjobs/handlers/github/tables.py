@@ -167,6 +167,11 @@ class GitHubTables:
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
 
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        """The job's one connection, in autocommit mode."""
+        return self._connection
+
     async def write(self, page: Page) -> int:
         """Write a page in one transaction; how many of its pull requests were new."""
         async with self._connection.transaction(), self._connection.cursor() as cursor:
