@@ -25,7 +25,7 @@ def pages_asked(github: GitHub) -> list[int]:
     return [
         int(dict(part.split("=") for part in each["query"].split("&")).get("page", 1))
         for each in github.requests
-        if each["path"].endswith("/pulls") and each["status"] == 200
+        if each["path"].endswith("/pulls") and each["status"] in (200, 304)
     ]
 
 

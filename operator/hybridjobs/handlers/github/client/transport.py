@@ -147,7 +147,11 @@ class Transport:
         troubles = 0
         told: str | None = None
         while True:
-            tokens = await self._usable(repository, refused)
+            try:
+                tokens = await self._usable(repository, refused)
+            except TransientError as error:
+                troubles = await self._pause(error, troubles)
+                continue
             kept = await self._responses.find(path, tokens) if conditional else {}
             taken = await self._ledger.take(list(tokens), resource, cost, kept.keys(), told)
             token = tokens[taken.token]
@@ -164,10 +168,9 @@ class Transport:
                 if error.status == _UNAUTHORIZED:
                     await self._is_bad(token, repository)
             except TransientError as error:
-                if troubles >= self._retries or (error.timed_out and can_shrink):
+                if error.timed_out and can_shrink:
                     raise
-                troubles += 1
-                await asyncio.sleep(troubles**2)
+                troubles = await self._pause(error, troubles)
             else:
                 self._access.is_blind(refused, repository)
                 if limit_of is not None:
@@ -176,6 +179,13 @@ class Transport:
                 if conditional and answer.status == 200 and not answer.kept:
                     await self._responses.keep(path, token.digest, answer)
                 return value
+
+    async def _pause(self, error: TransientError, troubles: int) -> int:
+        """Wait before trying again; the error when that was done often enough."""
+        if troubles >= self._retries:
+            raise error from None
+        await asyncio.sleep((troubles + 1) ** 2)
+        return troubles + 1
 
     async def _usable(
         self, repository: Repository | None, refused: dict[bytes, RefusedError]
@@ -189,7 +199,7 @@ class Transport:
                 raise RetryLater(limit.seconds + 1, f"GitHub's rate limit: {limit}") from None
             if installation is not None:
                 tokens.insert(0, installation)
-        if not tokens:
+        if not tokens and not refused:
             # As for GITHUB_TOKEN unset: 60 requests an hour, of what is public.
             tokens = [_ANONYMOUS]
         usable = {
