@@ -224,7 +224,7 @@ async def test_a_transaction_of_another_task_takes_nothing_with_it(
     ledger = Ledger(Turns(connection))
 
     async def write() -> None:
-        for _ in range(100):
+        for _ in range(200):
             async with connection.transaction(force_rollback=True):
                 await connection.execute("SELECT 1")
             await asyncio.sleep(0.001)

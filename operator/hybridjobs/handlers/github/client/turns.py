@@ -1,6 +1,5 @@
 """The job's database connection, shared by its handler and its client."""
 
-import asyncio
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -13,18 +12,15 @@ class Turns:
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
-        self._ours = asyncio.Lock()
 
     async def execute(self, statement: str, values: dict[str, Any]) -> list[Any] | None:
         """Run it by itself, and return its rows; None, and nothing run, within a transaction."""
-        async with self._ours:
-            connection = self._connection
-            # Nothing is awaited between this and the moment when the cursor has the connection's
-            # lock: with `_ours`, nobody can begin a transaction before.
-            if connection.lock.locked():
-                return None
+        connection = self._connection
+        cursor = connection.cursor(row_factory=tuple_row)
+        # As cursor.execute, but for the look at the transaction: before it has the lock another
+        # task may be about to begin one, and would take the statement with it when rolled back.
+        async with connection.lock:
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 return None
-            cursor = connection.cursor(row_factory=tuple_row)
-            await cursor.execute(statement.encode(), values)
-            return await cursor.fetchall() if cursor.description is not None else []
+            await connection.wait(cursor._execute_gen(statement.encode(), values))
+        return await cursor.fetchall() if cursor.description is not None else []
