@@ -243,7 +243,7 @@ async def test_an_exhausted_rate_limit_waits_for_its_reset(github: GitHub) -> No
 
 @pytest.mark.parametrize(
     ("status", "headers", "seconds"),
-    [(403, {"retry-after": "30"}, 31), (429, {"retry-after": "90"}, 91), (429, {}, 60)],
+    [(403, {"retry-after": "30"}, 31), (429, {"retry-after": "90"}, 91), (429, {}, 61)],
 )
 async def test_a_secondary_rate_limit_waits_as_told(
     github: GitHub, status: int, headers: dict[str, str], seconds: float
@@ -251,7 +251,7 @@ async def test_a_secondary_rate_limit_waits_as_told(
     github.faults.append(Fault(status=status, headers=headers))
     with pytest.raises(RetryLater) as raised:
         await details()
-    assert raised.value.after_seconds == seconds
+    assert seconds - 1 < raised.value.after_seconds <= seconds
 
 
 async def test_a_database_that_is_away_is_transient(

@@ -24,7 +24,10 @@ from .switches import switches
 
 
 def application(data: Object, more: Mapping[tuple[str, str], Endpoint] | None = None) -> Starlette:
-    """The API; its `state.github` is the GitHub behind it. `more` endpoints by method and path."""
+    """The API; its `state.github` is the GitHub behind it.
+
+    `more` are endpoints by method and path, beside its own or in their place.
+    """
     github = GitHub(data)
 
     def route(method: str, path: str, endpoint: Endpoint) -> Route:
@@ -45,10 +48,10 @@ def application(data: Object, more: Mapping[tuple[str, str], Endpoint] | None = 
 
     app = Starlette(
         routes=[
+            *(route(*place, endpoint) for place, endpoint in (more or {}).items()),
             *(route(*place, endpoint) for place, endpoint in endpoints(github).items()),
             route("POST", "/graphql", graphql_endpoint(github)),
             *switches(github),
-            *(route(*place, endpoint) for place, endpoint in (more or {}).items()),
             route("GET", "/{path:path}", _nothing),
         ]
     )

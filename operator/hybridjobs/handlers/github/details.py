@@ -10,10 +10,9 @@ from hybridjobs.sdk import Context, handler
 @handler("capture/pr.details")
 async def pull_request_details(payload: PullRequestRef, context: Context) -> dict[str, object]:
     """Store a pull request, its people and its repository; returns their ids and its state."""
-    async with github_client() as github:
+    async with github_tables() as tables, github_client(tables.connection) as github:
         found = await github.pull_request(payload.owner, payload.repo, payload.number)
-    rows = page(found["base"]["repo"], [found])
-    async with github_tables() as tables:
+        rows = page(found["base"]["repo"], [found])
         written = await tables.write(rows)
         await tables.captures.set_job_repository(context.job_id, written.repository_id)
         return {

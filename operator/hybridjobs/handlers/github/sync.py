@@ -25,7 +25,8 @@ class Position(BaseModel):
 
     since: datetime
     began: datetime
-    page: int = 0  # the last one written in this pass
+    page: int = 0  # how many are written of this pass
+    cursor: str | None = None  # of the page after them
     passes: int = 0  # that are done
     oldest: datetime | None = None
     pages: int = 0
@@ -41,7 +42,10 @@ async def repository_sync(payload: RepositorySync, context: Context) -> dict[str
         position = Position(since=now - timedelta(days=payload.days), began=now)
     else:
         position = Position.model_validate(context.checkpoint)
-    async with github_client(retries=RETRIES) as github, github_tables() as tables:
+    async with (
+        github_tables() as tables,
+        github_client(tables.connection, retries=RETRIES) as github,
+    ):
         repository = await github.repository(payload.owner, payload.repo)
         repository_id = (await tables.write(page(repository))).repository_id
         await tables.captures.set_job_repository(context.job_id, repository_id)
@@ -50,6 +54,7 @@ async def repository_sync(payload: RepositorySync, context: Context) -> dict[str
             position.since = position.began - CLOCK_MARGIN
             position.began = datetime.now(UTC)
             position.page = 0
+            position.cursor = None
             position.passes += 1
         await tables.repositories.set_sync_status(repository_id, "completed")
         await context.progress(payload.days, payload.days, _count(position))
@@ -72,12 +77,14 @@ async def _pass(
     context: Context,
 ) -> bool:
     """Read and write pages down to `since`; whether that was a single page."""
-    while True:
-        found, more = await github.pull_requests(repository["full_name"], position.page + 1)
-        changed = [each for each in found if _time(each["updated_at"]) >= position.since]
+    owner, name = repository["full_name"].split("/")
+    pages = github.pull_requests(owner, name, since=position.since, cursor=position.cursor)
+    async for found in pages:
+        changed = [each for each in found.items if _time(each["updated_at"]) >= position.since]
         written = await tables.write(page(repository, changed))
         position.inserted += written.pull_requests.inserted
         position.page += 1
+        position.cursor = found.next
         position.pages += 1
         if position.passes == 0:
             position.pull_requests += len(changed)
@@ -86,8 +93,7 @@ async def _pass(
             position.oldest = min(position.oldest or oldest, oldest)
         await context.save_checkpoint(position)
         await context.progress(_days_done(position, days), days, _count(position))
-        if not more or len(changed) < len(found):
-            return position.page == 1
+    return position.page == 1
 
 
 def _days_done(position: Position, days: int) -> int:

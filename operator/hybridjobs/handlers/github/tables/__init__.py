@@ -49,6 +49,11 @@ class GitHubTables:
         self.captures = Captures(connection)
         self.sync_logs = SyncLogs(connection)
 
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        """The job's one connection, in autocommit mode."""
+        return self._connection
+
     @asynccontextmanager
     async def writing(self, page: Page) -> AsyncIterator[Written]:
         """A transaction that has written the page, and commits with what follows in the block.
