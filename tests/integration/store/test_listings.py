@@ -65,7 +65,7 @@ async def test_a_page_is_read_by_an_index(
 
 
 async def test_a_batch_is_counted_by_its_index(history: Database) -> None:
-    plan = await _plan(history, batches._COUNT, [new_id()])
+    plan = await _plan(history, batches._COUNT, [[new_id()]])
     assert "background_jobs_batch" in {node.get("Index Name") for node in plan}
 
 
