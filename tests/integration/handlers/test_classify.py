@@ -220,14 +220,15 @@ async def test_what_is_to_be_classified_gets_a_job_each(tables: GitHubTables, qu
     run = await run_handler(classify_repositories, {}, job_id=parent)
     rows = await queue.rows(
         "SELECT id, type, payload, parent_id, repository_id FROM background_jobs"
-        " WHERE parent_id IS NOT NULL ORDER BY id"
+        " WHERE parent_id IS NOT NULL"
     )
-    assert [str(row["id"]) for row in rows] == run.result["jobs"]
-    assert run.result["repositories"] == 2
-    assert [row["payload"] for row in rows] == [
-        {"repositoryId": str(ids[name]), "owner": "a", "repo": name} for name in ("r1", "r3")
-    ]
-    assert [row["repository_id"] for row in rows] == [ids["r1"], ids["r3"]]
+    assert {str(row["id"]) for row in rows} == set(run.result["jobs"])
+    assert run.result["repositories"] == len(rows) == 2
+    by_repository = {row["repository_id"]: row["payload"] for row in rows}
+    assert by_repository == {
+        ids[name]: {"repositoryId": str(ids[name]), "owner": "a", "repo": name}
+        for name in ("r1", "r3")
+    }
     assert {(row["type"], row["parent_id"]) for row in rows} == {
         ("classify/repository.single", parent)
     }
@@ -237,9 +238,7 @@ async def test_what_is_to_be_classified_gets_a_job_each(tables: GitHubTables, qu
     later = await run_handler(classify_repositories, {}, job_id=await _parent(queue))
     assert later.result == run.result
     # When they have ended without a size, the next tick asks again.
-    for row in rows:
-        if await queue.status(row["id"]) == "queued":
-            await queue.claim()
+    await queue.claim()
     await queue.end_all()
     fresh = await run_handler(classify_repositories, {"limit": 1}, job_id=await _parent(queue))
     assert fresh.result["repositories"] == 1

@@ -35,12 +35,13 @@ async def queue(database: Database) -> Queue:
 
 async def _family(queue: Queue) -> dict[str, UUID]:
     """A job, its three children, and a child of the first one, which has one again."""
-    names: dict[str, UUID] = {}
-    for name, parent in {
-        "root": None, "a": "root", "b": "root", "c": "root", "aa": "a", "aaa": "aa"
-    }.items():  # fmt: skip
-        parent_id = names[parent] if parent else None
-        (names[name],) = await queue.enqueue(new_job(parent_id=parent_id))
+    parents = {"root": None, "a": "root", "b": "root", "c": "root", "aa": "a", "aaa": "aa"}
+    names = dict(zip(parents, sorted(new_id() for _ in parents), strict=True))
+    jobs = [
+        new_job(id=names[name], parent_id=names[parent] if parent else None)
+        for name, parent in parents.items()
+    ]
+    await queue.enqueue(*jobs)
     await queue.enqueue(new_job())  # a stranger
     return names
 

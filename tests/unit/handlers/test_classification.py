@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from hybridjobs.handlers.github.classification import (
     THRESHOLDS,
     Metrics,
+    Object,
     active_since,
     commits_since,
     size_of,
@@ -85,11 +86,11 @@ def test_commits_are_counted_by_days() -> None:
 
 
 def test_people_are_active_who_committed_in_a_week_that_began_since() -> None:
-    def person(*commits: int) -> dict[str, object]:
+    def person(*commits: int) -> Object:
         starts = [int((SUNDAY + timedelta(weeks=place)).timestamp()) for place in (-5, -4, 0)]
         return {"weeks": [{"w": w, "c": c} for w, c in zip(starts, commits, strict=True)]}
 
-    people = [person(5, 0, 0), person(0, 1, 0), person(0, 0, 9), person(0, 0, 0), {"weeks": []}]
+    people = [person(5, 0, 0), person(0, 1, 0), person(0, 0, 9), person(0, 0, 0), Object(weeks=[])]
     assert active_since(people, SUNDAY - timedelta(weeks=4)) == 2
     assert active_since([], SUNDAY) == 0
 
