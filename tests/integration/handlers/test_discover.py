@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from hybridjobs.handlers.github.classify import classify_repository
 from hybridjobs.handlers.github.discover import discover_repository
 from hybridjobs.handlers.github.rows import page
 from hybridjobs.handlers.github.tables import GitHubTables
@@ -13,6 +14,7 @@ from hybridjobs.ids import new_id
 from hybridjobs.sdk import PermanentError
 from hybridjobs.sdk.testing import HandlerRun, run_handler
 from hybridjobs.store.database import Database
+from hybridjobs.store.tree import get_tree
 from tests.builders import job_type, new_job
 from tests.conftest import DatabaseUrls
 from tests.integration.handlers.conftest import Query
@@ -94,6 +96,24 @@ async def test_one_that_is_known_is_only_synced_again(
     assert (run.result["new"], list(run.result["jobs"])) == (False, [SYNC])
     (row,) = await query(_ROWS)
     assert row["priority"] == "low"
+
+
+async def test_it_is_watched_as_one_tree(found: Any, github: GitHub, queue: Queue) -> None:
+    github.stats_waits = 0
+    job_id, run = await _discovered(queue)
+    single = UUID(run.result["jobs"][SINGLE])
+    assert single in await queue.claimed()
+    [row] = await queue.rows("SELECT payload FROM background_jobs WHERE id = %s", single)
+    classified = await run_handler(classify_repository, row["payload"], job_id=single)
+    assert classified.result["size"] == "small"
+    await queue.end(single)
+    async with queue.database.connection() as connection:
+        tree = await get_tree(connection, job_id)
+    assert tree is not None
+    assert {(job.type, job.depth, job.status) for job in tree.jobs} == {
+        (DISCOVER, 0, "queued"), (SINGLE, 1, "completed"), (SYNC, 1, "queued")
+    }  # fmt: skip
+    assert tree.counts == {"completed": 1, "queued": 1}
 
 
 async def test_a_retry_submits_nothing_twice(found: Any, queue: Queue) -> None:

@@ -1,7 +1,5 @@
-"""A job with its descendants: shown within bounds, counted whole, read by indexes."""
+"""A job with its descendants: shown within bounds, counted whole."""
 
-import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +13,6 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.heartbeats import Beat, record_beats
 from hybridjobs.store.tree import MAX_JOBS, Tree, get_tree
 from tests.builders import job_type, new_job
-from tests.integration.store.history import ended_jobs
 from tests.integration.store.scene import Queue
 
 _CHILDREN = """
@@ -139,25 +136,3 @@ async def test_what_is_counted_is_bounded(queue: Queue) -> None:
         (parent,) = await queue.enqueue(new_job(parent_id=parent))
     found = await _tree(queue, lone)
     assert (found.total, found.complete) == (tree.MAX_DEPTH, False)
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node.get("Plans", ()):
-        yield from _nodes(child)
-
-
-async def test_it_is_read_by_indexes(queue: Queue) -> None:
-    async with queue.database.connection() as connection:
-        await ended_jobs(connection, 20_000)
-    (root,) = await queue.enqueue(new_job())
-    await queue.execute(_CHILDREN, root, 500)
-    parameters = {"job_id": root, "depth": 4, "width": 20, "after": None, "limit": 1000}
-    async with queue.database.connection() as connection:
-        await connection.execute("ANALYZE hybridjobs.background_jobs")
-        explain = f"EXPLAIN (FORMAT JSON) {tree._TREE}".encode()
-        [row] = await (await connection.execute(explain, parameters)).fetchall()
-    plan = list(_nodes(row["QUERY PLAN"][0]["Plan"]))
-    indexes = {node.get("Index Name") for node in plan}
-    assert indexes >= {"background_jobs_parent", "background_jobs_pkey"}, json.dumps(plan)
-    assert "Seq Scan" not in {node["Node Type"] for node in plan}, json.dumps(plan)
