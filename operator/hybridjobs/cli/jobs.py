@@ -25,6 +25,7 @@ from hybridjobs.cli.options import (
     query_of,
 )
 from hybridjobs.cli.output import print_page, seconds
+from hybridjobs.cli.tree import show_tree
 from hybridjobs.cli.waiting import follow_log, print_log, show_job, wait_for_job
 from hybridjobs.model import Status
 
@@ -44,12 +45,22 @@ def get(
     logs: Annotated[
         bool, typer.Option("--logs", help="Show the log tail of each attempt.")
     ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show the jobs that it submitted, and theirs.")
+    ] = False,
+    depth: Annotated[int, typer.Option(help="Levels of the tree.", min=0, max=32)] = 4,
+    width: Annotated[int, typer.Option(help="Children of each job.", min=1, max=10_000)] = 20,
     as_json: AsJson = False,
     url: Url = URL,
     token: Token = "",
 ) -> None:
-    """Show a job: its state, progress, result and every attempt."""
+    """Show a job: its state, progress, result and every attempt; or what came of it."""
+    if tree and (wait or logs):
+        raise CommandError(Exit.USAGE, "--tree shows what is there now: without --wait and --logs")
     with Api(url, token) as api:
+        if tree:
+            show_tree(api, job_id, depth=depth, width=width, as_json=as_json)
+            return
         if wait:
             wait_for_job(api, job_id, timeout, as_json=as_json)
             return

@@ -152,8 +152,13 @@ def _line(job: Mapping[str, Any]) -> str:
     progress = job.get("progress") or {}
     if not progress:
         return f"{job['status']}, attempt {job['attempt']}"
+    return f"{job['status']} {progress_of(progress)}"
+
+
+def progress_of(progress: Mapping[str, Any]) -> str:
+    """How far a job has come: done, of how much if that is known, its message."""
     total = f"/{progress['total']}" if progress.get("total") is not None else ""
-    return f"{job['status']} {progress['done']}{total} {progress.get('message') or ''}".rstrip()
+    return f"{progress['done']}{total} {progress.get('message') or ''}".rstrip()
 
 
 def _counts(total: int, found: Mapping[Any, int]) -> str:

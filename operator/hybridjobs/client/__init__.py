@@ -7,7 +7,7 @@ a service that does not answer is Unavailable, after which the same call may be 
 
 from hybridjobs.client.api import Batch, Client
 from hybridjobs.client.auth import BearerAuth
-from hybridjobs.client.values import BatchJob, Job, JobEvent, Missed
+from hybridjobs.client.values import BatchJob, Job, JobEvent, JobTree, Missed, TreeJob
 from hybridjobs.model import Callback
 
 __all__ = [
@@ -18,5 +18,7 @@ __all__ = [
     "Client",
     "Job",
     "JobEvent",
+    "JobTree",
     "Missed",
+    "TreeJob",
 ]

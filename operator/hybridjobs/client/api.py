@@ -14,7 +14,15 @@ import httpx
 from hybridjobs import codec
 from hybridjobs.client.auth import BearerAuth
 from hybridjobs.client.stream import follow
-from hybridjobs.client.values import BatchJob, Job, JobEvent, Missed, counts_of
+from hybridjobs.client.values import (
+    BatchJob,
+    Job,
+    JobEvent,
+    JobTree,
+    Missed,
+    TreeJob,
+    counts_of,
+)
 from hybridjobs.errors import ConfigurationError, FieldError, InvalidInput, Unavailable
 from hybridjobs.model import Callback, OnDependencyFailure, Status, UniqueWhile
 
@@ -162,6 +170,19 @@ class Client:
     async def job(self, job_id: UUID) -> Job:
         """The job as it stands; InvalidInput (404) where there is none."""
         return Job.of(await self._request("GET", f"/api/jobs/{job_id}"))
+
+    async def tree(self, job_id: UUID, *, depth: int = 32, width: int = 10_000) -> JobTree:
+        """The job and its descendants: as many levels, and as many children of each, as asked for.
+
+        InvalidInput (404) where there is no such job.
+        """
+        query = f"/api/jobs/{job_id}/tree?depth={depth}&width={width}"
+        page = await self._request("GET", query)
+        jobs = [TreeJob.of(each) for each in page["jobs"]]
+        while page["next"] is not None:
+            page = await self._request("GET", f"{query}&after={page['next']}")
+            jobs += [TreeJob.of(each) for each in page["jobs"]]
+        return JobTree(jobs, counts_of(page), page["complete"])
 
     async def follow(self, job_id: UUID) -> AsyncGenerator[JobEvent, None]:
         """The job, now and after each change, until it is over; InvalidInput (404): it is gone.

@@ -94,6 +94,47 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class TreeJob:
+    """A job within a tree; `parent_id` is None, and `depth` 0, of that which was asked for.
+
+    `counts` are those of all that descends from it. `document` has all that the API tells of it.
+    """
+
+    id: UUID
+    parent_id: UUID | None
+    depth: int
+    type: str
+    status: Status
+    counts: Mapping[Status, int]
+    document: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Of the API's answer."""
+        return cls(
+            id=UUID(document["id"]),
+            parent_id=UUID(document["parentId"]) if document["depth"] else None,
+            depth=document["depth"],
+            type=document["type"],
+            status=Status(document["status"]),
+            counts=counts_of(document),
+            document=document,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobTree:
+    """A job and its descendants, level by level; `counts` of all of these.
+
+    Not `complete`: there are more of them than the service counts.
+    """
+
+    jobs: Sequence[TreeJob]
+    counts: Mapping[Status, int]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JobEvent:
     """A job as it was after a change. `document` has all that the event tells of it.
 
@@ -128,5 +169,5 @@ class Missed:
 
 
 def counts_of(document: Mapping[str, Any]) -> dict[Status, int]:
-    """How many jobs of a batch are in each status."""
+    """How many jobs of a batch or tree are in each status."""
     return {Status(status): jobs for status, jobs in document["counts"].items()}

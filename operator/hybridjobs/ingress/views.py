@@ -18,6 +18,7 @@ from hybridjobs.store.changes import JobChange
 from hybridjobs.store.dead_letters import DeadLetter, DeadLetterSummary
 from hybridjobs.store.jobs import Job, JobSummary
 from hybridjobs.store.queue import Pause, ScheduleLine, TypeLine
+from hybridjobs.store.tree import Tree
 
 # Written as they are: to parse and print them would change numbers.
 TEXTS = frozenset(("payload", "result", "body"))
@@ -57,6 +58,21 @@ def listing(
     """`{name: [...], "next"}`: a page, and the id to go on after, null where it is the last one."""
     last = str(found[-1].id) if len(found) == limit else None
     return _members({name: _json(found), "next": codec.dumps(last)}).encode()
+
+
+def tree(job_id: UUID, found: Tree, *, limit: int) -> bytes:
+    """`{"id", "total", "complete", "counts", "jobs", "next"}`: a page of a tree."""
+    last = str(found.jobs[-1].id) if len(found.jobs) == limit else None
+    return _members(
+        {
+            "id": codec.dumps(str(job_id)),
+            "total": str(found.total),
+            "complete": codec.dumps(found.complete),
+            "counts": codec.dumps(found.counts),
+            "jobs": _json(found.jobs),
+            "next": codec.dumps(last),
+        }
+    ).encode()
 
 
 def batch(found: Batch) -> bytes:

@@ -10,6 +10,7 @@ from hybridjobs.model import AttemptEnd
 from tests.integration.cli.conftest import Command, Done, run
 from tests.integration.ingress.conftest import Running
 from tests.integration.ingress.outcomes import FAILED, SUCCEEDED, end_all, failed_job
+from tests.integration.ingress.test_tree import family
 
 
 async def _end_until_done(
@@ -91,6 +92,31 @@ async def test_get_shows_a_job(command: Command, api: Running) -> None:
         assert expected in done.out
     done = await command("get", job_id, "--json")
     assert done.json["attempts"][0]["outcome"] == "permanent"
+
+
+async def test_get_shows_the_tree_of_a_job(command: Command, api: Running) -> None:
+    ids = await family(api, 0, 0, 0, 1, 4)
+    await end_all(api, FAILED)
+    done = await command("get", ids[0], "--tree")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert len(lines) == 6
+    assert "test/long failed" in lines[0]
+    assert "[5: 5 failed]" in lines[0]
+    # The first child, and what came of it, before the second one.
+    order = [ids[place] for place in (0, 1, 4, 5, 2, 3)]
+    assert [next(id_ for id_ in ids if id_ in line) for line in lines] == order
+    assert all("no such customer" in line for line in lines)
+    indents = [line.index("test/long") for line in lines]
+    assert [indent // 4 for indent in indents] == [0, 1, 2, 3, 1, 1]
+    done = await command("get", ids[0], "--tree", "--width", "1", "--depth", "2")
+    assert [id_ in done.out for id_ in ids] == [True, True, False, False, True, False]
+    assert "… 2 more" in done.out
+    done = await command("get", ids[0], "--tree", "--json")
+    assert [job["id"] for job in done.json["jobs"]] == ids
+    done = await command("get", ids[0], "--tree", "--wait")
+    assert (done.code, "--tree shows what is there now" in done.err) == (2, True)
+    assert (await command("get", str(uuid4()), "--tree")).code == 3
 
 
 async def test_retry_of_named_jobs(command: Command, api: Running) -> None:

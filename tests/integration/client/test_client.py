@@ -7,6 +7,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import TOKEN, Running, running
 from tests.integration.ingress.outcomes import FAILED, end_all
+from tests.integration.ingress.test_tree import family
 
 PAGE = Path(__file__).parents[3] / "docs" / "client.md"
 
@@ -35,6 +37,24 @@ async def ingress(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
 async def client(ingress: Running) -> AsyncIterator[Client]:
     async with Client(f"http://127.0.0.1:{ingress.ports.api}", TOKEN) as client:
         yield client
+
+
+async def test_a_job_has_a_tree(client: Client, ingress: Running) -> None:
+    places = [*[0] * 1100, 1]
+    ids = [UUID(each) for each in await family(ingress, *places)]
+    found = await client.tree(ids[0])
+    assert [job.id for job in found.jobs] == ids  # by more than a page
+    assert (found.counts, found.complete) == ({Status.QUEUED: 1101}, True)
+    last = found.jobs[-1]
+    assert (last.parent_id, last.depth, last.type) == (ids[1], 2, "test/long")
+    assert found.jobs[0].parent_id is None
+    assert found.jobs[1].counts == {Status.QUEUED: 1}
+    below = await client.tree(ids[1], depth=1, width=5)
+    assert [(job.id, job.depth) for job in below.jobs] == [(ids[1], 0), (ids[-1], 1)]
+    assert below.jobs[0].parent_id is None
+    with pytest.raises(InvalidInput) as raised:
+        await client.tree(new_id())
+    assert raised.value.status == 404
 
 
 async def test_a_job_is_submitted_and_followed(client: Client, ingress: Running) -> None:

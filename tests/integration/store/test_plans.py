@@ -34,6 +34,7 @@ from hybridjobs.store.enqueue import insert_jobs, unknown_jobs
 from hybridjobs.store.heartbeats import Beat, record_beats
 from hybridjobs.store.outcome import Report, record_outcomes
 from hybridjobs.store.resources import mark_dispatched
+from hybridjobs.store.tree import get_tree
 from tests.builders import job_type, new_job, register
 
 
@@ -296,6 +297,20 @@ async def test_callbacks(connection: Explained) -> None:
     assert len(connection.plans) == 6
     assert not any("callback_deliveries" in plan.scanned for plan in connection.plans)
     assert "callback_deliveries_due" in _indexes(connection, "RECURSIVE line")
+
+
+async def test_tree(connection: Explained) -> None:
+    [root] = await _claimed(connection, 1)
+    children = [new_job(parent_id=root.job_id) for _ in range(64)]
+    await insert_jobs(connection, children)
+    await insert_jobs(connection, [new_job(parent_id=children[0].id)])
+    connection.plans.clear()
+    found = await get_tree(connection, root.job_id)
+    assert found is not None
+    assert found.total == 65
+    _check(connection)
+    indexes = _indexes(connection, "RECURSIVE tree")
+    assert indexes >= {"background_jobs_parent", "background_jobs_pkey"}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.DISRUPTED])

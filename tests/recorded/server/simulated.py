@@ -347,7 +347,18 @@ class Simulated(Contents):
         return weeks
 
     def contributor_activity(self) -> list[Object]:
-        return self._templates.activity_of(self.contributors())
+        """Of the last ten weeks; everybody rested in some, and some in the last ones."""
+        found = self._templates.activity_of(self.contributors())
+        starts = [each["week"] for each in self.commit_activity()[-10:]]
+        for place, each in enumerate(found):
+            each["weeks"] = [
+                {"w": start, "a": commits, "d": 0, "c": commits}
+                for index, start in enumerate(starts)
+                for commits in [
+                    draw(self.plan.seed, place, index) % (3 if index < place % 12 else 1)
+                ]
+            ]
+        return found
 
     # What changes while it is read.
 

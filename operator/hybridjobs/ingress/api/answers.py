@@ -4,6 +4,7 @@ from hybridjobs.ingress.api.operations import Answer
 from hybridjobs.ingress.api.schemas import exactly
 from hybridjobs.ingress.members import Schema, nullable
 from hybridjobs.model import Status
+from hybridjobs.store.tree import TreeJob
 
 ID: Schema = {"type": "string", "format": "uuid"}
 TEXT: Schema = {"type": "string"}
@@ -24,6 +25,21 @@ BATCH = exactly(
         "createdAt": MOMENT,
         "counts": exactly({status.value: COUNT for status in Status}),
         "finished": bool,
+    }
+)
+_COUNTS: Schema = {
+    "type": "object",
+    "properties": {status.value: COUNT for status in Status},
+    "additionalProperties": False,
+}
+TREE = exactly(
+    {
+        "id": ID,
+        "total": COUNT,
+        "complete": bool,
+        "counts": _COUNTS,
+        "jobs": list[TreeJob],
+        "next": nullable(ID),
     }
 )
 LINKS = ("get-jobs-id", "post-jobs-id-cancel", "post-jobs-id-retry", "get-jobs-id-logs")

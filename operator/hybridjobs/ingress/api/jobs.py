@@ -8,6 +8,7 @@ from starlette.types import Send
 from hybridjobs.errors import Unavailable
 from hybridjobs.ingress import members as checks
 from hybridjobs.ingress import views
+from hybridjobs.ingress.api import answers
 from hybridjobs.ingress.api.answers import ACCEPTED, LINKS, LOCATION, MOVED
 from hybridjobs.ingress.api.headers import (
     KEY_HEADER,
@@ -23,6 +24,7 @@ from hybridjobs.ingress.api.operations import (
     operation,
 )
 from hybridjobs.ingress.api.requests import (
+    MAX_PAGE,
     PAGE_CHECKS,
     SOURCE,
     Backend,
@@ -40,6 +42,7 @@ from hybridjobs.model import ApiScope, Status
 from hybridjobs.store.enqueue import digests_of_key
 from hybridjobs.store.jobs import Attempt, Job, JobFilter, JobSummary, get_job, list_jobs, retry_job
 from hybridjobs.store.outcome import request_cancel
+from hybridjobs.store.tree import MAX_DEPTH, MAX_JOBS, get_tree
 
 BUDGET_SECONDS = 8.0
 
@@ -144,6 +147,39 @@ class Jobs:
         """A job with its attempts."""
         job = await self._find(asked)
         await respond(send, 200, views.job(job, logs=asked.query.get("logs") == "true"))
+
+    @operation(
+        "GET",
+        "/api/jobs/{id}/tree",
+        scope=ApiScope.READ,
+        query={
+            "depth": checks.digits(0, MAX_DEPTH),
+            "width": checks.digits(1, MAX_JOBS),
+            "limit": PAGE_CHECKS["limit"],
+            "after": checks.identifier,
+        },
+        answers={
+            200: Answer(
+                "The job and a page of its descendants, level by level.", answers.TREE, links=LINKS
+            )
+        },
+    )
+    async def tree(self, asked: Asked, send: Send) -> None:
+        """A job, the jobs that it submitted, those that they submitted, and so on."""
+        query, job_id = asked.query, id_in_path(asked.request, "job")
+        limit = query.get("limit", MAX_PAGE)
+        async with self._backend.database.connection() as connection:
+            found = await get_tree(
+                connection,
+                job_id,
+                depth=query.get("depth", MAX_DEPTH),
+                width=query.get("width", MAX_JOBS),
+                after=query.get("after"),
+                limit=limit,
+            )
+        if found is None:
+            raise not_found("job", asked.request)
+        await respond(send, 200, views.tree(job_id, found, limit=limit))
 
     @operation(
         "GET",

@@ -22,7 +22,12 @@ from hybridjobs.handlers.github.client.errors import (
 )
 from hybridjobs.handlers.github.client.graphql import GraphQLAnswer, PageSize, Problem, nodes
 from hybridjobs.handlers.github.client.opening import github_client
-from hybridjobs.handlers.github.client.rest import GitHubClient, ListPage, Object
+from hybridjobs.handlers.github.client.rest import (
+    GitHubClient,
+    ListPage,
+    Object,
+    StillCounting,
+)
 
 __all__ = [
     "EmptyRepositoryError",
@@ -37,6 +42,7 @@ __all__ = [
     "PageSize",
     "Problem",
     "RefusedError",
+    "StillCounting",
     "TransientError",
     "github_client",
     "nodes",

@@ -27,6 +27,10 @@ Object = dict[str, Any]
 T = TypeVar("T", Object, list[Object])
 
 
+class StillCounting(RetryLater):
+    """GitHub works out a repository's statistics; nothing of a limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListPage:
     """One page of a list.
@@ -113,11 +117,11 @@ class GitHubClient:
         return self._pages(Repository(owner, repo), "/contributors", {}, cursor)
 
     async def commit_activity(self, owner: str, repo: str) -> list[Object]:
-        """Commits of the last 52 weeks: {"week", "total", "days"}; RetryLater until counted."""
+        """Commits of the last 52 weeks: {"week", "total", "days"}; or StillCounting."""
         return await self._statistics(Repository(owner, repo), "/stats/commit_activity")
 
     async def contributor_activity(self, owner: str, repo: str) -> list[Object]:
-        """By contributor (100 at most) {"author", "total", "weeks"}; RetryLater until counted."""
+        """By contributor (at most 100) {"author", "total", "weeks"}; or StillCounting."""
         return await self._statistics(Repository(owner, repo), "/stats/contributors")
 
     async def query(
@@ -143,7 +147,7 @@ class GitHubClient:
 
         def counted(answer: Answer) -> list[Object]:
             if answer.status == 202:
-                raise RetryLater(STATISTICS_SECONDS, f"GitHub is counting for {full}")
+                raise StillCounting(STATISTICS_SECONDS, f"GitHub is counting for {full}")
             return read(answer)
 
         return await self._transport.get(full, counted, repository=repository)

@@ -238,6 +238,8 @@ class Transport:
         return answer
 
     async def _is_bad(self, token: Token, repository: Repository | None) -> None:
+        if token is _ANONYMOUS:
+            return  # GraphQL wants a token; REST shows what is public without one
         self._access.is_bad(token)
         is_personal = any(token.digest == each.digest for each in self._tokens)
         if self.installations is not None and repository is not None and not is_personal:

@@ -1,12 +1,12 @@
 """The schema `github` as handlers write it: all of its SQL.
 
 `pages` writes what GitHub tells, `captures` knows what of it is still to be captured and asks for
-that, `repositories` has their states, `sync_logs` what was done. docs/github-schema.md tells the
-tables.
+that, `repositories` has their states, `sync_logs` what was done, `queue` submits jobs.
+docs/github-schema.md tells the tables.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -21,11 +21,13 @@ from hybridjobs.handlers.github.tables.pages import (
     Written,
     write_page,
 )
+from hybridjobs.handlers.github.tables.queue import ChildJob, submit_jobs
 from hybridjobs.handlers.github.tables.repositories import KnownRepository, Repositories
 from hybridjobs.handlers.github.tables.sync_logs import SyncCounts, SyncLogs
 from hybridjobs.sdk import PermanentError
 
 __all__ = [
+    "ChildJob",
     "Counts",
     "GitHubTables",
     "KnownRepository",
@@ -53,6 +55,10 @@ class GitHubTables:
     def connection(self) -> AsyncConnection[Any]:
         """The job's one connection, in autocommit mode."""
         return self._connection
+
+    async def submit(self, parent: UUID, jobs: Sequence[ChildJob]) -> list[UUID]:
+        """Enqueue the jobs as children of `parent`; their ids. Within the caller's transaction."""
+        return await submit_jobs(self._connection, parent, jobs)
 
     @asynccontextmanager
     async def writing(self, page: Page) -> AsyncIterator[Written]:

@@ -5,12 +5,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from hybridjobs.handlers.github.follow_ups import Due, FollowUp, Part, Subject
-from hybridjobs.sdk import PermanentError
+from hybridjobs.handlers.github.tables.queue import ChildJob, submit_jobs
 
 # After so long, whoever was asked is thought to have failed for good.
 REQUESTED_FOR = timedelta(hours=24)
@@ -66,14 +65,6 @@ DUE, UPDATED_AT, CAPTURED, REQUESTED = (
     {subject: statement.format(subject=subject) for subject in _KINDS}
     for statement in (_DUE, _UPDATED_AT, _CAPTURED, _REQUESTED)
 )
-
-SUBMIT = """
-SELECT hybridjobs.submit_job(
-    type => job->>'type', payload => job->'payload', key => job->>'key',
-    priority => (job->>'priority')::integer, parent_id => %(parent)s::uuid,
-    repository_id => %(repository_id)s::uuid)
-FROM jsonb_array_elements(%(jobs)s) WITH ORDINALITY AS given (job, place) ORDER BY place
-"""
 
 SET_JOB_REPOSITORY = "SELECT hybridjobs.set_job_repository(%s, %s)"
 
@@ -151,22 +142,10 @@ class Captures:
         """
         if not jobs:
             return []
-        documents = [
-            {"type": job.type, "payload": job.payload, "key": job.key, "priority": job.priority}
-            for job in jobs
+        children = [
+            ChildJob(job.type, job.payload, job.key, repository_id, job.priority) for job in jobs
         ]
-        try:
-            cursor = await self._connection.execute(
-                SUBMIT,
-                {"jobs": Jsonb(documents), "parent": parent, "repository_id": repository_id},
-            )
-        except (errors.InvalidParameterValue, errors.InsufficientPrivilege) as error:
-            hint = error.diag.message_hint
-            raise PermanentError(
-                f"cannot submit follow-up jobs: {error.diag.message_primary}"
-                + (f" ({hint})" if hint else "")
-            ) from None
-        ids = [row[0] for row in await cursor.fetchall()]
+        ids = await submit_jobs(self._connection, parent, children)
         for parts in dict.fromkeys(job.parts for job in jobs):
             asked = [each for job in jobs if job.parts == parts for each in job.due]
             await self._connection.execute(

@@ -1,0 +1,72 @@
+"""`discover/repository.new`: a repository that is to be kept up to date from now on."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from hybridjobs.handlers.github.asking import ask_repository
+from hybridjobs.handlers.github.classify import classification_of
+from hybridjobs.handlers.github.client import github_client
+from hybridjobs.handlers.github.payloads import RepositoryRef
+from hybridjobs.handlers.github.rows import page
+from hybridjobs.handlers.github.tables import ChildJob, github_tables
+from hybridjobs.sdk import Context, handler
+
+SYNC = "capture/repository.sync.graphql"
+SYNC_DAYS = 30
+# As minutes of waiting: somebody has just asked for it.
+HIGH_PRIORITY = 50
+# The shortest cooldown: that a repository was synced a moment ago is all that may stop this one.
+REASON = "manual"
+
+
+class RepositoryToDiscover(RepositoryRef):
+    """`{"owner", "repo", "source"?}`, or a delivery with a `repository`; source: who found it."""
+
+    source: Annotated[str, Field(max_length=100)] | None = None
+
+
+@handler("discover/repository.new")
+async def discover_repository(payload: RepositoryToDiscover, context: Context) -> dict[str, object]:
+    """Store the repository, track it, and have it classified and synced: in one transaction.
+
+    One that is tracked already is only synced again. Returns its ids, and those of the jobs.
+    """
+    async with github_tables() as tables, github_client(tables.connection, retries=3) as github:
+        found = await ask_repository(github, tables, payload.owner, payload.repo)
+        full_name = str(found["full_name"])
+        async with tables.writing(page(found)) as written:
+            repository_id = written.repository_id
+            is_new = await tables.repositories.track(repository_id, "high")
+            jobs = [_sync_of(repository_id, full_name, context.job_id)]
+            if is_new:
+                jobs.insert(0, classification_of(repository_id, full_name, context.job_id))
+            ids = await tables.submit(context.job_id, jobs)
+        await tables.captures.set_job_repository(context.job_id, repository_id)
+        return {
+            "repositoryId": str(repository_id),
+            "githubId": found["id"],
+            "fullName": full_name,
+            "source": payload.source,
+            "new": is_new,
+            "jobs": {job.type: str(id_) for job, id_ in zip(jobs, ids, strict=True)},
+        }
+
+
+def _sync_of(repository_id: UUID, full_name: str, parent: UUID) -> ChildJob:
+    owner, _, repo = full_name.partition("/")
+    return ChildJob(
+        SYNC,
+        {
+            "repositoryId": str(repository_id),
+            "owner": owner,
+            "repo": repo,
+            "days": SYNC_DAYS,
+            "priority": "high",
+            "reason": REASON,
+        },
+        key=f"{parent}/{repository_id}",
+        repository_id=repository_id,
+        priority=HIGH_PRIORITY,
+    )
