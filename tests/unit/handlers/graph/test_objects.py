@@ -93,7 +93,7 @@ def test_what_producers_sent_is_taken(payload: Any, numbers: list[int]) -> None:
     "payload", [{"numbers": [1]}, {"owner": "o", "repo": "r", "numbers": []}, {"owner": "o"}]
 )
 def test_what_names_nothing_is_refused(payload: Any) -> None:
-    with pytest.raises(ValueError, match="repo|numbers"):
+    with pytest.raises(ValueError, match=r"repo|numbers"):
         PullRequests.model_validate(payload)
 
 

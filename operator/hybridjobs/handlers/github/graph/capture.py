@@ -129,9 +129,8 @@ async def capturing(
         known = None
         try:
             known = await _known(tables, payload)
-            owner, name = (
-                (known.owner, known.name) if known else (str(payload.owner), str(payload.repo))
-            )
+            full_name = known.full_name if known else f"{payload.owner}/{payload.repo}"
+            owner, _, name = full_name.partition("/")
             # By name alone, whoever has the name now is meant.
             meant = known if payload.repository_id is not None else None
             yield Capture(context, tables, github, tally, log_id, owner, name, meant)

@@ -45,12 +45,16 @@ def person(actor: Object | None) -> Object | None:
 def repository(found: Object) -> Object:
     """A repository; REST's watchers are its stars."""
     owner = _object("owner", found.get("owner"))
+    full_name = str(found.get("nameWithOwner") or "")
     topics = _object("topics", found.get("repositoryTopics") or {}).get("nodes") or []
     return {
         "id": found.get("databaseId"),
-        "full_name": found.get("nameWithOwner"),
+        "full_name": full_name or None,
         "name": found.get("name"),
-        "owner": {"login": owner.get("login"), "avatar_url": owner.get("avatarUrl")},
+        "owner": {
+            "login": full_name.partition("/")[0] or None,
+            "avatar_url": owner.get("avatarUrl"),
+        },
         "description": found.get("description"),
         "homepage": found.get("homepageUrl"),
         "language": _part(found, "primaryLanguage", "name"),

@@ -18,7 +18,7 @@ fragment person on Actor {
 
 _REPOSITORY = """
 fragment repository on Repository {
-  databaseId nameWithOwner name owner { login avatarUrl } description homepageUrl
+  databaseId nameWithOwner name owner { avatarUrl } description homepageUrl
   primaryLanguage { name } licenseInfo { spdxId } defaultBranchRef { name }
   repositoryTopics(first: 20) { nodes { topic { name } } }
   stargazerCount forkCount diskUsage isFork isArchived isDisabled isPrivate isTemplate
