@@ -1,6 +1,5 @@
 """Both handlers on a simulated GitHub: what ends up in the tables is the truth."""
 
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -192,7 +191,7 @@ async def test_killed_details_go_on_and_ask_nothing_twice(
     whole = await run_handler(pull_requests_graphql, payload)
     expected = queries(github)
     assert expected > 2
-    await query("TRUNCATE github.repositories CASCADE; SELECT 1 AS done")
+    await query("DELETE FROM github.repositories RETURNING id")
     github.requests.clear()
     kept = await killed(pull_requests_graphql, payload, job_id, saves=saves)
     again = await run_handler(pull_requests_graphql, payload, checkpoint=kept, job_id=job_id)
@@ -260,7 +259,7 @@ async def test_a_repository_that_is_gone_is_noted(github: GitHub, query: Query) 
     with pytest.raises(PermanentError, match="NOT_FOUND"):
         await run_handler(
             pull_requests_graphql,
-            json.loads(json.dumps({"repositoryId": str(row["id"]), "prNumber": 1})),
+            {"repositoryId": str(row["id"]), "prNumber": 1},
         )
     assert await query("SELECT is_active FROM github.repositories") == [{"is_active": False}]
     with pytest.raises(PermanentError, match="is stored"):
