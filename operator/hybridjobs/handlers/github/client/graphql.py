@@ -6,7 +6,7 @@ https://docs.github.com/en/graphql/overview/rate-limits-and-query-limits-for-the
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,10 @@ class GraphQLAnswer:
     rate_limit: Object
 
 
+# A document and its variables for a size, where the size is no variable of the document.
+Sized = Callable[[int], tuple[str, Mapping[str, object]]]
+
+
 class TooLargeError(TransientError):
     """The query asks for more than GitHub gives at once."""
 
@@ -120,10 +124,19 @@ class GraphQL:
         With `size` the query has that variable, and is made smaller until GitHub can answer it.
         Errors as elsewhere; NotFoundError or ForbiddenError where all that was asked for is null.
         """
-        text = with_rate_limit(document)
+
+        def made(value: int) -> tuple[str, Mapping[str, object]]:
+            return document, variables if size is None else {**variables, size.name: value}
+
+        return await self.query_sized(repository, made, size)
+
+    async def query_sized(
+        self, repository: Repository, made: Sized, size: PageSize | None
+    ) -> GraphQLAnswer:
+        """As `query`, with the document and the variables that `made` gives for the size."""
         while True:
-            sized = {size.name: size.value} if size is not None else {}
-            body = {"query": text, "variables": {**variables, **sized}}
+            document, variables = made(1 if size is None else size.value)
+            body = {"query": with_rate_limit(document), "variables": variables}
             try:
                 answer = await self._transport.post(
                     self._transport.graphql_path,

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 
 from hybridjobs.handlers.github.client.errors import Answer, TransientError, check
-from hybridjobs.handlers.github.client.graphql import GraphQL, GraphQLAnswer, PageSize
+from hybridjobs.handlers.github.client.graphql import GraphQL, GraphQLAnswer, PageSize, Sized
 from hybridjobs.handlers.github.client.tokens import Repository
 from hybridjobs.handlers.github.client.transport import Transport
 from hybridjobs.sdk import RetryLater
@@ -135,6 +135,12 @@ class GitHubClient:
     ) -> GraphQLAnswer:
         """Ask GraphQL about a repository: `GraphQL.query`."""
         return await self._graphql.query(Repository(owner, repo), document, variables, size)
+
+    async def query_sized(
+        self, owner: str, repo: str, made: Sized, size: PageSize
+    ) -> GraphQLAnswer:
+        """Ask GraphQL about a repository: `GraphQL.query_sized`."""
+        return await self._graphql.query_sized(Repository(owner, repo), made, size)
 
     async def _object(self, repository: Repository, path: str) -> Object:
         full = _path(repository, path)
