@@ -2,17 +2,30 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
 from hybridjobs.handlers.github.tables import GitHubTables, github_tables
+from hybridjobs.store.database import Database
+from tests.builders import job_type, new_job
 from tests.conftest import DatabaseUrls
+from tests.integration.store.scene import Queue
 from tests.recorded.running import RecordedApi, recorded_api
 from tests.recorded.server import GitHub
 
 Query = Callable[..., Awaitable[list[dict[str, Any]]]]
+
+# Those that captures submit, and one of a test's own.
+FOLLOWING = (
+    "capture/issue.comments",
+    "capture/pr.comments",
+    "capture/pr.details",
+    "capture/pr.discussion",
+    "capture/pr.reviews",
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +67,19 @@ async def tables(
     monkeypatch.setenv("DATABASE_URL", database_urls.handlers)
     async with github_tables() as tables:
         yield tables
+
+
+@pytest.fixture
+async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
+    async with Database(database_urls.service, size=2) as database:
+        queue = Queue(database)
+        await queue.register(job_type(), *(job_type(each) for each in FOLLOWING))
+        yield queue
+
+
+@pytest.fixture
+async def parent(queue: Queue) -> UUID:
+    """A job that is being executed."""
+    await queue.enqueue(new_job())
+    (job_id,) = await queue.claimed()
+    return job_id

@@ -29,6 +29,14 @@ def pages_asked(github: GitHub) -> list[int]:
     ]
 
 
+async def pass_time(query: Query) -> None:
+    """As if the last syncs were longer ago than any cooldown."""
+    await query(
+        "UPDATE github.repositories SET last_synced_at = last_synced_at - interval '2 days'"
+        " RETURNING 1"
+    )
+
+
 async def test_all_pages_within_the_days_are_read_and_no_more(github: GitHub, query: Query) -> None:
     github.large(LARGE, 2500, step_seconds=DAY_SECONDS / 100)  # a hundred a day
     run = await run_handler(repository_sync, PAYLOAD | {"days": 12})
@@ -170,6 +178,7 @@ async def test_a_renamed_repository_is_synced_by_its_old_name(github: GitHub, qu
     github.large(LARGE, 150, step_seconds=600)
     await run_handler(repository_sync, PAYLOAD)
     github.rename(LARGE, "octo-org/greater")
+    await pass_time(query)
     run = await run_handler(repository_sync, PAYLOAD)
     assert run.result["fullName"] == "octo-org/greater"
     assert (run.result["inserted"], run.result["pullRequests"]) == (0, 150)

@@ -15,6 +15,15 @@ from tests.unit.chart.helm import (
     render,
 )
 
+GITHUB = {
+    "capture/issue.comments",
+    "capture/pr.comments",
+    "capture/pr.details",
+    "capture/pr.reviews",
+    "capture/repository.issues",
+    "capture/repository.sync",
+}
+
 
 def _types(objects: list[Object]) -> dict[str, Object]:
     data = named(objects, "ConfigMap", "hybridjobs-types").get("data") or {}
@@ -66,6 +75,16 @@ def test_a_pull_request_is_quick_and_a_repository_is_long() -> None:
     assert not any(event.startswith("github/push") for event in sync.events)
 
 
+def test_what_a_sync_submits_is_a_type_with_its_limits() -> None:
+    types = {name: _parse(body).spec for name, body in _types(render()).items()}
+    for name in GITHUB - {"capture/pr.details", "capture/repository.sync"}:
+        spec = types[name]
+        assert (spec.mode, spec.database) == ("long", True)
+        assert spec.deadline_seconds == (3600 if name == "capture/repository.issues" else 900)
+        assert spec.concurrency is not None
+        assert (spec.concurrency.limit, spec.concurrency.key) == (5, "repositoryId")
+
+
 def test_children_and_pods_of_a_handler_see_the_same_github() -> None:
     release = render({"github": {"apiUrl": "http://recorded-github", "existingSecret": "gh"}})
     child = environment(pod_templates(release)["Deployment/hybridjobs-ingress"], "ingress")
@@ -78,7 +97,7 @@ def test_children_and_pods_of_a_handler_see_the_same_github() -> None:
 def test_more_types_can_be_given() -> None:
     spec = {"image": "registry.example/report:1", "args": ["--all"], "retry": {"limit": 0}}
     types = _types(render({"types": {"extra": {"report/nightly": spec}}}))
-    assert set(types) == {"capture/pr.details", "capture/repository.sync", "report/nightly"}
+    assert set(types) == {*GITHUB, "report/nightly"}
     body = types["report/nightly"]
     assert body["metadata"]["name"] == "report-nightly"
     assert body["spec"] == {"type": "report/nightly", **spec}

@@ -196,3 +196,15 @@ def test_what_is_no_object_is_told(thing: Any) -> None:
 def test_a_comment_that_names_no_parent_is_malformed() -> None:
     with pytest.raises(MalformedAnswerError, match="belongs to"):
         by_number([objects.issue_comment(issue_url="https://api.github.com/repos/a/b")])
+
+
+def test_the_user_ghost_is_nobody() -> None:
+    ghost = objects.user(10137, "ghost")
+    rows = page(
+        objects.repository(),
+        [objects.pull_request(1, user=ghost, assignee=ghost)],
+        issue_comments={1: [objects.issue_comment(user=ghost)]},
+    )
+    assert rows.contributors == []
+    for row in (*rows.pull_requests, *rows.comments):
+        assert (row["author_github_id"], row["author_login"]) == (None, None)

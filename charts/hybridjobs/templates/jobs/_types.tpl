@@ -69,6 +69,17 @@ capture/repository.sync:
     limit: 5
     key: repository.full_name
   {{- include "hybridjobs.githubTypeEnv" . | nindent 2 }}
+# Those that follow from a sync, which names the repository by its id here.
+{{- range tuple "capture/issue.comments" "capture/pr.comments" "capture/pr.reviews" "capture/repository.issues" }}
+{{ . }}:
+  mode: long
+  deadlineSeconds: {{ eq . "capture/repository.issues" | ternary 3600 900 }}
+  database: true
+  concurrency:
+    limit: 5
+    key: repositoryId
+  {{- include "hybridjobs.githubTypeEnv" $ | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "hybridjobs.githubTypeEnv" -}}

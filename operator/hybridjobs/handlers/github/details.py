@@ -1,25 +1,48 @@
-"""`capture/pr.details`: one pull request, with all that GitHub knows of it."""
+"""`capture/pr.details`: pull requests, with all that GitHub knows of them."""
 
-from hybridjobs.handlers.github.client import github_client
-from hybridjobs.handlers.github.payloads import PullRequestRef
-from hybridjobs.handlers.github.rows import page
-from hybridjobs.handlers.github.tables import github_tables
+from hybridjobs.handlers.github.capturing import capturing
+from hybridjobs.handlers.github.over_numbers import (
+    Position,
+    moment,
+    outcome,
+    over_numbers,
+    set_captured,
+)
+from hybridjobs.handlers.github.payloads import Numbers
+from hybridjobs.handlers.github.rows import pull_request_row
 from hybridjobs.sdk import Context, handler
 
 
 @handler("capture/pr.details")
-async def pull_request_details(payload: PullRequestRef, context: Context) -> dict[str, object]:
-    """Store a pull request, its people and its repository; returns their ids and its state."""
-    async with github_tables() as tables, github_client(tables.connection) as github:
-        found = await github.pull_request(payload.owner, payload.repo, payload.number)
-        rows = page(found["base"]["repo"], [found])
-        written = await tables.write(rows)
-        await tables.captures.set_job_repository(context.job_id, written.repository_id)
-        return {
-            "pullRequestId": str(await tables.pull_request_id(found["id"])),
-            "repositoryId": str(written.repository_id),
-            "githubId": found["id"],
-            "number": found["number"],
-            "state": rows.pull_requests[0]["state"],
-            "new": written.pull_requests.inserted == 1,
-        }
+async def pull_request_details(payload: Numbers, context: Context) -> dict[str, object]:
+    """Store up to 100 pull requests, their people and their repository; returns counts and notes.
+
+    Of a single one, its ids and its state instead; that one must be there.
+    """
+    position = Position.model_validate(context.checkpoint or {})
+    is_single = len(payload.numbers) == 1
+    single: dict[str, object] = {}
+    # A single one is quick: whoever waits for it is told of trouble at once.
+    async with capturing(context, position.tally, retries=0 if is_single else 3) as job:
+        # What an earlier attempt has done told this one nothing of the repository.
+        await (job.open(payload) if position.done else job.choose(payload))
+
+        async def capture(number: int) -> None:
+            found = await job.github.pull_request(job.owner, job.name, number)
+            repository = found["base"]["repo"]
+            written = await job.write_checked(repository, found)
+            await job.is_about(written.repository_id, repository)
+            updated_at = moment(found["updated_at"])
+            await set_captured(job, "pull_request", "details", number, updated_at)
+            if is_single:
+                single.update(
+                    pullRequestId=str(await job.tables.pull_request_id(found["id"])),
+                    githubId=found["id"],
+                    number=found["number"],
+                    state=pull_request_row(found, repository["full_name"])["state"],
+                    new=written.pull_requests.inserted == 1,
+                )
+
+        await over_numbers(job, position, payload.numbers, capture, must_exist=is_single)
+        found = {"repositoryId": str(job.repository_id), **single}
+        return await job.complete(found if single else outcome(job, position))

@@ -39,29 +39,6 @@ class RepositoryRef(BaseModel):
     ]
 
 
-class PullRequestRef(RepositoryRef):
-    """`{"owner", "repo", "number"}`, or a delivery about a pull request."""
-
-    number: Annotated[
-        int,
-        Field(
-            gt=0,
-            validation_alias=AliasChoices(
-                AliasPath("pull_request", "number"), AliasPath("issue", "number"), "number"
-            ),
-        ),
-    ]
-
-
-class RepositorySync(RepositoryRef):
-    """`{"owner", "repo", "days"?}`, or a delivery with a `repository`.
-
-    Pull requests changed within the last `days` days are brought in.
-    """
-
-    days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = 30
-
-
 class RepositoryChoice(BaseModel):
     """`{"owner", "repo"}`, `{"repositoryId"}` of one that is stored, or a delivery."""
 
@@ -81,26 +58,18 @@ class RepositoryChoice(BaseModel):
         return self
 
 
-class GraphSync(RepositoryChoice):
-    """A repository, and optionally `days`, `reason` and `priority`.
-
-    Pull requests changed within the last `days` days are brought in; `reason` says how soon after
-    the last sync (`cooldowns`), `priority` is that of the jobs which follow.
-    """
-
-    days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = 30
-    reason: Annotated[str, Field(max_length=100)] | None = None
-    priority: Literal["critical", "high", "medium", "low"] = "medium"
-
-
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-class PullRequests(RepositoryChoice):
-    """A repository with up to 100 `numbers` (`prNumbers`), or one (`number`, `prNumber`).
+def _each_once(numbers: list[int]) -> list[int]:
+    return list(dict.fromkeys(numbers))
 
-    Or a delivery about a pull request.
+
+class Numbers(RepositoryChoice):
+    """A repository with a `number` (`prNumber`, `issueNumber`), or up to 100 `numbers`.
+
+    Or a delivery about a pull request or an issue.
     """
 
     numbers: Annotated[
@@ -115,8 +84,37 @@ class PullRequests(RepositoryChoice):
                 AliasPath("issue", "number"),
                 "number",
                 "prNumber",
+                "issueNumber",
             ),
         ),
         BeforeValidator(_listed),
-        AfterValidator(lambda numbers: sorted(set(numbers))),
+        AfterValidator(_each_once),
     ]
+
+
+class RepositoryIssues(RepositoryChoice):
+    """A repository, and optionally `days` (`timeRange`).
+
+    Issues changed within the last `days` days are brought in.
+    """
+
+    days: Annotated[
+        int, Field(ge=1, le=MAX_DAYS, validation_alias=AliasChoices("days", "timeRange"))
+    ] = 30
+
+
+class RepositorySync(RepositoryChoice):
+    """A repository, and optionally `days` and `reason`, or a delivery with a `repository`.
+
+    Pull requests changed within the last `days` days are brought in; `reason` says how soon after
+    the last sync (`cooldowns`).
+    """
+
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = 30
+    reason: Annotated[str, Field(max_length=100)] | None = None
+
+
+class GraphSync(RepositorySync):
+    """As RepositorySync; `priority` is that of the jobs which follow."""
+
+    priority: Literal["critical", "high", "medium", "low"] = "medium"

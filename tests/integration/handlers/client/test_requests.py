@@ -107,6 +107,29 @@ async def test_what_has_not_changed_is_not_sent_again(
     assert [each["status"] for each in github.requests[-2:]] == [200, 304]
 
 
+async def test_a_full_page_that_has_not_changed_may_have_got_a_second(
+    stage: Stage, client: Open
+) -> None:
+    items, asked = [{"number": number} for number in range(105)], []
+
+    def answer(request: Request, body: Any) -> Response:
+        number = int(request.query_params.get("page", 1))
+        asked.append((number, request.query_params["state"], request.query_params["per_page"]))
+        if request.headers.get("if-none-match") == '"1"':
+            return Response(status_code=304, headers={"etag": '"1"'})
+        # While there were a hundred, the page was the last one, and had no Link.
+        return JSONResponse(items[(number - 1) * 100 : number * 100], headers={"etag": '"1"'})
+
+    stage.answer = answer
+    for lengths in ([100], [100, 5]):
+        asked.clear()
+        async with client() as api:
+            pages = [page async for page in api.issues(*LARGE)]
+        assert [len(page.items) for page in pages] == lengths
+    assert asked == [(1, "all", "100"), (2, "all", "100")]
+    assert [page.unchanged for page in pages] == [True, False]
+
+
 async def test_an_answer_is_kept_for_its_token_alone(
     stage: Stage, github: GitHub, client: Open, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,6 +230,8 @@ async def test_without_graphql_it_goes_on_by_rest(
     github: GitHub, queue: Queue, parent: UUID, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hybridjobs.handlers.github.graph.capture.RETRIES", 0)
+    for part in ("details", "reviews", "comments"):
+        await queue.register(job_type(f"capture/pr.{part}"))
     github.simulate(Plan.of(PLAN))
     github.faults.append(Fault(status=500, path="/graphql", times=50))
     run = await run_handler(repository_sync_graphql, PAYLOAD, job_id=parent)

@@ -4,7 +4,7 @@ import pytest
 
 from hybridjobs.handlers.github.graph import objects
 from hybridjobs.handlers.github.graph.discussions import LongThread, Rest, take, take_thread
-from hybridjobs.handlers.github.payloads import GraphSync, PullRequests
+from hybridjobs.handlers.github.payloads import GraphSync, Numbers
 from hybridjobs.handlers.github.rows import MalformedAnswerError
 
 LAST = {"hasNextPage": False, "endCursor": "z"}
@@ -81,12 +81,12 @@ ID = "00000000-0000-7000-8000-000000000001"
     ("payload", "numbers"),
     [
         ({"repositoryId": ID, "prNumber": 7, "prId": ID, "priority": "low"}, [7]),
-        ({"repositoryId": ID, "numbers": [3, 1, 3]}, [1, 3]),
+        ({"repositoryId": ID, "numbers": [3, 1, 3]}, [3, 1]),
         ({"owner": "o", "repo": "r", "prNumbers": [2]}, [2]),
     ],
 )
 def test_what_producers_sent_is_taken(payload: Any, numbers: list[int]) -> None:
-    assert PullRequests.model_validate(payload).numbers == numbers
+    assert Numbers.model_validate(payload).numbers == numbers
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_producers_sent_is_taken(payload: Any, numbers: list[int]) -> None:
 )
 def test_what_names_nothing_is_refused(payload: Any) -> None:
     with pytest.raises(ValueError, match=r"repo|numbers"):
-        PullRequests.model_validate(payload)
+        Numbers.model_validate(payload)
 
 
 def test_a_sync_by_our_id() -> None:

@@ -55,6 +55,16 @@ class GitHubClient:
         self._transport = transport
         self._graphql = GraphQL(transport)
 
+    @property
+    def requests_made(self) -> int:
+        """How many requests were made so far, answered or not."""
+        return self._transport.requests_made
+
+    @property
+    def remaining(self) -> int | None:
+        """What the token that was used last has left of the resource; None: nobody told."""
+        return self._transport.remaining
+
     async def repository(self, owner: str, repo: str) -> Object:
         """A repository, by its name or an earlier one."""
         return await self._object(Repository(owner, repo), "")
@@ -62,6 +72,10 @@ class GitHubClient:
     async def pull_request(self, owner: str, repo: str, number: int) -> Object:
         """A pull request with all its members."""
         return await self._object(Repository(owner, repo), f"/pulls/{number}")
+
+    async def issue(self, owner: str, repo: str, number: int) -> Object:
+        """An issue; a pull request, which has `pull_request`, in the form of one."""
+        return await self._object(Repository(owner, repo), f"/issues/{number}")
 
     async def user(self, login: str, *, of: Repository | None = None) -> Object:
         """A user, bot or organisation; `of`: a repository whose tokens may be used."""

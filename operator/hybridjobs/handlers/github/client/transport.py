@@ -58,6 +58,8 @@ class Transport:
         self._access = Access()
         self._in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
         self.installations: Installations | None = None
+        self.requests_made = 0
+        self.remaining: int | None = None  # as the last answer told
         # GitHub Enterprise Server has it beside its REST API, /api/v3.
         base = kit.config.base_url
         enterprise = base.path.rstrip("/").removesuffix("/v3")
@@ -114,6 +116,7 @@ class Transport:
     ) -> Answer:
         """One request as it is; TransientError when there is no answer."""
         async with self._in_flight:
+            self.requests_made += 1
             try:
                 found = await self._kit.arequest(
                     method, path, json=body, headers=_VERSION | headers
@@ -229,7 +232,9 @@ class Transport:
             await self._ledger.give_back(taken)
             raise
         resource = answer.headers.get("x-ratelimit-resource")
-        await self._ledger.settle(taken, from_headers(answer.headers), resource)
+        limit = from_headers(answer.headers)
+        self.remaining = self.remaining if limit is None else limit.remaining
+        await self._ledger.settle(taken, limit, resource)
         if answer.status == 304 and kept is not None:
             await self._responses.touch(path, token.digest, kept)
             # A Link there is newer than what was kept.

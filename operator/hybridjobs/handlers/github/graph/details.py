@@ -10,7 +10,7 @@ from hybridjobs.handlers.github.follow_ups import Part
 from hybridjobs.handlers.github.graph import objects, queries
 from hybridjobs.handlers.github.graph.capture import Capture, Tally, capturing
 from hybridjobs.handlers.github.graph.discussions import Discussion, Rest, take, take_thread
-from hybridjobs.handlers.github.payloads import MAX_NUMBERS, PullRequests
+from hybridjobs.handlers.github.payloads import MAX_NUMBERS, Numbers
 from hybridjobs.handlers.github.rows import page
 from hybridjobs.sdk import Context, PermanentError, handler
 
@@ -32,7 +32,7 @@ class Position(BaseModel):
 
 
 @handler("capture/pr.details.graphql")
-async def pull_requests_graphql(payload: PullRequests, context: Context) -> dict[str, object]:
+async def pull_requests_graphql(payload: Numbers, context: Context) -> dict[str, object]:
     """Store pull requests with their reviews and comments; returns counts and who is missing."""
     position = Position.model_validate(context.checkpoint or {})
     async with capturing(context, payload, position.tally) as capture:

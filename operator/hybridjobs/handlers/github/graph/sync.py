@@ -11,9 +11,10 @@ from hybridjobs.handlers.github.follow_ups import follow_ups
 from hybridjobs.handlers.github.graph import objects, queries
 from hybridjobs.handlers.github.graph.capture import Capture, Tally, capturing
 from hybridjobs.handlers.github.graph.details import PARTS
+from hybridjobs.handlers.github.passes import CLOCK_MARGIN
 from hybridjobs.handlers.github.payloads import GraphSync, RepositorySync
 from hybridjobs.handlers.github.rows import page
-from hybridjobs.handlers.github.sync import CLOCK_MARGIN, repository_sync
+from hybridjobs.handlers.github.sync import repository_sync
 from hybridjobs.sdk import Context, RetryLater, handler
 
 DETAILS = "capture/pr.details.graphql"

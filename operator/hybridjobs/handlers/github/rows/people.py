@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from hybridjobs.handlers.github.rows.members import Members, Object, Row
 from hybridjobs.ids import new_id
 
+# https://github.com/ghost, whom REST names where an account is gone; elsewhere it says null.
+GHOST_ID = 10137
+
 
 def contributor_row(user: Object) -> Row:
     """A user, an organisation or a bot, whole or as it stands in other objects."""
@@ -39,7 +42,7 @@ def contributor_rows(objects: Iterable[Object], roles: Iterable[str]) -> list[Ro
         contributor_row(each[role])
         for each in objects
         for role in named
-        if isinstance(each.get(role), dict) and each[role].get("id") is not None
+        if isinstance(each.get(role), dict) and each[role].get("id") not in (None, GHOST_ID)
     ]
 
 
@@ -58,4 +61,6 @@ def each_once(rows: Iterable[Row]) -> list[Row]:
 def author(whose: Members, role: str = "user") -> Row:
     """The columns that say who wrote it; both None for a ghost."""
     user = whose.part(role)
+    if user.github_id() == GHOST_ID:
+        return {"author_github_id": None, "author_login": None}
     return {"author_github_id": user.github_id(), "author_login": user.text("login")}
