@@ -14,7 +14,7 @@ from hybridjobs.handlers.github.classification import (
     size_of,
     vote,
 )
-from hybridjobs.handlers.github.classify import RepositoryToClassify
+from hybridjobs.handlers.github.payloads import RepositoryChoice
 from hybridjobs.handlers.github.rows import MalformedAnswerError
 from hybridjobs.ids import new_id
 from tests.recorded import deliveries
@@ -105,11 +105,11 @@ def test_statistics_of_another_form_are_refused(answer: dict[str, object]) -> No
 
 def test_a_repository_is_named_by_its_id_or_by_owner_and_name() -> None:
     id_ = new_id()
-    assert RepositoryToClassify.model_validate({"repositoryId": str(id_)}).repository_id == id_
-    named = RepositoryToClassify.model_validate({"owner": "o", "repo": "r"})
+    assert RepositoryChoice.model_validate({"repositoryId": str(id_)}).repository_id == id_
+    named = RepositoryChoice.model_validate({"owner": "o", "repo": "r"})
     assert (named.owner, named.repo) == ("o", "r")
     delivered = next(each.document for each in deliveries() if "repository" in each.document)
-    assert RepositoryToClassify.model_validate(delivered).owner
+    assert RepositoryChoice.model_validate(delivered).owner
     for wrong in ({}, {"owner": "o"}, {"repo": "r"}, {"repositoryId": "7"}, {"owner": "a/b"}):
         with pytest.raises(ValidationError):
-            RepositoryToClassify.model_validate(wrong)
+            RepositoryChoice.model_validate(wrong)

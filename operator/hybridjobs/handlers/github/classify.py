@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AliasChoices, AliasPath, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from hybridjobs.handlers.github.asking import ask_repository
 from hybridjobs.handlers.github.classification import size_of
 from hybridjobs.handlers.github.client import GitHubClient, Object, github_client
 from hybridjobs.handlers.github.measuring import Position, measure
-from hybridjobs.handlers.github.payloads import Name
+from hybridjobs.handlers.github.payloads import RepositoryChoice
 from hybridjobs.handlers.github.rows import page
 from hybridjobs.handlers.github.tables import (
     ChildJob,
@@ -26,25 +26,6 @@ AT_MOST = 1000
 _RETRIES = 3
 
 
-class RepositoryToClassify(BaseModel):
-    """`{"repositoryId"}` of one that is stored, `{"owner", "repo"}`, or a delivery about one."""
-
-    repository_id: Annotated[UUID | None, Field(validation_alias="repositoryId")] = None
-    owner: Annotated[
-        Name | None,
-        Field(validation_alias=AliasChoices("owner", AliasPath("repository", "owner", "login"))),
-    ] = None
-    repo: Annotated[
-        Name | None, Field(validation_alias=AliasChoices("repo", AliasPath("repository", "name")))
-    ] = None
-
-    @model_validator(mode="after")
-    def _names_one(self) -> "RepositoryToClassify":
-        if self.repository_id is None and (self.owner is None or self.repo is None):
-            raise ValueError("repositoryId, or owner and repo, must say which repository")
-        return self
-
-
 class RepositoriesToClassify(BaseModel):
     """`{"limit"?}`: of how many repositories at most; all of them are found in time."""
 
@@ -52,7 +33,7 @@ class RepositoriesToClassify(BaseModel):
 
 
 @handler(SINGLE)
-async def classify_repository(payload: RepositoryToClassify, context: Context) -> dict[str, object]:
+async def classify_repository(payload: RepositoryChoice, context: Context) -> dict[str, object]:
     """Store a repository's size and the figures it was found by; returns both.
 
     What was counted before GitHub made the job wait is in the checkpoint.
@@ -111,9 +92,7 @@ def classification_of(repository_id: UUID, full_name: str, parent: UUID) -> Chil
     )
 
 
-async def _begin(
-    github: GitHubClient, tables: GitHubTables, payload: RepositoryToClassify
-) -> Position:
+async def _begin(github: GitHubClient, tables: GitHubTables, payload: RepositoryChoice) -> Position:
     """Store the repository as it is now, with two of its figures."""
     known = await _known(tables, payload)
     asked = f"{payload.owner}/{payload.repo}" if known is None else known.full_name
@@ -137,7 +116,7 @@ async def _begin(
     )
 
 
-async def _known(tables: GitHubTables, payload: RepositoryToClassify) -> KnownRepository | None:
+async def _known(tables: GitHubTables, payload: RepositoryChoice) -> KnownRepository | None:
     """The one that is meant, where an id says which."""
     if payload.repository_id is None:
         return None
