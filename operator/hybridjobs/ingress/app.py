@@ -256,9 +256,10 @@ class Ingress:
         if config is None:
             return None
         # The SDK takes a second to import, which a process without it need not wait.
+        from hybridjobs.ingress.inngest.sdk import Sdk
         from hybridjobs.ingress.inngest.service import InngestService
 
-        return await stack.enter_async_context(InngestService(config))
+        return InngestService(config, await stack.enter_async_context(Sdk(config)))
 
     def renew_children(self) -> None:
         """Have the warm children replaced, as when their code has changed."""

@@ -9,7 +9,7 @@ has not read yet, and is cut off when that is too much. Either goes on later fro
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, KeysView, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -261,17 +261,13 @@ class Live:
             self._feeds.discard(feed)
             self._rest()
 
-    @asynccontextmanager
-    async def job(self, job_id: UUID) -> AsyncIterator[Watch[JobState]]:
+    def job(self, job_id: UUID) -> AbstractAsyncContextManager[Watch[JobState]]:
         """One job; Unavailable when too much is followed."""
-        async with self._watch(self._jobs, job_id) as watch:
-            yield watch
+        return self._watch(self._jobs, job_id)
 
-    @asynccontextmanager
-    async def batch(self, batch_id: UUID) -> AsyncIterator[Watch[Batch]]:
+    def batch(self, batch_id: UUID) -> AbstractAsyncContextManager[Watch[Batch]]:
         """One batch; Unavailable when too much is followed."""
-        async with self._watch(self._batches, batch_id) as watch:
-            yield watch
+        return self._watch(self._batches, batch_id)
 
     @asynccontextmanager
     async def _watch(self, watched: _Watched[State], id_: UUID) -> AsyncIterator[Watch[State]]:

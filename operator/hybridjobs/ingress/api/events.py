@@ -7,8 +7,12 @@ misses none.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
 
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.requests import Request
@@ -95,13 +99,7 @@ class Events:
     )
     async def of_job(self, asked: Asked, send: Send) -> None:
         """Follow a job, with its progress, until it is over."""
-        job_id = id_in_path(asked.request, "job")
-        async with self._backend.live.job(job_id) as watch:
-            async with self._backend.database.connection() as connection:
-                state = (await job_states(connection, [job_id])).get(job_id)
-            if state is None:
-                raise not_found("job", asked.request)
-            await self._follow(asked.request, send, watch, state, _job_event)
+        await self._follow(asked.request, send, "job", self._backend.live.job, _job, _job_event)
 
     @operation(
         "GET",
@@ -120,28 +118,31 @@ class Events:
     )
     async def of_batch(self, asked: Asked, send: Send) -> None:
         """Follow a batch until each of its jobs is over."""
-        batch_id = id_in_path(asked.request, "batch")
-        async with self._backend.live.batch(batch_id) as watch:
-            async with self._backend.database.connection() as connection:
-                batch = await get_batch(connection, batch_id)
-            if batch is None:
-                raise not_found("batch", asked.request)
-            await self._follow(asked.request, send, watch, batch, _batch_event)
+        await self._follow(
+            asked.request, send, "batch", self._backend.live.batch, get_batch, _batch_event
+        )
 
     async def _follow(
         self,
         request: Request,
         send: Send,
-        watch: Watch[State],
-        state: State,
+        what: str,
+        watching: Callable[[UUID], AbstractAsyncContextManager[Watch[State]]],
+        read: Callable[[AsyncConnection[DictRow], UUID], Awaitable[State | None]],
         event: Callable[[State], ServerSentEvent],
     ) -> None:
-        if state.finished and request.headers.get("last-event-id") == event(state).id:
-            # What makes an EventSource stop coming back.
-            await respond(send, 204)
-            return
-        watch.show(state)
-        await _stream(request, send, _states(watch, event, _Access(request)))
+        id_ = id_in_path(request, what)
+        async with watching(id_) as watch:
+            async with self._backend.database.connection() as connection:
+                state = await read(connection, id_)
+            if state is None:
+                raise not_found(what, request)
+            if state.finished and request.headers.get("last-event-id") == event(state).id:
+                # What makes an EventSource stop coming back.
+                await respond(send, 204)
+                return
+            watch.show(state)
+            await _stream(request, send, _states(watch, event, _Access(request)))
 
     async def _feed_events(self, feed: Feed, access: "_Access") -> AsyncIterator[bytes]:
         yield ServerSentEvent(retry=RECONNECT_MS).encode()
@@ -155,6 +156,10 @@ class Events:
                         await asyncio.sleep(0)
                 heartbeat = self._clock() + HEARTBEAT_SECONDS
             await feed.wait(min(heartbeat - self._clock(), _ACCESS_SECONDS))
+
+
+async def _job(connection: AsyncConnection[DictRow], job_id: UUID) -> JobState | None:
+    return (await job_states(connection, [job_id])).get(job_id)
 
 
 async def _states(

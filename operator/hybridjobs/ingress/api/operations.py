@@ -148,20 +148,24 @@ def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[No
         if scope["query_string"]:
             query = read_query(request.query_params, described.query)
         body: dict[str, Any] = {}
-        coding = request.headers.get("content-encoding", "identity")
-        if described.body is not None and coding.strip().lower() != "identity":
-            raise Refused(
-                415,
-                "Unsupported Media Type",
-                "the body is read as it is: send it without Content-Encoding",
-                headers={"Accept-Encoding": "identity"},
-            )
-        if described.body is not None and not described.streams_body:
-            text = await read_body(scope, receive, limit_bytes=_SMALL_BODY_BYTES)
-            body = described.body.read(members_of(text or b"{}"))
+        if described.body is not None:
+            _check_coding(request)
+            if not described.streams_body:
+                text = await read_body(scope, receive, limit_bytes=_SMALL_BODY_BYTES)
+                body = described.body.read(members_of(text or b"{}"))
         await endpoint(Asked(request, query, body), send)
 
     return serve
+
+
+def _check_coding(request: Request) -> None:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refused(
+            415,
+            "Unsupported Media Type",
+            "the body is read as it is: send it without Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def members_of(body: bytes) -> dict[str, str]:

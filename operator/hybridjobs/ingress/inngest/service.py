@@ -1,8 +1,6 @@
 """Inngest's parts of the ingress, put together."""
 
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self
 
 import structlog
 
@@ -23,23 +21,11 @@ AddPart = Callable[[str, Callable[[], Awaitable[None]]], None]
 
 
 class InngestService:
-    """The SDK at hand from entering to leaving: longer than the parts that use it."""
+    """What works with the SDK, which has been entered and is left after it."""
 
-    def __init__(self, config: InngestConfig) -> None:
+    def __init__(self, config: InngestConfig, sdk: Sdk) -> None:
         self._config = config
-        self._sdk = Sdk(config)
-
-    async def __aenter__(self) -> Self:
-        await self._sdk.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._sdk.__aexit__(kind, error, trace)
+        self._sdk = sdk
 
     def start(
         self, add: AddPart, catalog: TypeCatalog, intake: Intake, database: Database
