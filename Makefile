@@ -90,7 +90,7 @@ bench-queue: setup ## Enqueue, claim and complete a second, against procrastinat
 	@$(PY) -m bench.queue
 
 bench-plans: setup ## The plans of the hot statements with a million queued, a million blocked, ten million over
-	@HYBRIDJOBS_TEST_PLANS=full $(PY) -m pytest tests/integration/store/test_plans.py
+	@HYBRIDJOBS_TEST_PLANS=full $(PY) -m pytest --postgres-on-disk tests/integration/store/test_plans.py
 
 bench-latency: image ## From 202 to a started container, against a bare Job
 	@$(PY) -m bench.latency

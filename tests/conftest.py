@@ -27,6 +27,7 @@ class DatabaseUrls:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres", type=int, default=18, help="embedded Postgres version: 18, 16")
+    parser.addoption("--postgres-on-disk", action="store_true", help="more data than memory holds")
 
 
 def free_port() -> int:
@@ -36,10 +37,18 @@ def free_port() -> int:
         return port
 
 
+def _memory() -> Path | None:
+    """Where files are held in memory, if there is room: a new database for each test is 10 MB."""
+    shared = Path("/dev/shm")
+    enough = 4 << 30
+    return shared if shared.is_dir() and shutil.disk_usage(shared).free > enough else None
+
+
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     """The session's server; its durability is off, for speed."""
-    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-test-pg-"))
+    parent = None if request.config.getoption("--postgres-on-disk") else _memory()
+    folder = Path(tempfile.mkdtemp(prefix="hybridjobs-test-pg-", dir=parent))
     folder.chmod(0o755)
     server = EmbeddedPostgres(
         folder / "data",

@@ -100,7 +100,8 @@ async def serving(api: ApiServer, account: Path) -> AsyncIterator[int]:
     try:
         yield server.port
     finally:
-        server.should_exit = True
+        # Not after the 30 seconds that TLS gives an idle client to say good-bye.
+        server.should_exit = server.force_exit = True
         await task
 
 
