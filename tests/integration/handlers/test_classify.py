@@ -1,6 +1,5 @@
 """Sizes of repositories, measured on the simulated GitHub."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,10 +14,8 @@ from hybridjobs.handlers.github.tables import GitHubTables
 from hybridjobs.ids import new_id
 from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import HandlerRun, run_handler
-from hybridjobs.store.database import Database
 from tests import github_objects as objects
-from tests.builders import job_type, new_job
-from tests.conftest import DatabaseUrls
+from tests.builders import new_job
 from tests.integration.handlers.conftest import Query
 from tests.integration.store.scene import Queue
 from tests.recorded.server import Fault, GitHub
@@ -27,14 +24,6 @@ from tests.recorded.server.plan import Plan
 NAME = "octo-org/busy"
 PAYLOAD = {"owner": "octo-org", "repo": "busy"}
 DAY_SECONDS = 86_400
-
-
-@pytest.fixture
-async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
-    async with Database(database_urls.service, size=2) as database:
-        queue = Queue(database)
-        await queue.register(job_type(), job_type("classify/repository.single"))
-        yield queue
 
 
 async def _parent(queue: Queue) -> UUID:

@@ -1,23 +1,18 @@
 """Both handlers on a simulated GitHub: what ends up in the tables is the truth."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from hybridjobs import codec
 from hybridjobs.handlers.github.graph.details import pull_requests_graphql
 from hybridjobs.handlers.github.graph.sync import repository_sync_graphql
 from hybridjobs.ids import new_id
-from hybridjobs.sdk import Context, PermanentError, RetryLater
-from hybridjobs.sdk.handler import Handler
+from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import HandlerRun, run_handler
-from hybridjobs.store.database import Database
-from tests.builders import job_type, new_job
-from tests.conftest import DatabaseUrls
 from tests.integration.handlers.conftest import Query
+from tests.integration.handlers.killing import killed
 from tests.integration.store.scene import Queue
 from tests.recorded.server import Fault, GitHub
 from tests.recorded.server.plan import Plan
@@ -26,7 +21,6 @@ from tests.recorded.server.truth import rows as truth
 NAME = "octo-org/simulated"
 PAYLOAD = {"owner": "octo-org", "repo": "simulated", "reason": "manual"}
 PLAN = {"fullName": NAME, "pullRequests": 130, "heavyEvery": 100, "heavy": 130}
-DETAILS = "capture/pr.details.graphql"
 COLUMNS = {
     "pull_requests": "t.github_id, number, title, body, state, base_branch, head_branch, draft,"
     " merged, t.created_at, t.updated_at, closed_at, merged_at, additions, deletions,"
@@ -50,57 +44,6 @@ COLUMNS = {
     " stargazers_count, forks_count, size, default_branch, is_fork, is_archived, is_disabled,"
     " is_private, github_created_at",
 }
-
-
-@pytest.fixture
-async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
-    async with Database(database_urls.service, size=2) as database:
-        queue = Queue(database)
-        await queue.register(job_type(), job_type(DETAILS))
-        yield queue
-
-
-@pytest.fixture
-async def parent(queue: Queue) -> UUID:
-    """A job that is being executed."""
-    await queue.enqueue(new_job())
-    (job_id,) = await queue.claimed()
-    return job_id
-
-
-class _Killed(Exception):  # noqa: N818 - what happened
-    pass
-
-
-class _Killer:
-    """Keeps so many checkpoints; the job dies when it has saved the last of them."""
-
-    def __init__(self, saves: int) -> None:
-        self.saves = saves
-        self.kept: Any = None
-
-    async def progress(self, done: int, total: int | None, message: str | None) -> None: ...
-
-    async def save_checkpoint(self, text: str) -> None:
-        self.kept = codec.loads(text)
-        self.saves -= 1
-        if self.saves == 0:
-            raise _Killed
-
-    async def submit(self, type_: str, payload: str, key: str | None, priority: int | None) -> UUID:
-        raise AssertionError
-
-
-async def killed(
-    handler: Handler[Any, Any], payload: object, job_id: UUID, *, saves: int = 1
-) -> Any:
-    """The checkpoint of an attempt that is killed after so many."""
-    killer = _Killer(saves)
-    deadline = datetime.now(UTC) + timedelta(minutes=1)
-    context = Context(killer, job_id=job_id, type=handler.type, attempt=1, deadline=deadline)
-    with pytest.raises(_Killed):
-        await handler(handler.parse(payload), context)
-    return killer.kept
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -229,9 +172,7 @@ async def test_502_makes_pages_smaller(
 async def test_without_graphql_it_goes_on_by_rest(
     github: GitHub, queue: Queue, parent: UUID, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybridjobs.handlers.github.graph.capture.RETRIES", 0)
-    for part in ("details", "reviews", "comments"):
-        await queue.register(job_type(f"capture/pr.{part}"))
+    monkeypatch.setattr("hybridjobs.handlers.github.capturing.RETRIES", 0)
     github.simulate(Plan.of(PLAN))
     github.faults.append(Fault(status=500, path="/graphql", times=50))
     run = await run_handler(repository_sync_graphql, PAYLOAD, job_id=parent)

@@ -20,7 +20,7 @@ from hybridjobs.handlers.github.client.errors import (
     RefusedError,
     TransientError,
 )
-from hybridjobs.handlers.github.client.graphql import GraphQLAnswer, PageSize, Problem, nodes
+from hybridjobs.handlers.github.client.graphql import GraphQLAnswer, PageSize, Problem, Sized, nodes
 from hybridjobs.handlers.github.client.opening import github_client
 from hybridjobs.handlers.github.client.rest import (
     GitHubClient,
@@ -42,6 +42,7 @@ __all__ = [
     "PageSize",
     "Problem",
     "RefusedError",
+    "Sized",
     "StillCounting",
     "TransientError",
     "github_client",
