@@ -73,6 +73,11 @@ async def test_a_new_one_is_stored_tracked_and_followed(
     }.items()  # fmt: skip
     assert run.result["jobs"].keys() == {SINGLE, SYNC}
     assert (await queue.job(job_id))["repository_id"] == repository_id
+    (log,) = await query("SELECT * FROM github.sync_logs")
+    assert log.items() >= {
+        "job_id": job_id, "sync_type": DISCOVER, "repository_id": repository_id,
+        "status": "completed", "github_api_calls_used": 1, "metadata": run.result,
+    }.items()  # fmt: skip
 
 
 async def test_one_that_is_known_is_only_synced_again(

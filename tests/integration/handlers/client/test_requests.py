@@ -458,3 +458,13 @@ async def test_a_query_that_one_token_may_not_see_another_is_asked_for(
         await api.query(*HERE, DOCUMENT, {})
         await api.query(*HERE, DOCUMENT, {})
     assert stage.tokens == ["blind", "seeing", "seeing"]
+
+
+async def test_a_query_without_any_token_is_not_asked(
+    stage: Stage, client: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "")
+    async with client() as api:
+        with pytest.raises(ForbiddenError, match="set GITHUB_TOKEN, or install the App"):
+            await api.query(*HERE, DOCUMENT, {})
+    assert stage.tokens == []

@@ -1,6 +1,7 @@
 """GitHub's API, as far as the handlers ask it, with its errors in the handlers' words.
 
-`rest` and `graphql` say what is asked and how answers read; `transport` asks: it chooses among
+`rest` and `graphql` say what is asked and how answers read (`costs`: what a query will cost);
+`transport` asks: it chooses among
 `tokens` (and `installations` of a GitHub App) by what `limits` leave, which `ledger` shares between
 pods, and asks conditionally what is `cached`. `errors` tells refusals apart. `opening` puts them
 together for one job.
