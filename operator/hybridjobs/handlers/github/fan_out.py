@@ -46,7 +46,11 @@ async def fan_out(
     jobs = follow_ups(
         due,
         types,
-        repository={"repositoryId": str(job.repository_id)},
+        # The name is for concurrency keys: deliveries have it there too.
+        repository={
+            "repositoryId": str(job.repository_id),
+            "repository": {"full_name": job.full_name},
+        },
         parent=job.context.job_id,
         now=datetime.now(UTC),
         priority=priority,
