@@ -134,7 +134,7 @@ async def test_follow_ups_and_deliveries_have_one_concurrency_key(
     simulated: GitHub, queue: Queue, parent: UUID
 ) -> None:
     limit = {"limit": 5, "key": "repository.full_name"}
-    await queue.register(job_type("capture/pr.details", concurrency=limit))
+    await queue.register(job_type("capture/pr.details", generation=2, concurrency=limit))
     await run_handler(repository_sync, HERE, job_id=parent)
     keys = await queue.rows(
         "SELECT DISTINCT concurrency_key FROM background_jobs WHERE type = 'capture/pr.details'"
