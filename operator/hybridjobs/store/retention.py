@@ -106,6 +106,10 @@ DELETE FROM hybridjobs.job_arrivals WHERE (minute, type) IN (
     SELECT minute, type FROM hybridjobs.job_arrivals
     WHERE minute < %(rollups_before)s ORDER BY minute LIMIT %(limit)s)
 """,
+    "sync_logs": """
+DELETE FROM github.sync_logs WHERE id IN (
+    SELECT id FROM github.sync_logs WHERE id < %(logs_before_id)s ORDER BY id LIMIT %(limit)s)
+""",
     "api_tokens": """
 DELETE FROM hybridjobs.api_tokens WHERE id IN (
     SELECT id FROM hybridjobs.api_tokens
@@ -131,6 +135,7 @@ class Keep:
     run_times: timedelta = timedelta(days=35)
     deliveries: timedelta = timedelta(days=30)  # of callbacks, counted from their job's end
     ended_tokens: timedelta = timedelta(days=90)  # revoked or expired
+    sync_logs: timedelta = timedelta(days=90)  # of GitHub's handlers, counted from their start
     redeliveries: timedelta = timedelta(days=7)  # GitHub knows its deliveries for 3
 
     @classmethod
@@ -189,6 +194,7 @@ def _parameters(keep: Keep, now: datetime, batch_rows: int) -> dict[str, Any]:
         "deliveries_before_id": first_id_of(now - keep.deliveries),
         "rollups_before": now - keep.rollups,
         "run_times_before": now - keep.run_times,
+        "logs_before_id": first_id_of(now - keep.sync_logs),
         "tokens_before": now - keep.ended_tokens,
         "redeliveries_before": now - keep.redeliveries,
         "limit": batch_rows,

@@ -18,13 +18,17 @@ from tests.recorded.server import GitHub
 
 Query = Callable[..., Awaitable[list[dict[str, Any]]]]
 
-# Those that captures submit, and one of a test's own.
-FOLLOWING = (
+# Those that handlers submit or are run as, and one of a test's own.
+TYPES = (
     "capture/issue.comments",
     "capture/pr.comments",
     "capture/pr.details",
+    "capture/pr.details.graphql",
     "capture/pr.discussion",
     "capture/pr.reviews",
+    "capture/repository.sync.graphql",
+    "classify/repository.single",
+    "discover/repository.new",
 )
 
 
@@ -73,7 +77,7 @@ async def tables(
 async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
     async with Database(database_urls.service, size=2) as database:
         queue = Queue(database)
-        await queue.register(job_type(), *(job_type(each) for each in FOLLOWING))
+        await queue.register(job_type(), *(job_type(each) for each in TYPES))
         yield queue
 
 

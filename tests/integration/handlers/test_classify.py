@@ -1,6 +1,5 @@
 """Sizes of repositories, measured on the simulated GitHub."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,10 +14,8 @@ from hybridjobs.handlers.github.tables import GitHubTables
 from hybridjobs.ids import new_id
 from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import HandlerRun, run_handler
-from hybridjobs.store.database import Database
 from tests import github_objects as objects
-from tests.builders import job_type, new_job
-from tests.conftest import DatabaseUrls
+from tests.builders import new_job
 from tests.integration.handlers.conftest import Query
 from tests.integration.store.scene import Queue
 from tests.recorded.server import Fault, GitHub
@@ -27,14 +24,6 @@ from tests.recorded.server.plan import Plan
 NAME = "octo-org/busy"
 PAYLOAD = {"owner": "octo-org", "repo": "busy"}
 DAY_SECONDS = 86_400
-
-
-@pytest.fixture
-async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
-    async with Database(database_urls.service, size=2) as database:
-        queue = Queue(database)
-        await queue.register(job_type(), job_type("classify/repository.single"))
-        yield queue
 
 
 async def _parent(queue: Queue) -> UUID:
@@ -128,7 +117,7 @@ async def test_statistics_that_are_never_ready_have_no_vote(github: GitHub, quer
     assert row["metrics"] == metrics
 
 
-async def test_a_rate_limit_keeps_what_is_measured(github: GitHub) -> None:
+async def test_a_rate_limit_keeps_what_is_measured(github: GitHub, query: Query) -> None:
     _busy(github)
     github.stats_waits = 0
     run = HandlerRun()
@@ -137,6 +126,8 @@ async def test_a_rate_limit_keeps_what_is_measured(github: GitHub) -> None:
     )
     with pytest.raises(RetryLater):
         await run_handler(classify_repository, PAYLOAD, run=run)
+    (log,) = await query("SELECT status, github_api_calls_used AS calls FROM github.sync_logs")
+    assert log == {"status": "started", "calls": len(github.requests)}
     found = run.checkpoints[-1]["found"]
     assert found.keys() == {"stars", "forks", "monthly_prs", "monthly_commits"}
     assert run.checkpoints[-1]["waits"] == 0
@@ -200,6 +191,12 @@ async def test_a_name_that_passed_on_is_no_longer_the_repository(
         await run_handler(classify_repository, {"repositoryId": str(repository_id)})
     (row,) = await query("SELECT github_id, is_active FROM github.repositories")
     assert row == {"github_id": 4711, "is_active": False}
+    (log,) = await query("SELECT sync_type, status, repository_id FROM github.sync_logs")
+    assert log == {
+        "sync_type": "classify/repository.single",
+        "status": "failed",
+        "repository_id": repository_id,
+    }
 
 
 async def test_an_unknown_id_is_permanent(github: GitHub) -> None:
@@ -209,7 +206,9 @@ async def test_an_unknown_id_is_permanent(github: GitHub) -> None:
 
 
 @pytest.mark.usefixtures("github")
-async def test_what_is_to_be_classified_gets_a_job_each(tables: GitHubTables, queue: Queue) -> None:
+async def test_what_is_to_be_classified_gets_a_job_each(
+    tables: GitHubTables, queue: Queue, query: Query
+) -> None:
     ids = {}
     for number in range(1, 4):
         found = objects.repository(number, f"a/r{number}")
@@ -224,6 +223,10 @@ async def test_what_is_to_be_classified_gets_a_job_each(tables: GitHubTables, qu
     )
     assert {str(row["id"]) for row in rows} == set(run.result["jobs"])
     assert run.result["repositories"] == len(rows) == 2
+    logs = await query("SELECT job_id, sync_type, status, metadata FROM github.sync_logs")
+    assert [tuple(log.values()) for log in logs] == [
+        (parent, "classify/repository.size", "completed", run.result)
+    ]
     by_repository = {row["repository_id"]: row["payload"] for row in rows}
     assert by_repository == {
         ids[name]: {"repositoryId": str(ids[name]), "owner": "a", "repo": name}

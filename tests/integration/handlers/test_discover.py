@@ -1,6 +1,5 @@
 """A repository that is found: stored, tracked, and what follows, in one transaction."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +12,8 @@ from hybridjobs.handlers.github.tables import GitHubTables
 from hybridjobs.ids import new_id
 from hybridjobs.sdk import PermanentError
 from hybridjobs.sdk.testing import HandlerRun, run_handler
-from hybridjobs.store.database import Database
 from hybridjobs.store.tree import get_tree
-from tests.builders import job_type, new_job
-from tests.conftest import DatabaseUrls
+from tests.builders import new_job
 from tests.integration.handlers.conftest import Query
 from tests.integration.store.scene import Queue
 from tests.recorded.server import GitHub
@@ -34,14 +31,6 @@ _ROWS = """
 SELECT r.id, r.github_id, r.full_name, r.is_active, t.priority, t.tracking_enabled
 FROM github.repositories r LEFT JOIN github.tracked_repositories t ON t.repository_id = r.id
 """
-
-
-@pytest.fixture
-async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
-    async with Database(database_urls.service, size=2) as database:
-        queue = Queue(database)
-        await queue.register(*(job_type(each) for each in (DISCOVER, SINGLE, SYNC)))
-        yield queue
 
 
 async def _discovered(queue: Queue, **changes: Any) -> tuple[UUID, HandlerRun]:
@@ -84,6 +73,11 @@ async def test_a_new_one_is_stored_tracked_and_followed(
     }.items()  # fmt: skip
     assert run.result["jobs"].keys() == {SINGLE, SYNC}
     assert (await queue.job(job_id))["repository_id"] == repository_id
+    (log,) = await query("SELECT * FROM github.sync_logs")
+    assert log.items() >= {
+        "job_id": job_id, "sync_type": DISCOVER, "repository_id": repository_id,
+        "status": "completed", "github_api_calls_used": 1, "metadata": run.result,
+    }.items()  # fmt: skip
 
 
 async def test_one_that_is_known_is_only_synced_again(

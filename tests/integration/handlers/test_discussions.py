@@ -5,11 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from hybridjobs import codec
 from hybridjobs.handlers.github.client import LegalError, NotFoundError
 from hybridjobs.handlers.github.details import pull_request_details
 from hybridjobs.handlers.github.discussions import (
@@ -19,10 +17,11 @@ from hybridjobs.handlers.github.discussions import (
 )
 from hybridjobs.handlers.github.issues import repository_issues
 from hybridjobs.ids import new_id
-from hybridjobs.sdk import Context, PermanentError, RetryLater
+from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.handler import Handler
 from hybridjobs.sdk.testing import HandlerRun, run_handler
 from tests.integration.handlers.conftest import Query
+from tests.integration.handlers.killing import Killed, attempt, dies
 from tests.recorded.server import Fault, GitHub
 from tests.recorded.server.plan import Plan
 from tests.recorded.server.truth import rows
@@ -158,28 +157,6 @@ async def test_all_of_a_repository_is_exactly_the_truth_twice(
     }  # fmt: skip
 
 
-class _Killed(BaseException):
-    """The pod is gone."""
-
-
-class _Dies:
-    """Keeps the checkpoints, and is killed at one of them."""
-
-    def __init__(self, at: int) -> None:
-        self._at = at
-        self.checkpoints: list[Any] = []
-
-    async def progress(self, done: int, total: int | None, message: str | None) -> None: ...
-
-    async def save_checkpoint(self, text: str) -> None:
-        self.checkpoints.append(codec.loads(text))
-        if len(self.checkpoints) == self._at:
-            raise _Killed
-
-    async def submit(self, type_: str, payload: str, key: str | None, priority: int | None) -> UUID:
-        raise AssertionError
-
-
 @pytest.mark.parametrize(
     "handler", [pull_request_reviews, pull_request_comments], ids=lambda each: each.type
 )
@@ -195,22 +172,13 @@ async def test_after_a_kill_no_page_is_asked_for_twice(
     await capture(pull_request_details, wanted)
     simulated.requests.clear()
     job_id, checkpoint, kills = new_id(), None, 0
-    payload = handler.parse(HERE | {"numbers": wanted})
+    payload = HERE | {"numbers": wanted}
     while True:
-        channel = _Dies(at=1)
-        context = Context(
-            channel,
-            job_id=job_id,
-            type=handler.type,
-            attempt=kills + 1,
-            deadline=datetime.now(UTC),
-            checkpoint=checkpoint,
-        )
         try:
-            result = await handler(payload, context)
+            result = await attempt(handler, payload, job_id, dies, checkpoint=checkpoint)
             break
-        except _Killed:
-            checkpoint, kills = channel.checkpoints[-1], kills + 1
+        except Killed as kill:
+            checkpoint, kills = kill.checkpoint, kills + 1
     assert kills > len(wanted)
     assert max(asked(simulated).values()) == 1
     table = "reviews" if handler is pull_request_reviews else "comments"

@@ -19,6 +19,7 @@ from hybridjobs.handlers.github.sync import repository_sync
 from hybridjobs.sdk import RetryLater
 from hybridjobs.sdk.handler import Handler
 from hybridjobs.sdk.testing import run_handler
+from tests.builders import job_type
 from tests.integration.handlers.conftest import Query
 from tests.integration.handlers.test_discussions import HERE, NAME, numbers, stored, truth
 from tests.integration.handlers.test_sync import LARGE, PAYLOAD, pages_asked, pass_time
@@ -127,6 +128,18 @@ async def test_follow_ups_are_bounded_and_the_rest_stays_due(
     assert run.result["followUps"] == len(await children(queue)) == 4
     (row,) = await query("SELECT count(*) FROM github.pull_request_captures")
     assert row == {"count": 400}  # three parts of the newest hundred, one of those behind
+
+
+async def test_follow_ups_and_deliveries_have_one_concurrency_key(
+    simulated: GitHub, queue: Queue, parent: UUID
+) -> None:
+    limit = {"limit": 5, "key": "repository.full_name"}
+    await queue.register(job_type("capture/pr.details", generation=2, concurrency=limit))
+    await run_handler(repository_sync, HERE, job_id=parent)
+    keys = await queue.rows(
+        "SELECT DISTINCT concurrency_key FROM background_jobs WHERE type = 'capture/pr.details'"
+    )
+    assert keys == [{"concurrency_key": NAME}]
 
 
 async def test_without_a_job_in_the_queue_nothing_follows(github: GitHub, queue: Queue) -> None:

@@ -1,18 +1,16 @@
 import asyncio
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from hybridjobs import codec
 from hybridjobs.handlers.github.details import pull_request_details
-from hybridjobs.handlers.github.payloads import RepositorySync
 from hybridjobs.handlers.github.sync import repository_sync
 from hybridjobs.ids import new_id
-from hybridjobs.sdk import Context, PermanentError, RetryLater
+from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import HandlerRun, run_handler
 from tests.integration.handlers.conftest import Query
+from tests.integration.handlers.killing import attempt
 from tests.recorded import deliveries
 from tests.recorded.server import Fault, GitHub
 
@@ -111,37 +109,19 @@ async def test_a_server_error_in_the_middle_is_ridden_out(github: GitHub, query:
     assert await query("SELECT count(*) FROM github.pull_requests") == [{"count": 300}]
 
 
-class _Meddler:
-    """Changes GitHub when the first page is written."""
-
-    def __init__(self, github: GitHub, number: int) -> None:
-        self._github = github
-        self._number: int | None = number
-
-    async def progress(self, done: int, total: int | None, message: str | None) -> None: ...
-
-    async def save_checkpoint(self, text: str) -> None:
-        if self._number is not None and codec.loads(text)["page"] == 1:
-            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-            self._github.change(LARGE, self._number, {"updated_at": now, "title": "moved up"})
-            self._number = None
-
-    async def submit(self, type_: str, payload: str, key: str | None, priority: int | None) -> UUID:
-        raise AssertionError
-
-
 async def test_what_moves_onto_a_page_already_read_is_not_missed(
     github: GitHub, query: Query
 ) -> None:
     github.large(LARGE, 300, step_seconds=600)
-    context = Context(
-        _Meddler(github, number=150),
-        job_id=new_id(),
-        type="capture/repository.sync",
-        attempt=1,
-        deadline=datetime.now(UTC),
-    )
-    await repository_sync(RepositorySync.model_validate(PAYLOAD), context)
+    pages: list[int] = []
+
+    def meddle(checkpoint: Any) -> None:
+        pages.append(checkpoint["page"])
+        if pages == [1]:
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            github.change(LARGE, 150, {"updated_at": now, "title": "moved up"})
+
+    await attempt(repository_sync, PAYLOAD, new_id(), meddle)
     assert await query("SELECT count(*) FROM github.pull_requests") == [{"count": 300}]
     rows = await query("SELECT title FROM github.pull_requests WHERE number = 150")
     assert rows == [{"title": "moved up"}]

@@ -124,7 +124,7 @@ async def test_an_unresolved_dead_letter_keeps_its_job(
 
 
 async def test_the_other_tables_have_their_times(
-    database: Database, connection: AsyncConnection[DictRow]
+    database: Database, connection: AsyncConnection[DictRow], database_urls: DatabaseUrls
 ) -> None:
     for days, resolved in ((501, None), (502, 89 * _DAY), (503, 91 * _DAY)):
         await _letter(connection, new_id(), age=days * _DAY, resolved=resolved)
@@ -164,6 +164,12 @@ async def test_the_other_tables_have_their_times(
         "SELECT '/app/hook', ago::text, now() - ago FROM unnest(%s::interval[]) AS ago",
         [[6 * _DAY, 8 * _DAY, 9 * _DAY]],
     )
+    async with await AsyncConnection.connect(database_urls.handlers, autocommit=True) as handlers:
+        await handlers.execute(
+            "INSERT INTO github.sync_logs (id, job_id, sync_type) "
+            "SELECT id, gen_random_uuid(), 'capture/repository.sync' FROM unnest(%s::uuid[]) AS id",
+            [[first_id_of(datetime.now(UTC) - days * _DAY) for days in (89, 91, 92)]],
+        )
     deleted = await delete_old_rows(database, Keep(), batch_rows=10, pause_seconds=0)
     assert deleted == {
         "callback_deliveries": 2,
@@ -175,6 +181,7 @@ async def test_the_other_tables_have_their_times(
         "job_rollups": 26,
         "job_run_times": 26,
         "job_arrivals": 26,
+        "sync_logs": 2,
         "api_tokens": 0,
     }
 

@@ -1,6 +1,6 @@
-"""What every capture does beside its own work: connections, its log, its repository."""
+"""What every job does beside its own work: connections, its log, its repository."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -14,17 +14,32 @@ from hybridjobs.handlers.github.client import (
     LegalError,
     NotFoundError,
     Object,
+    PageSize,
+    Sized,
     github_client,
 )
 from hybridjobs.handlers.github.payloads import RepositoryChoice
-from hybridjobs.handlers.github.rows import page
-from hybridjobs.handlers.github.tables import GitHubTables, SyncCounts, Written, github_tables
+from hybridjobs.handlers.github.rows import MalformedAnswerError, page
+from hybridjobs.handlers.github.tables import (
+    GitHubTables,
+    KnownRepository,
+    SyncCounts,
+    Written,
+    github_tables,
+)
 from hybridjobs.sdk import Context, PermanentError, RetryLater
+
+# Of requests that met trouble, but in a quick job: whoever waits for that is told at once.
+RETRIES = 3
 
 
 class Tally(BaseModel):
-    """Rows and requests of a job so far, over all its attempts: a part of its checkpoint."""
+    """What a job did so far, over all its attempts: a part of its checkpoint.
 
+    A later attempt goes on with `repository_id`, whatever has its name by then.
+    """
+
+    repository_id: UUID | None = None
     processed: int = 0
     inserted: int = 0
     updated: int = 0
@@ -40,9 +55,11 @@ class Tally(BaseModel):
 
 @dataclass(slots=True)
 class Capture:
-    """One attempt of a capture.
+    """One attempt of a job.
 
-    `owner`, `name`: where GitHub has the repository. `runs_in_queue`: it may have follow-ups.
+    `owner`, `name`: where GitHub has the repository, `repository`: as it was told last.
+    `github_id`: of the one meant; None until that is known. `runs_in_queue`: it may have
+    follow-ups.
     """
 
     tables: GitHubTables
@@ -53,22 +70,40 @@ class Capture:
     earlier_requests: int
     owner: str = field(default="", init=False)
     name: str = field(default="", init=False)
-    repository_id: UUID = field(default=UUID(int=0), init=False)
-    github_id: int = field(default=0, init=False)
+    repository: Object = field(default_factory=dict, init=False)
+    github_id: int | None = field(default=None, init=False)
     runs_in_queue: bool = field(default=False, init=False)
+
+    @property
+    def full_name(self) -> str:
+        """The name that GitHub is asked by."""
+        return f"{self.owner}/{self.name}"
+
+    @property
+    def repository_id(self) -> UUID:
+        """Our id of the one meant, once that is known."""
+        assert self.tally.repository_id is not None
+        return self.tally.repository_id
 
     async def choose(self, payload: RepositoryChoice) -> None:
         """Find by what name GitHub is to be asked; PermanentError where the id is not stored."""
-        if payload.repository_id is None:
+        repository_id = payload.repository_id or self.tally.repository_id
+        if repository_id is None:
             self.owner, self.name = str(payload.owner), str(payload.repo)
             return
-        known = await self.tables.repositories.by_id(payload.repository_id)
+        known = await self.tables.repositories.by_id(repository_id)
         if known is None:
             raise PermanentError(
-                f"no repository {payload.repository_id} is stored: name it by owner and repo"
+                f"no repository {repository_id} is stored: discover it, or name it by owner and"
+                " repo"
             )
-        self.owner, _, self.name = known.full_name.partition("/")
-        self.github_id = known.github_id
+        await self.is_about(known.id, known.github_id, known.full_name)
+
+    async def known(self) -> KnownRepository | None:
+        """The repository as it is stored: the one meant, or whoever had the name last."""
+        if self.tally.repository_id is not None:
+            return await self.tables.repositories.by_id(self.tally.repository_id)
+        return await self.tables.repositories.by_name(self.full_name)
 
     async def open(self, payload: RepositoryChoice) -> Object:
         """Ask GitHub for the repository, store it, and say in the queue that the job is about it.
@@ -77,42 +112,51 @@ class Capture:
         GitHub has it no more, that is noted, and its error raised.
         """
         await self.choose(payload)
-        repository = await self.ask()
-        await self.store(repository)
-        return repository
+        await self.store(await self.ask())
+        return self.repository
 
     async def ask(self) -> Object:
         """The repository as GitHub has it now; noted and raised where it is gone or blocked."""
-        try:
+        async with self._noting_absence():
             return await self.github.repository(self.owner, self.name)
-        except (NotFoundError, GoneError, LegalError):
-            known = await self.tables.repositories.by_name(f"{self.owner}/{self.name}")
-            if known is not None:
-                await self.tables.repositories.set_gone(known.id)
-            raise
 
-    async def store(self, repository: Object) -> None:
-        """Write the repository's row, and go on by its present name."""
-        await self.is_about((await self.write_checked(repository)).repository_id, repository)
+    async def query(self, made: Sized, size: PageSize) -> Object:
+        """What GraphQL says of the repository, in its form; errors as those of `ask` and `store`.
 
-    async def write_checked(self, repository: Object, *pull_requests: Object) -> Written:
-        """Write a repository, and pull requests; PermanentError where it is not the one meant."""
+        `made` gives the document, and its variables but `owner` and `name`.
+        """
+
+        def named(value: int) -> tuple[str, Mapping[str, object]]:
+            document, variables = made(value)
+            return document, {"owner": self.owner, "name": self.name, **variables}
+
+        async with self._noting_absence():
+            answer = await self.github.query_sized(self.owner, self.name, named, size)
+        found = answer.data.get("repository")
+        if not isinstance(found, dict):
+            raise MalformedAnswerError("GitHub's answer has no repository")
+        await self._check(found.get("databaseId"))
+        return found
+
+    async def store(self, repository: Object, *pull_requests: Object) -> Written:
+        """Write the repository, with pull requests, and go on by its present name.
+
+        PermanentError where it is not the one meant.
+        """
         rows = page(repository, pull_requests)
-        if self.github_id not in (0, rows.repository_github_id):
-            raise PermanentError(
-                f"{self.owner}/{self.name} is another repository by now; sync the one that had"
-                " this name by its new one"
-            )
+        await self._check(rows.repository_github_id)
         written = await self.tables.write(rows)
         self.tally.add(written)
+        self.repository = repository
+        await self.is_about(written.repository_id, repository["id"], repository["full_name"])
         return written
 
-    async def is_about(self, repository_id: UUID, repository: Object) -> None:
+    async def is_about(self, repository_id: UUID, github_id: int, full_name: str) -> None:
         """Note whose data the job brings in, here and in the queue."""
-        if repository_id == self.repository_id:
+        self.owner, _, self.name = full_name.partition("/")
+        if self.github_id is not None and repository_id == self.tally.repository_id:
             return
-        self.repository_id, self.github_id = repository_id, repository["id"]
-        self.owner, _, self.name = repository["full_name"].partition("/")
+        self.tally.repository_id, self.github_id = repository_id, github_id
         self.runs_in_queue = await self.tables.captures.set_job_repository(
             self.context.job_id, repository_id
         )
@@ -137,20 +181,49 @@ class Capture:
     async def complete(self, result: dict[str, object]) -> dict[str, object]:
         """Close the log with the job's result, and return that."""
         await self.tables.sync_logs.complete(
-            self.log_id, self.counts(), repository_id=self.repository_id, metadata=result
+            self.log_id, self.counts(), repository_id=self.tally.repository_id, metadata=result
         )
         return result
 
+    def names(self) -> dict[str, object]:
+        """Which repository it was: the beginning of a result."""
+        return {
+            "repositoryId": str(self.repository_id),
+            "githubId": self.github_id,
+            "fullName": self.full_name,
+        }
+
+    async def _check(self, github_id: object) -> None:
+        """PermanentError, and noted, where the name has passed on to another repository."""
+        if self.github_id in (None, github_id):
+            return
+        await self.tables.repositories.set_gone(self.repository_id)
+        raise PermanentError(
+            f"{self.full_name} is another repository by now; name the one that had this name by"
+            " its new one"
+        )
+
+    @asynccontextmanager
+    async def _noting_absence(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (NotFoundError, GoneError, LegalError):
+            if (known := await self.known()) is not None:
+                await self.tables.repositories.set_gone(known.id)
+            raise
+
 
 @asynccontextmanager
-async def capturing(context: Context, tally: Tally, *, retries: int = 3) -> AsyncIterator[Capture]:
+async def capturing(
+    context: Context, tally: Tally, *, is_quick: bool = False
+) -> AsyncIterator[Capture]:
     """Open the tables, the client and the job's log; a failure is put into that.
 
     A rate limit is none: the row stays `started`, and a later attempt goes on with it.
     """
     async with (
         github_tables() as tables,
-        github_client(tables.connection, retries=retries) as github,
+        github_client(tables.connection, retries=0 if is_quick else RETRIES) as github,
     ):
         log_id = await tables.sync_logs.start(context.job_id, context.type)
         job = Capture(tables, github, context, tally, log_id, tally.requests)
@@ -161,5 +234,7 @@ async def capturing(context: Context, tally: Tally, *, retries: int = 3) -> Asyn
         except Exception as error:
             # What went wrong is told by the outcome too; a lost connection must not hide it.
             with suppress(psycopg.OperationalError):
-                await tables.sync_logs.fail(log_id, job.counts(), str(error))
+                await tables.sync_logs.fail(
+                    log_id, job.counts(), str(error), repository_id=tally.repository_id
+                )
             raise

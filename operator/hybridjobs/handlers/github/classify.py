@@ -6,24 +6,17 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from hybridjobs.handlers.github.asking import ask_repository
+from hybridjobs.handlers.github.capturing import Tally, capturing
 from hybridjobs.handlers.github.classification import size_of
-from hybridjobs.handlers.github.client import GitHubClient, Object, github_client
+from hybridjobs.handlers.github.client import Object
 from hybridjobs.handlers.github.measuring import Position, measure
 from hybridjobs.handlers.github.payloads import RepositoryChoice
-from hybridjobs.handlers.github.rows import page
-from hybridjobs.handlers.github.tables import (
-    ChildJob,
-    GitHubTables,
-    KnownRepository,
-    github_tables,
-)
-from hybridjobs.sdk import Context, PermanentError, RetryLater, handler
+from hybridjobs.handlers.github.tables import ChildJob
+from hybridjobs.sdk import Context, RetryLater, handler
 
 SINGLE = "classify/repository.single"
 # Four requests each: what a personal token has for an hour. The next tick finds the others.
 AT_MOST = 1000
-_RETRIES = 3
 
 
 class RepositoriesToClassify(BaseModel):
@@ -38,31 +31,26 @@ async def classify_repository(payload: RepositoryChoice, context: Context) -> di
 
     What was counted before GitHub made the job wait is in the checkpoint.
     """
-    async with (
-        github_tables() as tables,
-        github_client(tables.connection, retries=_RETRIES) as github,
-    ):
-        if context.checkpoint is None:
-            position = await _begin(github, tables, payload)
+    kept = context.checkpoint
+    position = None if kept is None else Position.model_validate(kept)
+    tally = Tally() if position is None else position.tally
+    async with capturing(context, tally) as job:
+        if position is None:
+            position = _begin(await job.open(payload), tally)
             await context.save_checkpoint(position)
         else:
-            position = Position.model_validate(context.checkpoint)
-        await tables.captures.set_job_repository(context.job_id, position.repository_id)
+            await job.choose(payload)
         try:
-            await measure(github, position)
+            await measure(job, position)
         except RetryLater:
+            await job.note_progress()
             await context.save_checkpoint(position)
             raise
         metrics = position.metrics()
         size = size_of(metrics)
         figures = {**metrics.document(), "lastCalculated": position.began.isoformat()}
-        await tables.repositories.set_size(position.repository_id, size, figures)
-        return {
-            "repositoryId": str(position.repository_id),
-            "fullName": f"{position.owner}/{position.name}",
-            "size": size,
-            "metrics": figures,
-        }
+        await job.tables.repositories.set_size(job.repository_id, size, figures)
+        return await job.complete({**job.names(), "size": size, "metrics": figures})
 
 
 @handler("classify/repository.size")
@@ -73,11 +61,13 @@ async def classify_repositories(
 
     One that is being classified already is left alone.
     """
-    async with github_tables() as tables, tables.connection.transaction():
-        chosen = await tables.repositories.to_classify(payload.limit)
+    async with capturing(context, Tally()) as job, job.tables.connection.transaction():
+        chosen = await job.tables.repositories.to_classify(payload.limit)
         jobs = [classification_of(each.id, each.full_name, context.job_id) for each in chosen]
-        ids = await tables.submit(context.job_id, jobs)
-    return {"repositories": len(chosen), "jobs": [str(each) for each in ids]}
+        ids = await job.tables.submit(context.job_id, jobs)
+        return await job.complete(
+            {"repositories": len(chosen), "jobs": [str(each) for each in ids]}
+        )
 
 
 def classification_of(repository_id: UUID, full_name: str, parent: UUID) -> ChildJob:
@@ -92,41 +82,10 @@ def classification_of(repository_id: UUID, full_name: str, parent: UUID) -> Chil
     )
 
 
-async def _begin(github: GitHubClient, tables: GitHubTables, payload: RepositoryChoice) -> Position:
-    """Store the repository as it is now, with two of its figures."""
-    known = await _known(tables, payload)
-    asked = f"{payload.owner}/{payload.repo}" if known is None else known.full_name
-    owner, _, name = asked.partition("/")
-    found = await ask_repository(github, tables, owner, name)
-    rows = page(found)
-    if known is not None and known.github_id != rows.repository_github_id:
-        await tables.repositories.set_gone(known.id)
-        raise PermanentError(
-            f"{known.full_name} is another repository by now; discover the one that had this name"
-            " by its new one"
-        )
-    written = await tables.write(rows)
-    owner, _, name = str(found["full_name"]).partition("/")
-    return Position(
-        began=datetime.now(UTC),
-        repository_id=written.repository_id,
-        owner=owner,
-        name=name,
-        found={"stars": _count(found, "stargazers_count"), "forks": _count(found, "forks_count")},
-    )
-
-
-async def _known(tables: GitHubTables, payload: RepositoryChoice) -> KnownRepository | None:
-    """The one that is meant, where an id says which."""
-    if payload.repository_id is None:
-        return None
-    known = await tables.repositories.by_id(payload.repository_id)
-    if known is None:
-        raise PermanentError(
-            f"no repository {payload.repository_id} is stored: discover it, or name it by owner"
-            " and repo"
-        )
-    return known
+def _begin(repository: Object, tally: Tally) -> Position:
+    """With the two figures that a repository tells itself."""
+    stars, forks = (_count(repository, each) for each in ("stargazers_count", "forks_count"))
+    return Position(began=datetime.now(UTC), found={"stars": stars, "forks": forks}, tally=tally)
 
 
 def _count(repository: Object, name: str) -> int | None:

@@ -1,13 +1,8 @@
 """`capture/pr.details`: pull requests, with all that GitHub knows of them."""
 
 from hybridjobs.handlers.github.capturing import capturing
-from hybridjobs.handlers.github.over_numbers import (
-    Position,
-    moment,
-    outcome,
-    over_numbers,
-    set_captured,
-)
+from hybridjobs.handlers.github.over_numbers import Position, outcome, over_numbers, set_captured
+from hybridjobs.handlers.github.passes import updated_at
 from hybridjobs.handlers.github.payloads import Numbers
 from hybridjobs.handlers.github.rows import pull_request_row
 from hybridjobs.sdk import Context, handler
@@ -22,18 +17,14 @@ async def pull_request_details(payload: Numbers, context: Context) -> dict[str, 
     position = Position.model_validate(context.checkpoint or {})
     is_single = len(payload.numbers) == 1
     single: dict[str, object] = {}
-    # A single one is quick: whoever waits for it is told of trouble at once.
-    async with capturing(context, position.tally, retries=0 if is_single else 3) as job:
-        # What an earlier attempt has done told this one nothing of the repository.
-        await (job.open(payload) if position.done else job.choose(payload))
+    async with capturing(context, position.tally, is_quick=is_single) as job:
+        await job.choose(payload)
 
         async def capture(number: int) -> None:
             found = await job.github.pull_request(job.owner, job.name, number)
             repository = found["base"]["repo"]
-            written = await job.write_checked(repository, found)
-            await job.is_about(written.repository_id, repository)
-            updated_at = moment(found["updated_at"])
-            await set_captured(job, "pull_request", "details", number, updated_at)
+            written = await job.store(repository, found)
+            await set_captured(job, "pull_request", "details", number, updated_at(found))
             if is_single:
                 single.update(
                     pullRequestId=str(await job.tables.pull_request_id(found["id"])),

@@ -5,12 +5,11 @@ from uuid import UUID
 
 from pydantic import Field
 
-from hybridjobs.handlers.github.asking import ask_repository
+from hybridjobs.handlers.github.capturing import Tally, capturing
 from hybridjobs.handlers.github.classify import classification_of
-from hybridjobs.handlers.github.client import github_client
 from hybridjobs.handlers.github.payloads import RepositoryRef
 from hybridjobs.handlers.github.rows import page
-from hybridjobs.handlers.github.tables import ChildJob, github_tables
+from hybridjobs.handlers.github.tables import ChildJob
 from hybridjobs.sdk import Context, handler
 
 SYNC = "capture/repository.sync.graphql"
@@ -33,25 +32,22 @@ async def discover_repository(payload: RepositoryToDiscover, context: Context) -
 
     One that is tracked already is only synced again. Returns its ids, and those of the jobs.
     """
-    async with github_tables() as tables, github_client(tables.connection, retries=3) as github:
-        found = await ask_repository(github, tables, payload.owner, payload.repo)
+    async with capturing(context, Tally()) as job:
+        job.owner, job.name = payload.owner, payload.repo
+        found = await job.ask()
         full_name = str(found["full_name"])
-        async with tables.writing(page(found)) as written:
+        async with job.tables.writing(page(found)) as written:
             repository_id = written.repository_id
-            is_new = await tables.repositories.track(repository_id, "high")
+            is_new = await job.tables.repositories.track(repository_id, "high")
             jobs = [_sync_of(repository_id, full_name, context.job_id)]
             if is_new:
                 jobs.insert(0, classification_of(repository_id, full_name, context.job_id))
-            ids = await tables.submit(context.job_id, jobs)
-        await tables.captures.set_job_repository(context.job_id, repository_id)
-        return {
-            "repositoryId": str(repository_id),
-            "githubId": found["id"],
-            "fullName": full_name,
-            "source": payload.source,
-            "new": is_new,
-            "jobs": {job.type: str(id_) for job, id_ in zip(jobs, ids, strict=True)},
-        }
+            ids = await job.tables.submit(context.job_id, jobs)
+        await job.is_about(repository_id, found["id"], full_name)
+        submitted = {each.type: str(id_) for each, id_ in zip(jobs, ids, strict=True)}
+        return await job.complete(
+            {**job.names(), "source": payload.source, "new": is_new, "jobs": submitted}
+        )
 
 
 def _sync_of(repository_id: UUID, full_name: str, parent: UUID) -> ChildJob:

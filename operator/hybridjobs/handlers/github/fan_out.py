@@ -19,6 +19,9 @@ OF_PULL_REQUESTS: Types = MappingProxyType(
         "capture/pr.comments": ("comments",),
     }
 )
+BY_GRAPHQL: Types = MappingProxyType(
+    {"capture/pr.details.graphql": ("details", "reviews", "comments")}
+)
 OF_ISSUES: Types = MappingProxyType({"capture/issue.comments": ("comments",)})
 
 
@@ -29,6 +32,7 @@ async def fan_out(
     types: Types,
     *,
     numbers: Sequence[int] | None,
+    priority: int = 0,
 ) -> None:
     """Submit jobs for what is due of those numbers, or of the whole repository.
 
@@ -42,9 +46,14 @@ async def fan_out(
     jobs = follow_ups(
         due,
         types,
-        repository={"repositoryId": str(job.repository_id)},
+        # The name is for concurrency keys: deliveries have it there too.
+        repository={
+            "repositoryId": str(job.repository_id),
+            "repository": {"full_name": job.full_name},
+        },
         parent=job.context.job_id,
         now=datetime.now(UTC),
+        priority=priority,
     )
     submitted = await job.tables.captures.submit(
         subject, job.context.job_id, job.repository_id, jobs[:left]

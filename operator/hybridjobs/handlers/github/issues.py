@@ -6,8 +6,7 @@ from datetime import datetime
 from hybridjobs.handlers.github.capturing import capturing
 from hybridjobs.handlers.github.client import ListPage, Object
 from hybridjobs.handlers.github.fan_out import OF_ISSUES, fan_out
-from hybridjobs.handlers.github.over_numbers import moment
-from hybridjobs.handlers.github.passes import Passage, read_all
+from hybridjobs.handlers.github.passes import Passage, read_all, updated_at
 from hybridjobs.handlers.github.payloads import RepositoryIssues
 from hybridjobs.handlers.github.rows import page
 from hybridjobs.sdk import Context, handler
@@ -34,9 +33,7 @@ async def repository_issues(payload: RepositoryIssues, context: Context) -> dict
             async with job.tables.writing(page(repository, issues=issues)) as written:
                 position.tally.add(written)
                 silent = {
-                    each["number"]: moment(each["updated_at"])
-                    for each in issues
-                    if each.get("comments") == 0
+                    each["number"]: updated_at(each) for each in issues if each.get("comments") == 0
                 }
                 # Nobody said anything of these: there is nothing to ask for.
                 await job.tables.captures.set_captured(
@@ -51,8 +48,7 @@ async def repository_issues(payload: RepositoryIssues, context: Context) -> dict
             await read_all(position, context, pages, write, "issues and pull requests")
         return await job.complete(
             {
-                "repositoryId": str(job.repository_id),
-                "fullName": repository["full_name"],
+                **job.names(),
                 "pages": position.pages,
                 "issues": position.issues,
                 "inserted": position.tally.inserted,

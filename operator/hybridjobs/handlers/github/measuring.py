@@ -1,10 +1,10 @@
 """Asks GitHub for what a repository is classified by: each figure once, over all attempts."""
 
 from datetime import datetime
-from uuid import UUID
 
 from pydantic import BaseModel
 
+from hybridjobs.handlers.github.capturing import Capture, Tally
 from hybridjobs.handlers.github.classification import (
     FOUR_WEEKS,
     MONTH,
@@ -15,7 +15,6 @@ from hybridjobs.handlers.github.classification import (
 from hybridjobs.handlers.github.client import (
     EmptyRepositoryError,
     ForbiddenError,
-    GitHubClient,
     StillCounting,
     TransientError,
 )
@@ -35,18 +34,16 @@ class Position(BaseModel):
     """
 
     began: datetime
-    repository_id: UUID
-    owner: str
-    name: str
     found: dict[str, int | None]
     waits: int = 0
+    tally: Tally = Tally()
 
     def metrics(self) -> Metrics:
         """What was found."""
         return Metrics(**self.found)
 
 
-async def measure(github: GitHubClient, position: Position) -> None:
+async def measure(job: Capture, position: Position) -> None:
     """Find what is missing in `position`; RetryLater when GitHub is counting, or gives no more.
 
     Both statistics are asked for before that, so that GitHub counts for both at once.
@@ -56,7 +53,7 @@ async def measure(github: GitHubClient, position: Position) -> None:
         if name in position.found:
             continue
         try:
-            position.found[name] = await count(github, position)
+            position.found[name] = await count(job, position.began)
         except StillCounting as error:
             counting = error
             if position.waits >= MAX_WAITS:
@@ -66,45 +63,44 @@ async def measure(github: GitHubClient, position: Position) -> None:
         raise counting
 
 
-async def _pull_requests(github: GitHubClient, position: Position) -> int:
-    since = (position.began - MONTH).replace(microsecond=0)
-    full_name = f"{position.owner}/{position.name}"
-    query = f"repo:{full_name} is:pr created:>={since.isoformat()}"
+async def _pull_requests(job: Capture, began: datetime) -> int:
+    since = (began - MONTH).replace(microsecond=0)
+    query = f"repo:{job.full_name} is:pr created:>={since.isoformat()}"
     try:
-        answer = await github.query(position.owner, position.name, _CREATED, {"query": query})
+        answer = await job.github.query(job.owner, job.name, _CREATED, {"query": query})
     except ForbiddenError:
-        return await _pull_requests_by_page(github, position, since)
+        return await _pull_requests_by_page(job, since)
     search = answer.data.get("search")
     found = search.get("issueCount") if isinstance(search, dict) else None
     if not isinstance(found, int):
-        raise TransientError(f"GitHub's search for {full_name} has no count")
+        raise TransientError(f"GitHub's search for {job.full_name} has no count")
     return found
 
 
-async def _pull_requests_by_page(github: GitHubClient, position: Position, since: datetime) -> int:
+async def _pull_requests_by_page(job: Capture, since: datetime) -> int:
     """For tokens that may not use GraphQL. What was created since then was changed since then."""
     created = set()
-    async for page in github.pull_requests(position.owner, position.name, since=since):
+    async for page in job.github.pull_requests(job.owner, job.name, since=since):
         created |= {
             each["id"] for each in page.items if datetime.fromisoformat(each["created_at"]) >= since
         }
     return len(created)
 
 
-async def _commits(github: GitHubClient, position: Position) -> int:
+async def _commits(job: Capture, began: datetime) -> int:
     try:
-        weeks = await github.commit_activity(position.owner, position.name)
+        weeks = await job.github.commit_activity(job.owner, job.name)
     except EmptyRepositoryError:
         return 0
-    return commits_since(weeks, position.began - FOUR_WEEKS)
+    return commits_since(weeks, began - FOUR_WEEKS)
 
 
-async def _contributors(github: GitHubClient, position: Position) -> int:
+async def _contributors(job: Capture, began: datetime) -> int:
     try:
-        contributors = await github.contributor_activity(position.owner, position.name)
+        contributors = await job.github.contributor_activity(job.owner, job.name)
     except EmptyRepositoryError:
         return 0
-    return active_since(contributors, position.began - FOUR_WEEKS)
+    return active_since(contributors, began - FOUR_WEEKS)
 
 
 _COUNTS = {

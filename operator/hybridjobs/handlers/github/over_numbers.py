@@ -19,6 +19,7 @@ from hybridjobs.handlers.github.client import (
     Object,
 )
 from hybridjobs.handlers.github.follow_ups import Part, Subject
+from hybridjobs.handlers.github.passes import updated_at
 from hybridjobs.handlers.github.payloads import Numbers
 from hybridjobs.handlers.github.rows import Page, page
 from hybridjobs.sdk import Context
@@ -120,7 +121,7 @@ async def _capture(job: Capture, position: Position, number: int, lists: Sequenc
     for each in lists[position.lists :]:
         pages = each.pages(job.github, job.owner, job.name, number, cursor=position.cursor)
         async for found in pages:
-            rows = each.rows(job.github_id, {number: found.items})
+            rows = each.rows(job.repository["id"], {number: found.items})
             async with job.tables.writing(rows) as written:
                 position.tally.add(written)
                 await job.note_progress()
@@ -154,9 +155,9 @@ def outcome(job: Capture, position: Position) -> dict[str, object]:
 async def _store_pull_request(job: Capture, number: int) -> datetime:
     """Bring in a pull request that is not stored; GitHub's time of it."""
     found = await job.github.pull_request(job.owner, job.name, number)
-    await job.write_checked(found["base"]["repo"], found)
-    await set_captured(job, "pull_request", "details", number, moment(found["updated_at"]))
-    return moment(found["updated_at"])
+    await job.store(found["base"]["repo"], found)
+    await set_captured(job, "pull_request", "details", number, updated_at(found))
+    return updated_at(found)
 
 
 async def _store_issue(job: Capture, number: int) -> datetime:
@@ -164,10 +165,5 @@ async def _store_issue(job: Capture, number: int) -> datetime:
     found = await job.github.issue(job.owner, job.name, number)
     if found.get("pull_request"):
         raise NotCapturedError(f"{number} is a pull request: capture/pr.comments is for those")
-    job.tally.add(await job.tables.write(page(job.github_id, issues=[found])))
-    return moment(found["updated_at"])
-
-
-def moment(text: str) -> datetime:
-    """A time as GitHub writes it."""
-    return datetime.fromisoformat(text)
+    job.tally.add(await job.tables.write(page(job.repository["id"], issues=[found])))
+    return updated_at(found)

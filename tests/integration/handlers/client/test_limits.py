@@ -260,3 +260,17 @@ async def test_a_reader_sees_limits_and_no_answers(database_urls: DatabaseUrls) 
         for table in ("responses", "installation_tokens"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await connection.execute(f"SELECT FROM github.{table}".encode())
+
+
+async def test_a_querys_first_run_is_not_begun_where_its_cost_does_not_remain(
+    github: GitHub, stage: Stage, client: Open, query: Query
+) -> None:
+    document = """query($n: Int!) {
+      repository(owner: "a", name: "b") { issues(first: $n) { nodes { comments(first: 50) {
+        nodes { reactions(first: 1) { totalCount } } } } } }
+    }"""
+    await query(INSERT, digest("token"), "graphql", 45, HOUR_SECONDS, None)  # 35 but the reserve
+    async with client() as api:
+        with pytest.raises(RetryLater, match="nothing left of graphql"):
+            await api.query(*HERE, document, {"n": 100})
+    assert stage.tokens == []

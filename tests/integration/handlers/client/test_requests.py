@@ -1,4 +1,4 @@
-"""Tokens, lists, conditional requests and GraphQL, on a real server."""
+"""Tokens, lists and conditional requests, on a real server."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from hybridjobs.handlers.github.client import (
     ForbiddenError,
     NotFoundError,
-    PageSize,
     TransientError,
     cached,
 )
@@ -26,10 +25,7 @@ from tests.recorded.server.apps import signed_by
 
 HERE = ("Codertocat", "Hello-World")
 LARGE = ("octo-org", "large")
-DOCUMENT = "query($owner: String!, $name: String!, $first: Int!) { repository { id } }"
-COST = {"cost": 2, "limit": 5000, "remaining": 4000, "resetAt": "2099-01-01T00:00:00Z"}
 NEXT = '<http://x/?page=2>; rel="next"'
-DATA = {"data": {"repository": {"id": "R_1"}, "rateLimit": COST}}
 
 
 def shown_to(*tokens: str, status: int = 404) -> Any:
@@ -357,104 +353,3 @@ async def test_an_app_set_up_wrongly_is_permanent(
     async with client() as api:
         with pytest.raises(PermanentError, match=message):
             await only(api.issues("octo-org", "shop"))
-
-
-# GraphQL
-
-
-async def test_a_query_tells_its_cost_and_the_limit(
-    stage: Stage, client: Open, query: Query
-) -> None:
-    asked = []
-
-    def answer(request: Request, body: Any) -> Response:
-        asked.append(body)
-        return JSONResponse(DATA)
-
-    stage.answer = answer
-    async with client() as api:
-        found = await api.query(*HERE, DOCUMENT, {"owner": "a"}, size=PageSize(30))
-    assert (found.data, found.cost) == ({"repository": {"id": "R_1"}}, 2)
-    assert asked[0]["variables"] == {"owner": "a", "first": 30}
-    assert "rateLimit { cost limit remaining resetAt }" in asked[0]["query"]
-    rows = await query("SELECT remaining FROM github.rate_limits WHERE resource = 'graphql'")
-    assert rows == [{"remaining": 4000}]
-
-
-async def test_a_page_that_times_out_is_halved_until_it_does_not(
-    stage: Stage, github: GitHub, client: Open
-) -> None:
-    sizes = []
-
-    def answer(request: Request, body: Any) -> Response:
-        sizes.append(body["variables"]["first"])
-        if sizes[-1] > 25:
-            raise GitHubError(502, "Server Error")
-        return JSONResponse(DATA)
-
-    stage.answer = answer
-    size = PageSize(100)
-    async with client() as api:
-        for _ in range(3):
-            await api.query(*HERE, DOCUMENT, {}, size=size)
-    assert sizes == [100, 50, 25, 25, 31, 15]
-
-
-async def test_what_cannot_be_made_smaller_is_transient(
-    stage: Stage, github: GitHub, client: Open
-) -> None:
-    github.faults.append(Fault(status=504, times=100, path="/graphql"))
-    size = PageSize(4)
-    async with client() as api:
-        with pytest.raises(TransientError, match="GitHub answers 504 for GraphQL"):
-            await api.query(*HERE, DOCUMENT, {}, size=size)
-    assert len(github.requests) == 3
-
-
-async def test_other_trouble_leaves_the_size_and_is_repeated(
-    stage: Stage, github: GitHub, client: Open
-) -> None:
-    stage.answer = lambda request, body: JSONResponse(DATA)
-    github.faults.append(Fault(status=500, path="/graphql"))
-    size = PageSize(40)
-    async with client(retries=1) as api:
-        await api.query(*HERE, DOCUMENT, {}, size=size)
-    assert size.value == 40
-
-
-async def test_too_many_nodes_are_permanent_where_no_size_is_to_be_had(
-    stage: Stage, client: Open
-) -> None:
-    error = {"type": "MAX_NODE_LIMIT_EXCEEDED", "message": "more than 500,000 nodes"}
-    stage.answer = lambda request, body: JSONResponse({"data": None, "errors": [error]})
-    async with client() as api:
-        with pytest.raises(PermanentError, match="500,000 nodes"):
-            await api.query(*HERE, DOCUMENT, {})
-
-
-async def test_a_limit_of_graphql_leaves_rest_alone(
-    stage: Stage, github: GitHub, client: Open
-) -> None:
-    error = {"type": "RATE_LIMITED", "message": "API rate limit exceeded for user ID 1."}
-    stage.answer = lambda request, body: JSONResponse({"errors": [error]})
-    async with client() as api:
-        with pytest.raises(RetryLater, match="API rate limit exceeded for user ID 1"):
-            await api.query(*HERE, DOCUMENT, {})
-        await api.repository(*HERE)
-
-
-async def test_a_query_that_one_token_may_not_see_another_is_asked_for(
-    stage: Stage, client: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GITHUB_TOKEN", "blind,seeing")
-    error = {"type": "NOT_FOUND", "path": ["repository"], "message": "Could not resolve"}
-    hidden = {"data": {"repository": None, "rateLimit": COST}, "errors": [error]}
-
-    def answer(request: Request, body: Any) -> Response:
-        return JSONResponse(hidden if request.headers["authorization"] == "Bearer blind" else DATA)
-
-    stage.answer = answer
-    async with client() as api:
-        await api.query(*HERE, DOCUMENT, {})
-        await api.query(*HERE, DOCUMENT, {})
-    assert stage.tokens == ["blind", "seeing", "seeing"]

@@ -1,23 +1,19 @@
 """Both handlers on a simulated GitHub: what ends up in the tables is the truth."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from hybridjobs import codec
+from hybridjobs.handlers.github import fan_out
 from hybridjobs.handlers.github.graph.details import pull_requests_graphql
-from hybridjobs.handlers.github.graph.sync import repository_sync_graphql
+from hybridjobs.handlers.github.graph.sync import PRIORITIES, repository_sync_graphql
 from hybridjobs.ids import new_id
-from hybridjobs.sdk import Context, PermanentError, RetryLater
-from hybridjobs.sdk.handler import Handler
+from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import HandlerRun, run_handler
-from hybridjobs.store.database import Database
-from tests.builders import job_type, new_job
-from tests.conftest import DatabaseUrls
 from tests.integration.handlers.conftest import Query
+from tests.integration.handlers.killing import killed
 from tests.integration.store.scene import Queue
 from tests.recorded.server import Fault, GitHub
 from tests.recorded.server.plan import Plan
@@ -26,7 +22,6 @@ from tests.recorded.server.truth import rows as truth
 NAME = "octo-org/simulated"
 PAYLOAD = {"owner": "octo-org", "repo": "simulated", "reason": "manual"}
 PLAN = {"fullName": NAME, "pullRequests": 130, "heavyEvery": 100, "heavy": 130}
-DETAILS = "capture/pr.details.graphql"
 COLUMNS = {
     "pull_requests": "t.github_id, number, title, body, state, base_branch, head_branch, draft,"
     " merged, t.created_at, t.updated_at, closed_at, merged_at, additions, deletions,"
@@ -50,57 +45,6 @@ COLUMNS = {
     " stargazers_count, forks_count, size, default_branch, is_fork, is_archived, is_disabled,"
     " is_private, github_created_at",
 }
-
-
-@pytest.fixture
-async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
-    async with Database(database_urls.service, size=2) as database:
-        queue = Queue(database)
-        await queue.register(job_type(), job_type(DETAILS))
-        yield queue
-
-
-@pytest.fixture
-async def parent(queue: Queue) -> UUID:
-    """A job that is being executed."""
-    await queue.enqueue(new_job())
-    (job_id,) = await queue.claimed()
-    return job_id
-
-
-class _Killed(Exception):  # noqa: N818 - what happened
-    pass
-
-
-class _Killer:
-    """Keeps so many checkpoints; the job dies when it has saved the last of them."""
-
-    def __init__(self, saves: int) -> None:
-        self.saves = saves
-        self.kept: Any = None
-
-    async def progress(self, done: int, total: int | None, message: str | None) -> None: ...
-
-    async def save_checkpoint(self, text: str) -> None:
-        self.kept = codec.loads(text)
-        self.saves -= 1
-        if self.saves == 0:
-            raise _Killed
-
-    async def submit(self, type_: str, payload: str, key: str | None, priority: int | None) -> UUID:
-        raise AssertionError
-
-
-async def killed(
-    handler: Handler[Any, Any], payload: object, job_id: UUID, *, saves: int = 1
-) -> Any:
-    """The checkpoint of an attempt that is killed after so many."""
-    killer = _Killer(saves)
-    deadline = datetime.now(UTC) + timedelta(minutes=1)
-    context = Context(killer, job_id=job_id, type=handler.type, attempt=1, deadline=deadline)
-    with pytest.raises(_Killed):
-        await handler(handler.parse(payload), context)
-    return killer.kept
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +112,7 @@ async def test_a_repository_ends_as_it_is_twice_in_a_row(
     await assert_true(github, query)
 
 
-@pytest.mark.parametrize("saves", [1, 2])
+@pytest.mark.parametrize("saves", [1, 2, 3])
 async def test_a_killed_sync_goes_on_and_reads_no_page_twice(
     github: GitHub, queue: Queue, parent: UUID, query: Query, saves: int
 ) -> None:
@@ -229,9 +173,7 @@ async def test_502_makes_pages_smaller(
 async def test_without_graphql_it_goes_on_by_rest(
     github: GitHub, queue: Queue, parent: UUID, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybridjobs.handlers.github.graph.capture.RETRIES", 0)
-    for part in ("details", "reviews", "comments"):
-        await queue.register(job_type(f"capture/pr.{part}"))
+    monkeypatch.setattr("hybridjobs.handlers.github.capturing.RETRIES", 0)
     github.simulate(Plan.of(PLAN))
     github.faults.append(Fault(status=500, path="/graphql", times=50))
     run = await run_handler(repository_sync_graphql, PAYLOAD, job_id=parent)
@@ -242,6 +184,69 @@ async def test_without_graphql_it_goes_on_by_rest(
     first = run.checkpoints[0]
     await run_handler(repository_sync_graphql, PAYLOAD, checkpoint=first, job_id=parent)
     assert queries(github) == 0
+
+
+async def test_rest_goes_on_from_the_times_of_graphql(
+    github: GitHub, queue: Queue, parent: UUID, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridjobs.handlers.github.capturing.RETRIES", 0)
+    github.simulate(Plan.of(PLAN))
+    github.faults.append(Fault(status=500, path="/graphql", after=1, times=50))
+    run = await run_handler(repository_sync_graphql, PAYLOAD | {"priority": "high"}, job_id=parent)
+    first, turned, *_ = run.checkpoints
+    assert (first["way"], first["items"], turned["way"], turned["items"]) == (
+        "graphql", 100, "rest", 0,
+    )  # fmt: skip
+    assert (turned["since"], turned["began"]) == (first["since"], first["began"])
+    assert run.result["pullRequests"] == 130
+    rows = await queue.rows(
+        "SELECT type, payload, priority FROM background_jobs WHERE parent_id IS NOT NULL"
+    )
+    asked = [(row["type"], n) for row in rows for n in row["payload"]["numbers"]]
+    # The first page's by GraphQL, the others' by REST.
+    assert len(asked) == len(set(asked)) == 100 + 3 * 30
+    assert max(row["priority"] for row in rows) == PRIORITIES["high"]
+    assert await query("SELECT sync_status FROM github.repositories") == [
+        {"sync_status": "completed"}
+    ]
+    logs = await query("SELECT status, records_inserted FROM github.sync_logs")
+    assert logs == [{"status": "completed", "records_inserted": 130}]
+
+
+async def test_the_size_of_pages_is_kept(github: GitHub, queue: Queue, parent: UUID) -> None:
+    github.simulate(Plan.of({**PLAN, "pullRequests": 40}))
+    # The first page is too much, until it is half of that.
+    github.faults.append(Fault(status=502, path="/graphql"))
+    kept = await killed(repository_sync_graphql, PAYLOAD, parent)
+    assert (kept["size"], kept["items"]) == (50, 40)
+    github.requests.clear()
+    kept |= {"size": 10, "page": 0, "cursor": None}
+    await run_handler(repository_sync_graphql, PAYLOAD, checkpoint=kept, job_id=parent)
+    assert queries(github) > 3
+
+
+async def test_follow_ups_of_graphql_are_bounded_too(
+    github: GitHub, queue: Queue, parent: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan_out, "MAX_FOLLOW_UPS", 1)
+    github.simulate(Plan.of(PLAN))
+    run = await run_handler(repository_sync_graphql, PAYLOAD, job_id=parent)
+    assert run.result["followUps"] == 1
+    assert (
+        await queue.value("SELECT count(*) FROM background_jobs WHERE parent_id = %s", parent) == 1
+    )
+
+
+async def test_without_a_token_it_is_said_what_is_missing(
+    github: GitHub, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "")
+    github.simulate(Plan.of({**PLAN, "pullRequests": 3}))
+    with pytest.raises(PermanentError, match=r"set GITHUB_TOKEN.*capture/repository\.sync"):
+        await run_handler(repository_sync_graphql, PAYLOAD)
+    (log,) = await query("SELECT status, error_message FROM github.sync_logs")
+    assert log["status"] == "failed"
+    assert "GITHUB_APP_ID" in log["error_message"]
 
 
 async def test_numbers_that_are_not_there_are_told(github: GitHub) -> None:
@@ -264,5 +269,7 @@ async def test_a_repository_that_is_gone_is_noted(github: GitHub, query: Query) 
             {"repositoryId": str(row["id"]), "prNumber": 1},
         )
     assert await query("SELECT is_active FROM github.repositories") == [{"is_active": False}]
+    logs = await query("SELECT repository_id FROM github.sync_logs WHERE status = 'failed'")
+    assert logs == [{"repository_id": row["id"]}]
     with pytest.raises(PermanentError, match="is stored"):
         await run_handler(pull_requests_graphql, {"repositoryId": str(new_id()), "prNumber": 1})

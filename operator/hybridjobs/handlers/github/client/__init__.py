@@ -1,6 +1,7 @@
 """GitHub's API, as far as the handlers ask it, with its errors in the handlers' words.
 
-`rest` and `graphql` say what is asked and how answers read; `transport` asks: it chooses among
+`rest` and `graphql` say what is asked and how answers read (`costs`: what a query will cost);
+`transport` asks: it chooses among
 `tokens` (and `installations` of a GitHub App) by what `limits` leave, which `ledger` shares between
 pods, and asks conditionally what is `cached`. `errors` tells refusals apart. `opening` puts them
 together for one job.
@@ -20,7 +21,7 @@ from hybridjobs.handlers.github.client.errors import (
     RefusedError,
     TransientError,
 )
-from hybridjobs.handlers.github.client.graphql import GraphQLAnswer, PageSize, Problem, nodes
+from hybridjobs.handlers.github.client.graphql import GraphQLAnswer, PageSize, Problem, Sized, nodes
 from hybridjobs.handlers.github.client.opening import github_client
 from hybridjobs.handlers.github.client.rest import (
     GitHubClient,
@@ -42,6 +43,7 @@ __all__ = [
     "PageSize",
     "Problem",
     "RefusedError",
+    "Sized",
     "StillCounting",
     "TransientError",
     "github_client",

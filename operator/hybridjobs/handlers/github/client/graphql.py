@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybridjobs.handlers.github.client.costs import points
 from hybridjobs.handlers.github.client.errors import (
     Answer,
     ForbiddenError,
@@ -110,7 +111,7 @@ class GraphQL:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._costs: dict[str, int] = {}
+        self._costs: dict[tuple[str, int], int] = {}
 
     async def query(
         self,
@@ -135,7 +136,9 @@ class GraphQL:
     ) -> GraphQLAnswer:
         """As `query`, with the document and the variables that `made` gives for the size."""
         while True:
-            document, variables = made(1 if size is None else size.value)
+            value = 1 if size is None else size.value
+            document, variables = made(value)
+            told = self._costs.get((document, value))
             body = {"query": with_rate_limit(document), "variables": variables}
             try:
                 answer = await self._transport.post(
@@ -144,15 +147,15 @@ class GraphQL:
                     read,
                     repository=repository,
                     resource="graphql",
-                    cost=self._costs.get(document, 1),
+                    cost=told or points(document, variables),
                     limit_of=lambda answer: from_graphql(answer.rate_limit),
-                    can_shrink=size is not None and size.value > 1,
+                    can_shrink=value > 1,
                 )
             except TransientError as error:
                 if size is None or not error.timed_out or not size.shrink():
                     raise _too_large(error) from None
                 continue
-            self._costs[document] = max(answer.cost, 1)
+            self._costs[document, value] = max(answer.cost, 1)
             if size is not None:
                 size.succeeded(answer.cost)
             return answer

@@ -27,6 +27,10 @@ from hybridjobs.sdk import RetryLater
 MAX_IN_FLIGHT = 8
 _UNAUTHORIZED = 401
 _ANONYMOUS = Token(digest_of(""), "")
+_NAMELESS = (
+    "GitHub's GraphQL API answers nobody without a token: set GITHUB_TOKEN, or install the App of"
+    " GITHUB_APP_ID for the repository (REST, as capture/repository.sync asks it, needs neither)"
+)
 _VERSION = {"x-github-api-version": "2022-11-28"}
 
 T = TypeVar("T")
@@ -151,7 +155,7 @@ class Transport:
         told: str | None = None
         while True:
             try:
-                tokens = await self._usable(repository, refused)
+                tokens = await self._usable(repository, refused, resource)
             except TransientError as error:
                 troubles = await self._pause(error, troubles)
                 continue
@@ -191,7 +195,7 @@ class Transport:
         return troubles + 1
 
     async def _usable(
-        self, repository: Repository | None, refused: dict[bytes, RefusedError]
+        self, repository: Repository | None, refused: dict[bytes, RefusedError], resource: str
     ) -> dict[bytes, Token]:
         """By digest, the tokens that may be shown what is asked for; the last refusal if none."""
         tokens = list(self._tokens)
@@ -203,6 +207,8 @@ class Transport:
             if installation is not None:
                 tokens.insert(0, installation)
         if not tokens and not refused:
+            if resource == "graphql":
+                raise ForbiddenError(_NAMELESS, _UNAUTHORIZED)
             # As for GITHUB_TOKEN unset: 60 requests an hour, of what is public.
             tokens = [_ANONYMOUS]
         usable = {
@@ -244,7 +250,7 @@ class Transport:
 
     async def _is_bad(self, token: Token, repository: Repository | None) -> None:
         if token is _ANONYMOUS:
-            return  # GraphQL wants a token; REST shows what is public without one
+            return
         self._access.is_bad(token)
         is_personal = any(token.digest == each.digest for each in self._tokens)
         if self.installations is not None and repository is not None and not is_personal:

@@ -1,20 +1,21 @@
 """`capture/pr.details.graphql`: up to 100 pull requests with all that belongs to them."""
 
 from collections.abc import Mapping
-from typing import get_args
 
 from pydantic import BaseModel
 
+from hybridjobs.handlers.github.capturing import Capture, Tally, capturing
 from hybridjobs.handlers.github.client import Object, PageSize
-from hybridjobs.handlers.github.follow_ups import Part
+from hybridjobs.handlers.github.fan_out import BY_GRAPHQL
 from hybridjobs.handlers.github.graph import objects, queries
-from hybridjobs.handlers.github.graph.capture import Capture, Tally, capturing
 from hybridjobs.handlers.github.graph.discussions import Discussion, Rest, take, take_thread
+from hybridjobs.handlers.github.passes import updated_at
 from hybridjobs.handlers.github.payloads import MAX_NUMBERS, Numbers
 from hybridjobs.handlers.github.rows import page
 from hybridjobs.sdk import Context, PermanentError, handler
 
-PARTS: tuple[Part, ...] = get_args(Part)
+TYPE = "capture/pr.details.graphql"
+PARTS = BY_GRAPHQL[TYPE]
 
 
 class Position(BaseModel):
@@ -31,11 +32,12 @@ class Position(BaseModel):
     tally: Tally = Tally()
 
 
-@handler("capture/pr.details.graphql")
+@handler(TYPE)
 async def pull_requests_graphql(payload: Numbers, context: Context) -> dict[str, object]:
     """Store pull requests with their reviews and comments; returns counts and who is missing."""
     position = Position.model_validate(context.checkpoint or {})
-    async with capturing(context, payload, position.tally) as capture:
+    async with capturing(context, position.tally) as capture:
+        await capture.choose(payload)
         size = PageSize(position.size, maximum=MAX_NUMBERS)
         total = len(payload.numbers)
         while position.asked < total or position.rest:
@@ -48,12 +50,11 @@ async def pull_requests_graphql(payload: Numbers, context: Context) -> dict[str,
             await context.progress(position.asked - len(position.rest), total, "pull requests")
         if len(position.missing) == total:
             raise PermanentError(
-                f"{capture.owner}/{capture.name} has no pull request "
-                + ", ".join(map(str, position.missing))
+                f"{capture.full_name} has no pull request " + ", ".join(map(str, position.missing))
             )
         return await capture.complete(
             {
-                "repositoryId": str(capture.known and capture.known.id),
+                "repositoryId": str(capture.repository_id),
                 "pullRequests": total - len(position.missing),
                 "missing": position.missing,
                 "inserted": position.tally.inserted,
@@ -69,21 +70,19 @@ async def _ask(capture: Capture, position: Position, numbers: list[int], size: P
     def made(value: int) -> tuple[str, Mapping[str, object]]:
         asked[:] = numbers[:value]
         variables = {f"n{place}": number for place, number in enumerate(asked)}
-        names = {"owner": capture.owner, "name": capture.name}
-        return queries.details(len(asked)), names | variables
+        return queries.details(len(asked)), variables
 
-    answer = await capture.github.query_sized(capture.owner, capture.name, made, size)
-    found = capture.repository(answer)
+    found = await capture.query(made, size)
     pulls: list[Object] = []
     discussions: dict[int, Discussion] = {}
     rests: list[Rest] = []
     for place, number in enumerate(asked):
         node = found.get(f"p{place}")
         if node is None:
-            position.missing.append(number)
+            _is_missing(position, number)
             continue
         pull = objects.pull_request(node)
-        rest = Rest(number=number, updated_at=objects.updated_at(pull))
+        rest = Rest(number=number, updated_at=updated_at(pull))
         pulls.append(pull)
         discussions[number] = take(node, rest)
         rests.append(rest)
@@ -102,8 +101,8 @@ async def _ask(capture: Capture, position: Position, numbers: list[int], size: P
             PARTS,
             {each.number: each.updated_at for each in rests if each.is_done},
         )
-        await capture.tables.sync_logs.progress(capture.log_id, position.tally.counts)
-    await capture.is_about(written.repository_id, found)
+        await capture.note_progress()
+    await capture.is_about(written.repository_id, found["databaseId"], found["nameWithOwner"])
     position.asked += len(asked)
     position.rest = [each for each in rests if not each.is_done]
 
@@ -111,11 +110,7 @@ async def _ask(capture: Capture, position: Position, numbers: list[int], size: P
 async def _go_on(capture: Capture, position: Position) -> None:
     """Read and write what follows of the first pull request that goes on."""
     rest = position.rest[0]
-    variables: dict[str, object] = {
-        "owner": capture.owner,
-        "name": capture.name,
-        "number": rest.number,
-    }
+    variables: dict[str, object] = {"number": rest.number}
     if rest.lists_go_on:
         document = queries.MORE
         for name in ("reviews", "comments", "threads"):
@@ -125,14 +120,13 @@ async def _go_on(capture: Capture, position: Position) -> None:
         document = queries.THREAD
         thread = rest.long_threads[0]
         variables |= {"thread": thread.thread, "after": thread.comments}
-    answer = await capture.github.query(
-        capture.owner, capture.name, document, variables, size=PageSize(queries.LIST_SIZE)
+    found = await capture.query(
+        lambda value: (document, {**variables, "first": value}), PageSize(queries.LIST_SIZE)
     )
-    found = capture.repository(answer)
     node = found.get("pullRequest")
     if node is None:  # transferred or deleted with its repository's move
         position.rest.pop(0)
-        position.missing.append(rest.number)
+        _is_missing(position, rest.number)
         return
     said = take(node, rest) if rest.lists_go_on else take_thread(node, rest)
     rows = page(
@@ -148,4 +142,9 @@ async def _go_on(capture: Capture, position: Position) -> None:
                 "pull_request", written.repository_id, PARTS, {rest.number: rest.updated_at}
             )
             position.rest.pop(0)
-        await capture.tables.sync_logs.progress(capture.log_id, position.tally.counts)
+        await capture.note_progress()
+
+
+def _is_missing(position: Position, number: int) -> None:
+    position.missing.append(number)
+    position.tally.failed += 1

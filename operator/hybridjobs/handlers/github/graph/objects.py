@@ -3,7 +3,6 @@
 GraphQL names a bot without `[bot]`, a ghost not at all, and an absent body by an empty text.
 """
 
-from datetime import datetime
 from typing import Any
 
 from hybridjobs.handlers.github.rows import MalformedAnswerError, Object
@@ -112,14 +111,6 @@ def pull_request(found: Object) -> Object:
         "diff_url": f"{url}.diff" if url else None,
         "patch_url": f"{url}.patch" if url else None,
     }
-
-
-def updated_at(pull_request: Object) -> datetime:
-    """When a pull request, in REST's form, was changed last."""
-    try:
-        return datetime.fromisoformat(pull_request["updated_at"])
-    except (TypeError, ValueError):
-        raise MalformedAnswerError("GitHub's pull request has no updatedAt") from None
 
 
 def review(found: Object) -> Object:

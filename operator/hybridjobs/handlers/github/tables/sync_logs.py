@@ -89,11 +89,12 @@ class SyncLogs:
         """The job has done its work."""
         await self._update(log_id, "completed", counts, repository_id, None, metadata or {})
 
-    async def fail(self, log_id: UUID, counts: SyncCounts, error: str) -> None:
+    async def fail(
+        self, log_id: UUID, counts: SyncCounts, error: str, *, repository_id: UUID | None = None
+    ) -> None:
         """The attempt failed; the next one, if there is one, starts the row again."""
-        await self._update(
-            log_id, "failed", counts, None, error.replace("\x00", "")[:MAX_ERROR], {}
-        )
+        text = error.replace("\x00", "")[:MAX_ERROR]
+        await self._update(log_id, "failed", counts, repository_id, text, {})
 
     async def _update(
         self,
