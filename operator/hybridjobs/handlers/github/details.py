@@ -9,7 +9,7 @@ from hybridjobs.handlers.github.over_numbers import (
     set_captured,
 )
 from hybridjobs.handlers.github.payloads import Numbers
-from hybridjobs.handlers.github.rows import pull_request_row
+from hybridjobs.handlers.github.rows import base_repository, pull_request_row
 from hybridjobs.sdk import Context, handler
 
 
@@ -29,7 +29,7 @@ async def pull_request_details(payload: Numbers, context: Context) -> dict[str, 
 
         async def capture(number: int) -> None:
             found = await job.github.pull_request(job.owner, job.name, number)
-            repository = found["base"]["repo"]
+            repository = base_repository(found)
             written = await job.write_checked(repository, found)
             await job.is_about(written.repository_id, repository)
             updated_at = moment(found["updated_at"])

@@ -35,8 +35,9 @@ async def discover_repository(payload: RepositoryToDiscover, context: Context) -
     """
     async with github_tables() as tables, github_client(tables.connection, retries=3) as github:
         found = await ask_repository(github, tables, payload.owner, payload.repo)
+        rows = page(found)  # refuses what is no repository
         full_name = str(found["full_name"])
-        async with tables.writing(page(found)) as written:
+        async with tables.writing(rows) as written:
             repository_id = written.repository_id
             is_new = await tables.repositories.track(repository_id, "high")
             jobs = [_sync_of(repository_id, full_name, context.job_id)]

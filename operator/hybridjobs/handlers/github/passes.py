@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from hybridjobs.handlers.github.capturing import Tally
 from hybridjobs.handlers.github.client import ListPage, Object
+from hybridjobs.handlers.github.rows import MalformedAnswerError
 from hybridjobs.sdk import Context
 
 # GitHub's clock and ours may differ by less.
@@ -93,4 +94,7 @@ async def _pass(
 
 
 def _updated_at(item: Object) -> datetime:
-    return datetime.fromisoformat(item["updated_at"])
+    try:
+        return datetime.fromisoformat(item["updated_at"])
+    except (KeyError, TypeError, ValueError):
+        raise MalformedAnswerError("GitHub's list has an item without updated_at") from None
