@@ -251,18 +251,3 @@ async def test_numbers_that_are_not_there_are_told(github: GitHub) -> None:
     assert (run.result["pullRequests"], run.result["missing"]) == (1, [900])
     with pytest.raises(PermanentError, match="no pull request 900"):
         await run_handler(pull_requests_graphql, payload | {"numbers": [900]})
-
-
-async def test_a_repository_that_is_gone_is_noted(github: GitHub, query: Query) -> None:
-    github.simulate(Plan.of({**PLAN, "pullRequests": 3}))
-    await run_handler(repository_sync_graphql, PAYLOAD)
-    (row,) = await query("SELECT id FROM github.repositories")
-    github.condition(NAME, "deleted", [])
-    with pytest.raises(PermanentError, match="NOT_FOUND"):
-        await run_handler(
-            pull_requests_graphql,
-            {"repositoryId": str(row["id"]), "prNumber": 1},
-        )
-    assert await query("SELECT is_active FROM github.repositories") == [{"is_active": False}]
-    with pytest.raises(PermanentError, match="is stored"):
-        await run_handler(pull_requests_graphql, {"repositoryId": str(new_id()), "prNumber": 1})
