@@ -18,7 +18,9 @@ from tests.cluster.paths import CHECKOUT, IMAGES
 from tests.cluster.shell import ClusterError, need, run, run_long, say, succeeds
 
 _SUITE = "bookworm"
-_BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv", "tzdata")
+PYTHON = ("ca-certificates", "python3", "python3-venv", "tzdata")
+"""What a base image has beside Debian's minimum."""
+SHELL = ("ca-certificates", "curl", "jq")
 _BASE_VERSION = "1"
 _UNWANTED = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
 _RUNROOT = "/run/hybridjobs-build"
@@ -32,22 +34,22 @@ def install_packages() -> None:
     need({name: name for name in ("buildah", "mmdebstrap", "skopeo")} | {"unshare": "util-linux"})
 
 
-def base_key() -> str:
+def base_key(packages: tuple[str, ...]) -> str:
     """Return the name of the base image's content."""
-    recipe = repr((_SUITE, _BASE_PACKAGES, _UNWANTED, _BASE_VERSION, ARCHITECTURE))
+    recipe = repr((_SUITE, packages, _UNWANTED, _BASE_VERSION, ARCHITECTURE))
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
-def _base_archive() -> Path:
-    """Return a tar of a small Debian with Python, after making it when it is not cached."""
-    archive = IMAGES / f"base-{base_key()}.tar"
+def _base_archive(packages: tuple[str, ...]) -> Path:
+    """Return a tar of a small Debian with these, after making it when it is not cached."""
+    archive = IMAGES / f"base-{base_key(packages)}.tar"
     if not archive.exists():
-        partial = IMAGES / f".partial-base-{base_key()}.tar"
+        partial = IMAGES / f".partial-base-{base_key(packages)}.tar"
         partial.unlink(missing_ok=True)
         run_long(
             f"Making a base image of Debian {_SUITE} (about 30 s)",
             *("unshare", "--mount", "mmdebstrap", "--variant=minbase", "--quiet"),
-            f"--include={','.join(_BASE_PACKAGES)}",
+            f"--include={','.join(packages)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNWANTED),
             *(f"--aptopt={option}" for option in _apt_options()),
             *(_SUITE, partial),
@@ -64,7 +66,7 @@ def _apt_options() -> list[str]:
 
 def _storage() -> Path:
     """Return buildah's folder for these dependencies, after removing those for others."""
-    digest = hashlib.sha256(base_key().encode())
+    digest = hashlib.sha256(base_key(PYTHON).encode())
     for name in ("requirements.txt", "requirements-build.txt"):
         digest.update((CHECKOUT / name).read_bytes())
     storage = IMAGES / f"storage-{digest.hexdigest()[:12]}"
@@ -74,20 +76,20 @@ def _storage() -> Path:
     return storage
 
 
-def build(name: str, layout: Path) -> None:
-    """Build the Dockerfile and leave the image in an OCI layout folder."""
+def build(name: str, folder: Path, packages: tuple[str, ...], layout: Path) -> None:
+    """Build a folder's Dockerfile on a base with the packages, into an OCI layout folder."""
     storage = _storage()
     folders = (f"--root={storage}", f"--runroot={_RUNROOT}", "--storage-driver=overlay")
     buildah = ("unshare", "--mount", "buildah", *folders)
-    base = f"localhost/hybridjobs-base:{base_key()}"
+    base = f"localhost/hybridjobs-base:{base_key(packages)}"
     try:
         if not succeeds(*buildah, "inspect", "--type=image", base):
-            _import_base(buildah, base)
+            _import_base(buildah, base, packages)
         with pip_secrets() as secrets:
             run_long(
                 f"Building {name} (minutes when the dependencies changed, else seconds)",
                 *(*buildah, "bud", "--isolation=chroot", "--network=host", "--layers"),
-                *(f"--build-arg=BASE={base}", f"--tag={name}", *secrets, str(CHECKOUT)),
+                *(f"--build-arg=BASE={base}", f"--tag={name}", *secrets, str(folder)),
             )
         # Uncompressed layers are found again by their digest, and quicker to unpack; buildah's
         # own push would compress all of them each time.
@@ -100,8 +102,8 @@ def build(name: str, layout: Path) -> None:
         shutil.rmtree(_RUNROOT, ignore_errors=True)
 
 
-def _import_base(buildah: Sequence[str], base: str) -> None:
-    archive = _base_archive()
+def _import_base(buildah: Sequence[str], base: str, packages: tuple[str, ...]) -> None:
+    archive = _base_archive(packages)
     say("importing the base image")
     container = run(*buildah, "from", "--quiet", "scratch").strip()
     run(*buildah, "add", "--quiet", container, archive)

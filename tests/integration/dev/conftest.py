@@ -55,9 +55,9 @@ class Dev:
         self.process: asyncio.subprocess.Process | None = None
         self.client = httpx.AsyncClient(timeout=30)
 
-    async def start(self, *arguments: str) -> None:
+    async def start(self, *arguments: str, module: str = "demo") -> None:
         """Start it, and wait until it says that it is ready."""
-        await self.launch(*arguments)
+        await self.launch(*arguments, module=module)
         await self.says("ready; Ctrl-C ends it")
         token = re.findall(r"HYBRIDJOBS_API_TOKEN=(\w+)", self.output.read_text())[-1]
         self.client.headers["authorization"] = f"Bearer {token}"

@@ -199,12 +199,6 @@ async def test_a_name_that_passed_on_is_no_longer_the_repository(
     }
 
 
-async def test_an_unknown_id_is_permanent(github: GitHub) -> None:
-    with pytest.raises(PermanentError, match="is stored: discover it"):
-        await run_handler(classify_repository, {"repositoryId": str(new_id())})
-    assert github.requests == []
-
-
 @pytest.mark.usefixtures("github")
 async def test_what_is_to_be_classified_gets_a_job_each(
     tables: GitHubTables, queue: Queue, query: Query

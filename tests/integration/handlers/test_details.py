@@ -199,22 +199,6 @@ async def test_text_that_postgres_cannot_hold_is_cleaned(github: GitHub, query: 
     assert await query("SELECT body FROM github.pull_requests") == [{"body": "ab\u2028𝛑"}]
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [PAYLOAD | {"number": 99999}, PAYLOAD | {"repo": "nowhere"}, PAYLOAD | {"owner": "nobody"}],
-)
-async def test_what_does_not_exist_is_a_permanent_error(github: GitHub, payload: object) -> None:
-    with pytest.raises(PermanentError, match=r"GitHub answers 404 for /repos/.*: Not Found"):
-        await details(payload)
-
-
-@pytest.mark.parametrize("status", [401, 403, 410, 422, 451])
-async def test_a_refusal_is_a_permanent_error(github: GitHub, status: int) -> None:
-    github.faults.append(Fault(status=status))
-    with pytest.raises(PermanentError, match=f"GitHub answers {status} .*: planned by a test"):
-        await details()
-
-
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_a_server_error_is_transient_and_costs_a_quick_job_no_waiting(
     github: GitHub, status: int

@@ -134,21 +134,3 @@ async def test_rows_and_jobs_are_there_together_or_not_at_all(
         await run_handler(discover_repository, PAYLOAD, job_id=new_id())
     assert await query(_ROWS) == []
     assert await queue.value("SELECT count(*) FROM background_jobs") == 0
-
-
-@pytest.mark.usefixtures("github")
-async def test_one_that_does_not_exist_is_permanent(queue: Queue, query: Query) -> None:
-    with pytest.raises(PermanentError, match=r"404 for /repos/octo-org/nowhere.*no token may see"):
-        await _discovered(queue, repo="nowhere")
-    assert await query(_ROWS) == []
-
-
-async def test_a_known_one_that_is_gone_is_noted(
-    found: Any, github: GitHub, queue: Queue, query: Query
-) -> None:
-    await _discovered(queue)
-    github.condition(NAME, "dmca", [])
-    with pytest.raises(PermanentError, match="451"):
-        await _discovered(queue)
-    (row,) = await query(_ROWS)
-    assert row["is_active"] is False

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from hybridjobs.handlers.github.client import LegalError, NotFoundError
 from hybridjobs.handlers.github.details import pull_request_details
 from hybridjobs.handlers.github.discussions import (
     issue_comments,
@@ -253,38 +252,6 @@ async def test_an_issue_that_is_not_stored_comes_with_its_comments(
     number = numbers(simulated, "issue")[0]
     await run_handler(issue_comments, HERE | {"number": number})
     assert await query("SELECT number FROM github.issues") == [{"number": number}]
-
-
-ALL = [*PULL_HANDLERS, issue_comments, repository_issues]
-
-
-@pytest.mark.parametrize("handler", ALL, ids=lambda each: each.type)
-@pytest.mark.parametrize(("condition", "error"), [("deleted", NotFoundError), ("dmca", LegalError)])
-async def test_a_repository_that_is_gone_is_noted_and_permanent(
-    handler: Handler[Any, Any],
-    condition: str,
-    error: type[PermanentError],
-    simulated: GitHub,
-    query: Query,
-) -> None:
-    await capture(pull_request_details, numbers(simulated, "pull")[:1])
-    simulated.condition(NAME, condition, [])
-    with pytest.raises(error, match=r"GitHub answers \d+ for /repos/octo-org/simulated"):
-        await capture(handler, [1, 2])
-    assert await query("SELECT is_active FROM github.repositories") == [{"is_active": False}]
-    rows_ = await query("SELECT error_message FROM github.sync_logs WHERE status = 'failed'")
-    assert len(rows_) == 1
-
-
-@pytest.mark.parametrize("condition", ["archived", "empty"])
-async def test_archived_and_empty_repositories_are_read_as_any(
-    condition: str, simulated: GitHub, query: Query
-) -> None:
-    simulated.condition(NAME, condition, [])
-    run = await capture(pull_request_reviews, numbers(simulated, "pull")[:5])
-    assert run.result["rows"] > 0
-    (row,) = await query("SELECT is_archived FROM github.repositories")
-    assert row["is_archived"] == (condition == "archived")
 
 
 async def test_by_our_id_a_renamed_one_is_found_and_another_with_its_name_is_not(

@@ -7,7 +7,7 @@ import pytest
 from hybridjobs.handlers.github.details import pull_request_details
 from hybridjobs.handlers.github.sync import repository_sync
 from hybridjobs.ids import new_id
-from hybridjobs.sdk import PermanentError, RetryLater
+from hybridjobs.sdk import RetryLater
 from hybridjobs.sdk.testing import HandlerRun, run_handler
 from tests.integration.handlers.conftest import Query
 from tests.integration.handlers.killing import attempt
@@ -164,11 +164,6 @@ async def test_a_renamed_repository_is_synced_by_its_old_name(github: GitHub, qu
     assert (run.result["inserted"], run.result["pullRequests"]) == (0, 150)
     names = await query("SELECT DISTINCT repository_full_name FROM github.pull_requests")
     assert names == [{"repository_full_name": "octo-org/greater"}]
-
-
-async def test_a_repository_that_is_gone_is_a_permanent_error(github: GitHub) -> None:
-    with pytest.raises(PermanentError, match="404"):
-        await run_handler(repository_sync, {"owner": "octo-org", "repo": "gone"})
 
 
 @pytest.mark.parametrize(

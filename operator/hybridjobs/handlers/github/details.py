@@ -4,7 +4,7 @@ from hybridjobs.handlers.github.capturing import capturing
 from hybridjobs.handlers.github.over_numbers import Position, outcome, over_numbers, set_captured
 from hybridjobs.handlers.github.passes import updated_at
 from hybridjobs.handlers.github.payloads import Numbers
-from hybridjobs.handlers.github.rows import pull_request_row
+from hybridjobs.handlers.github.rows import base_repository, pull_request_row
 from hybridjobs.sdk import Context, handler
 
 
@@ -22,7 +22,7 @@ async def pull_request_details(payload: Numbers, context: Context) -> dict[str, 
 
         async def capture(number: int) -> None:
             found = await job.github.pull_request(job.owner, job.name, number)
-            repository = found["base"]["repo"]
+            repository = base_repository(found)
             written = await job.store(repository, found)
             await set_captured(job, "pull_request", "details", number, updated_at(found))
             if is_single:

@@ -35,8 +35,9 @@ async def discover_repository(payload: RepositoryToDiscover, context: Context) -
     async with capturing(context, Tally()) as job:
         job.owner, job.name = payload.owner, payload.repo
         found = await job.ask()
+        rows = page(found)  # refuses what is no repository
         full_name = str(found["full_name"])
-        async with job.tables.writing(page(found)) as written:
+        async with job.tables.writing(rows) as written:
             repository_id = written.repository_id
             is_new = await job.tables.repositories.track(repository_id, "high")
             jobs = [_sync_of(repository_id, full_name, context.job_id)]

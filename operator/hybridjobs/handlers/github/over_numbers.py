@@ -21,7 +21,7 @@ from hybridjobs.handlers.github.client import (
 from hybridjobs.handlers.github.follow_ups import Part, Subject
 from hybridjobs.handlers.github.passes import updated_at
 from hybridjobs.handlers.github.payloads import Numbers
-from hybridjobs.handlers.github.rows import Page, page
+from hybridjobs.handlers.github.rows import Page, base_repository, page
 from hybridjobs.sdk import Context
 
 
@@ -155,7 +155,7 @@ def outcome(job: Capture, position: Position) -> dict[str, object]:
 async def _store_pull_request(job: Capture, number: int) -> datetime:
     """Bring in a pull request that is not stored; GitHub's time of it."""
     found = await job.github.pull_request(job.owner, job.name, number)
-    await job.store(found["base"]["repo"], found)
+    await job.store(base_repository(found), found)
     await set_captured(job, "pull_request", "details", number, updated_at(found))
     return updated_at(found)
 

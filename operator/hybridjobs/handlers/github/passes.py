@@ -114,4 +114,4 @@ def updated_at(item: Object) -> datetime:
     try:
         return datetime.fromisoformat(item["updated_at"])
     except (KeyError, TypeError, ValueError):
-        raise MalformedAnswerError("GitHub's answer has an item without its time") from None
+        raise MalformedAnswerError("GitHub's answer has an item without updated_at") from None

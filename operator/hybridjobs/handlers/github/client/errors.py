@@ -137,13 +137,17 @@ def check(answer: Answer, what: str, now: float) -> None:
             f"GitHub answers {status} for {what}: {message}",
             timed_out=status in _TIMEOUTS or "in time" in message,
         )
+    raise refusal(status, f"GitHub answers {status} for {what}: {message}", answer.headers)
+
+
+def refusal(status: int, text: str, headers: Mapping[str, str]) -> RefusedError:
+    """The error of a status, or of what stands for it in GraphQL; `text` with what may help."""
     kind, advice = _KINDS.get(status, (RefusedError, ""))
-    if status == 403 and "repository access blocked" in message.lower():
+    if status == 403 and "repository access blocked" in text.lower():
         kind, advice = LegalError, "GitHub has blocked the repository"
-    elif status == 403 and "x-github-sso" in answer.headers:
+    elif status == 403 and "x-github-sso" in headers:
         advice = "authorize the token for the organisation's single sign-on"
-    text = f"GitHub answers {status} for {what}: {message}"
-    raise kind(f"{text} ({advice})" if advice else text, status)
+    return kind(f"{text} ({advice})" if advice else text, status)
 
 
 _KINDS: dict[int, tuple[type[RefusedError], str]] = {

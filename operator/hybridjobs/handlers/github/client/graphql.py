@@ -13,12 +13,11 @@ from typing import Any
 from hybridjobs.handlers.github.client.costs import points
 from hybridjobs.handlers.github.client.errors import (
     Answer,
-    ForbiddenError,
     Limited,
-    NotFoundError,
     TransientError,
     check,
     limited,
+    refusal,
     said,
     until_reset,
 )
@@ -38,7 +37,7 @@ _ABSENT = {
     "INSUFFICIENT_SCOPES": "FORBIDDEN",
     "UNPROCESSABLE": "UNPROCESSABLE",
 }
-_REFUSED = {"NOT_FOUND": (NotFoundError, 404), "FORBIDDEN": (ForbiddenError, 403)}
+_REFUSED = {"NOT_FOUND": 404, "FORBIDDEN": 403}
 
 Object = dict[str, Any]
 
@@ -195,10 +194,10 @@ def read(answer: Answer) -> GraphQLAnswer:
     )
     if not isinstance(data, dict):
         check(answer, _WHAT, now)
-        raise _absent(problems)
+        raise _absent(problems, answer)
     rate_limit = data.pop("rateLimit", None)
     if problems and all(value is None for value in data.values()):
-        raise _absent(problems)
+        raise _absent(problems, answer)
     if not isinstance(rate_limit, dict) or not isinstance(rate_limit.get("cost"), int):
         raise TransientError(f"GitHub's answer for {_WHAT} names no cost")
     return GraphQLAnswer(data, problems, rate_limit["cost"], rate_limit)
@@ -231,11 +230,11 @@ def _problem(error: Object, answer: Answer, now: float, *, is_partial: bool) -> 
     raise TransientError(f"GitHub's {_WHAT}: {kind or 'an error'}: {message}")
 
 
-def _absent(problems: tuple[Problem, ...]) -> Exception:
+def _absent(problems: tuple[Problem, ...], answer: Answer) -> Exception:
     for problem in problems:
         if problem.kind in _REFUSED:
-            kind, status = _REFUSED[problem.kind]
-            return kind(f"GitHub answers {problem.kind} for {_WHAT}: {problem.message}", status)
+            text = f"GitHub answers {problem.kind} for {_WHAT}: {problem.message}"
+            return refusal(_REFUSED[problem.kind], text, answer.headers)
     return TransientError(f"GitHub's answer for {_WHAT} has no data")
 
 

@@ -12,7 +12,11 @@ from dataclasses import dataclass, replace
 from hybridjobs.handlers.github.rows.issues import by_number, comment_row, issue_row
 from hybridjobs.handlers.github.rows.members import MalformedAnswerError, Object, Row, once
 from hybridjobs.handlers.github.rows.people import contributor_row, contributor_rows, each_once
-from hybridjobs.handlers.github.rows.pull_requests import pull_request_row, review_row
+from hybridjobs.handlers.github.rows.pull_requests import (
+    base_repository,
+    pull_request_row,
+    review_row,
+)
 from hybridjobs.handlers.github.rows.repositories import repository_row
 
 __all__ = [
@@ -20,6 +24,7 @@ __all__ = [
     "Object",
     "Page",
     "Row",
+    "base_repository",
     "by_number",
     "comment_row",
     "contributor_row",

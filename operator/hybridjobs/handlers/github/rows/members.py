@@ -75,6 +75,11 @@ class Members:
             raise self._wrong(name, found)
         return [_UNSTORABLE.sub("", each) for each in found]
 
+    @property
+    def whole(self) -> Object:
+        """The object itself."""
+        return self._object
+
     def part(self, name: str) -> "Members":
         """An object within this one; one without members where it is null or left out."""
         return Members(f"{self._kind}'s {name}", self._get(name, dict) or {})

@@ -7,6 +7,11 @@ from hybridjobs.ids import new_id
 REVIEW_STATES = frozenset(("PENDING", "APPROVED", "CHANGES_REQUESTED", "COMMENTED", "DISMISSED"))
 
 
+def base_repository(pull_request: Object) -> Object:
+    """The repository that a pull request is for, as it stands there; empty where it does not."""
+    return Members("pull request", pull_request).part("base").part("repo").whole
+
+
 def pull_request_row(pull_request: Object, full_name: str) -> Row:
     """A pull request of that repository, whole or as lists have it; people by GitHub's ids."""
     its = Members("pull request", pull_request)
