@@ -42,7 +42,8 @@ async def fan_out(
     jobs = follow_ups(
         due,
         types,
-        repository={"repositoryId": str(job.repository_id)},
+        # The name is what limits count by, as a delivery has it.
+        repository={"repositoryId": str(job.repository_id), "owner": job.owner, "repo": job.name},
         parent=job.context.job_id,
         now=datetime.now(UTC),
     )

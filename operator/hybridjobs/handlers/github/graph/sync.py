@@ -174,7 +174,12 @@ async def _write(
             jobs = follow_ups(
                 due,
                 {DETAILS: PARTS},
-                repository={"repositoryId": str(written.repository_id)},
+                # The name is what limits count by, as a delivery has it.
+                repository={
+                    "repositoryId": str(written.repository_id),
+                    "owner": capture.owner,
+                    "repo": capture.name,
+                },
                 parent=context.job_id,
                 now=datetime.now(UTC),
                 priority=PRIORITIES[payload.priority],
