@@ -53,7 +53,7 @@ def _down() -> None:
 
 
 async def _demo(release: Release) -> None:
-    delivery, delivery_id = delivery_of("repository", "created"), str(uuid.uuid4())
+    delivery, delivery_id = delivery_of("repository", "renamed"), str(uuid.uuid4())
     repository = delivery.document["repository"]["full_name"]
     async with release.access() as access:
         await access.fill(repository, PULL_REQUESTS)

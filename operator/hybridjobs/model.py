@@ -239,7 +239,10 @@ class Retry(_Spec):
 
 
 class Concurrency(_Spec):
-    """`spec.concurrency`: at most `limit` jobs of the type at once, per value at `key` if set."""
+    """`spec.concurrency`: at most `limit` jobs of the type at once, per value at `key` if set.
+
+    A key is a path, or several ways to say it: `repository.full_name | owner/repo`.
+    """
 
     limit: Annotated[int, Field(ge=1)]
     key: str | None = None

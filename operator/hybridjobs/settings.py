@@ -189,7 +189,7 @@ class OperatorSettings(DatabaseSettings):
     health_port: Port = 9090
 
     namespace: str = "default"
-    types_dir: str | None = None  # HybridJobTypes that this release ships, a YAML file each
+    types_dir: str | None = None  # types and schedules of this release, a YAML file each
     types_selector: str = "app.kubernetes.io/managed-by=hybridjobs"  # the labels they carry
 
     worker_image: str

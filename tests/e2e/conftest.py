@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cluster import current
 from tests.e2e.release import IMAGE, Access, Release, installed
@@ -15,6 +17,10 @@ NAMESPACE = "hybridjobs-e2e"
 STANDARD_SECRET = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 INNGEST_SIGNING_KEY = f"signkey-test-{secrets.token_hex(16)}"
 INNGEST_EVENT_KEY = secrets.token_hex(16)
+APP_ID = "7"
+APP_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+# Whose repositories the App may read: those of the recorded deliveries, and the tests' own.
+ACCOUNTS = ("Codertocat", "Octocoders", "e2e-org")
 PYTHON = "/app/bin/python"
 
 # Does as its payload says, by the worker contract alone: any language could.
@@ -82,9 +88,15 @@ TYPES = {
 
 
 def _values(inngest: InngestServer) -> dict[str, Any]:
+    private_key = APP_KEY.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
     return {
         "log": {"level": "debug"},
         "types": {"extra": TYPES},
+        "github": {"app": {"id": APP_ID, "privateKey": private_key.decode()}},
         "webhooks": {
             "standard": {"secrets": {"acme": STANDARD_SECRET}},
             "cloudevents": {"enabled": True},
@@ -111,9 +123,18 @@ async def inngest() -> AsyncIterator[InngestServer]:
 
 
 @pytest.fixture(scope="session")
-def release(inngest: InngestServer) -> Iterator[Release]:
-    """The installed chart; removed afterwards."""
+async def release(inngest: InngestServer) -> AsyncIterator[Release]:
+    """The installed chart, an App of the recorded GitHub; removed afterwards."""
     release = installed(NAMESPACE, values=_values(inngest), say=print)
+    public_key = APP_KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    installations = [{"id": id_, "account": name} for id_, name in enumerate(ACCOUNTS, 1)]
+    async with release.access() as access:
+        await access.tell_github(
+            "app",
+            {"appId": APP_ID, "publicKey": public_key.decode(), "installations": installations},
+        )
     yield release
     release.uninstall()
 

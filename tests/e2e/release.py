@@ -78,9 +78,12 @@ class Release:
     def _flags(self) -> list[str]:
         values = {
             "image": {"repository": "hybridjobs", "tag": "dev", "pullPolicy": "IfNotPresent"},
-            "github": {"apiUrl": f"http://recorded-github.{self.namespace}.svc"},
             "database": {"storage": {"size": "1Gi"}},
             **self.values,
+            "github": {
+                "apiUrl": f"http://recorded-github.{self.namespace}.svc",
+                **self.values.get("github", {}),
+            },
         }
         path = Path(os.environ.get("TMPDIR", "/tmp"), f"values-{self.namespace}.json")
         path.write_text(json.dumps(values))
@@ -230,11 +233,17 @@ class Access:
 
     async def fill(self, full_name: str, pull_requests: int) -> None:
         """Give a recorded repository so many pull requests, made of the recorded ones."""
-        response = await self.client.post(
-            f"{self.github}/_test/large",
-            json={"fullName": full_name, "pullRequests": pull_requests},
-        )
+        await self.tell_github("large", {"fullName": full_name, "pullRequests": pull_requests})
+
+    async def tell_github(self, switch: str, plan: dict[str, Any]) -> None:
+        """Change the recorded GitHub: POST /_test/SWITCH (`tests.recorded.server`)."""
+        response = await self.client.post(f"{self.github}/_test/{switch}", json=plan)
         response.raise_for_status()
+
+    async def ask_github(self, what: str, **query: str) -> httpx.Response:
+        """What the recorded GitHub knows: GET /_test/WHAT."""
+        response = await self.client.get(f"{self.github}/_test/{what}", params=query)
+        return response.raise_for_status()
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request to the API, with the token."""

@@ -25,7 +25,7 @@ def _conditions(hybridjob: dict[str, object]) -> dict[str, str]:
 
 async def test_a_webhook_runs_its_job_to_the_end(release: Release, access: Access) -> None:
     await access.fill("Octocoders/Hello-World", 250)
-    answer = await access.deliver(delivery_of("repository", "created"))
+    answer = await access.deliver(delivery_of("repository", "renamed"))
     assert answer.status_code == 202, answer.text
     [accepted] = [job for job in answer.json()["jobs"] if job["type"] == "capture/repository.sync"]
 

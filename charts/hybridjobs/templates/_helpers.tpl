@@ -241,6 +241,14 @@ readOnly: true
 {{- fail "webhooks.inngest.signingKey or webhooks.inngest.existingSecret is needed with webhooks.inngest.enabled: Inngest shows the key as INNGEST_SIGNING_KEY" }}
 {{- end }}
 {{- end }}
+{{- with .Values.github }}
+{{- if and (not .existingSecret) (ne (empty .app.id) (empty .app.privateKey)) }}
+{{- fail "github.app.id and github.app.privateKey go together: an App's id, and its private key in PEM form" }}
+{{- end }}
+{{- if and .existingSecret (or .token .app.id .app.privateKey) }}
+{{- fail "github.existingSecret takes the place of github.token and github.app: its keys are token, appId and privateKey" }}
+{{- end }}
+{{- end }}
 {{- with .Values.github.redelivery }}
 {{- if and (or .appId .hooks) (not .existingSecret) }}
 {{- fail "github.redelivery.existingSecret is needed: a Secret with the App's privateKey, and the token for the hooks" }}

@@ -8,8 +8,9 @@ import structlog
 
 from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.reconcile import Reconciler
+from hybridjobs.controller.shipped import apply_shipped
 from hybridjobs.controller.sweep import Sweep
-from hybridjobs.controller.types import TypeMirror, apply_shipped_types
+from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.watch import start_watching
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable
@@ -52,7 +53,7 @@ async def serve(settings: OperatorSettings) -> None:
         cache, queue = Cache(), WorkQueue()
         mirror = TypeMirror(database, kubernetes, cache, queue, namespace=settings.namespace)
         if settings.types_dir is not None:
-            await apply_shipped_types(
+            await apply_shipped(
                 kubernetes,
                 Path(settings.types_dir),
                 namespace=settings.namespace,

@@ -1,8 +1,6 @@
-"""HybridJobTypes: those of the cluster mirrored into Postgres, those of the release applied."""
+"""HybridJobTypes: those of the cluster mirrored into Postgres."""
 
-import asyncio
 from datetime import UTC, datetime
-from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
@@ -19,7 +17,6 @@ from hybridjobs.model import JobType
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.types import delete_other_types, delete_type, upsert_type
-from hybridjobs.type_files import read_objects
 
 log = structlog.get_logger(__name__)
 
@@ -135,31 +132,3 @@ class TypeMirror:
             )
         except NotFound:
             return
-
-
-async def apply_shipped_types(
-    kubernetes: Kubernetes, folder: Path, *, namespace: str, selector: str
-) -> None:
-    """Apply every HybridJobType in `folder`, and delete those shipped before and no longer there.
-
-    The chart cannot contain them as objects: helm checks every object against the API before the
-    CRDs of the same release are there.
-    """
-    shipped = set()
-    ours = await kubernetes.list(HYBRIDJOB_TYPES, namespace, labels=selector)
-    owned = {body["metadata"]["name"] for body in ours}
-    there = {body["metadata"]["name"] for body in await kubernetes.list(HYBRIDJOB_TYPES, namespace)}
-    for body in await asyncio.to_thread(read_objects, folder, ("HybridJobType",)):
-        name = body["metadata"]["name"]
-        shipped.add(name)
-        if name in there - owned:
-            log.warning("an administrator's job type is left as it is", name=name)
-            continue
-        await kubernetes.apply(HYBRIDJOB_TYPES, namespace, body, force=True)
-    for body in ours:
-        metadata = body["metadata"]
-        if metadata["name"] not in shipped:
-            log.info("job type no longer shipped", name=metadata["name"])
-            await kubernetes.delete(
-                HYBRIDJOB_TYPES, namespace, metadata["name"], uid=metadata["uid"]
-            )

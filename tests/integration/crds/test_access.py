@@ -25,6 +25,7 @@ ALLOWED = [
     ("operator", "patch", "ours", "hybridjobtypes", None),
     ("operator", "patch", "ours", "hybridjobtypes/status", None),
     ("operator", "watch", "ours", "hybridjobschedules", None),
+    ("operator", "patch", "ours", "hybridjobschedules", None),
     ("operator", "patch", "ours", "hybridjobschedules/status", None),
     ("operator", "create", "batch", "jobs", None),
     ("operator", "deletecollection", "batch", "jobs", None),
@@ -40,7 +41,7 @@ REFUSED = [
     ("ingress", "get", "", "secrets", None),
     ("ingress", "get", "ours", "hybridjobschedules", None),
     ("operator", "create", "ours", "hybridjobs", None),
-    ("operator", "patch", "ours", "hybridjobschedules", None),
+    ("operator", "update", "ours", "hybridjobschedules", None),
     ("operator", "create", "", "pods", None),
     ("operator", "create", "", "pods/exec", None),
     ("operator", "get", "", "secrets", None),
@@ -276,7 +277,8 @@ def test_the_server_accepts_the_types_that_the_operator_applies(api: Api) -> Non
     }
     data = named(api.release({"types": {"extra": extra}}), "ConfigMap", "hybridjobs-types")["data"]
     bodies = [yaml.safe_load(text) for text in data.values()]
-    assert len(bodies) == 3
+    assert {body["kind"] for body in bodies} == {"HybridJobType", "HybridJobSchedule"}
+    assert len(bodies) == len(data) == 13
     answer = api.kubectl(
         *("apply", "--server-side", "--field-manager=hybridjobs-chart", "--dry-run=server"),
         *(f"--as={api.account('operator')}", "-f", "-"),

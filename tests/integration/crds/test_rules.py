@@ -97,7 +97,10 @@ def test_a_hybridjob_out_of_bounds_is_refused_by_its_field(
         ({"retry": {"permanentExitCodes": list(range(1, 52))}}, "spec.retry.permanentExitCodes"),
         ({"retry": {"onOOM": "Again"}}, "spec.retry.onOOM"),
         ({"concurrency": {"limit": 0}}, "spec.concurrency.limit"),
-        ({"concurrency": {"limit": 1, "key": "a..b"}}, "spec.concurrency.key"),
+        *(
+            ({"concurrency": {"limit": 1, "key": key}}, "spec.concurrency.key")
+            for key in ("a..b", "a|b", "a | ", "/a", "a/b |c")
+        ),
         ({"throttle": {"limit": 1}}, "periodSeconds"),
         ({"resources": {"limits": {"memory": "much"}}}, "spec.resources.limits.memory"),
         ({"events": ["a", "a"]}, "spec.events"),

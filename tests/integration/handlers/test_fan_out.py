@@ -133,7 +133,7 @@ async def test_follow_ups_are_bounded_and_the_rest_stays_due(
 async def test_follow_ups_and_deliveries_have_one_concurrency_key(
     simulated: GitHub, queue: Queue, parent: UUID
 ) -> None:
-    limit = {"limit": 5, "key": "repository.full_name"}
+    limit = {"limit": 5, "key": "repository.full_name | owner/repo | repositoryId"}
     await queue.register(job_type("capture/pr.details", generation=2, concurrency=limit))
     await run_handler(repository_sync, HERE, job_id=parent)
     keys = await queue.rows(

@@ -31,6 +31,7 @@ SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 SUCCEEDED = AttemptEnd(Outcome.SUCCEEDED, "Completed")
 BY_KEY = {"limit": 1, "key": "repository.name"}
+WAYS = "repository.full_name | owner/repo | repositoryId"
 
 
 _ids = (UUID(int=number) for number in itertools.count(new_id().int))
@@ -94,6 +95,49 @@ async def test_jobs_without_a_key_count_together(queue: Queue) -> None:
     assert await queue.claimed() == [first]
     await queue.end(first)
     assert await queue.claimed() == [second]
+
+
+@pytest.mark.parametrize(
+    ("payload", "key"),
+    [
+        ({"repository": {"full_name": "a/b", "name": "b"}}, "a/b"),
+        ({"owner": "a", "repo": "b"}, "a/b"),
+        ({"owner": "a", "repo": "b", "repositoryId": "7"}, "a/b"),
+        ({"repositoryId": "7"}, "7"),
+        ({"owner": "a", "repo": None, "repositoryId": 7}, "7"),
+        ({"repository": {"full_name": "a/b"}, "owner": "c", "repo": "d"}, "a/b"),
+        ({"owner": "a"}, ""),
+        ([], ""),
+    ],
+)
+async def test_a_key_may_be_said_in_several_ways(queue: Queue, payload: object, key: str) -> None:
+    await queue.register(job_type(concurrency={"limit": 1, "key": WAYS}))
+    by_http = new_job(payload=json.dumps(payload), key_path=WAYS)
+    await queue.enqueue(by_http)
+    async with queue.database.connection() as connection:
+        await connection.execute(
+            "SELECT hybridjobs.submit_job('test/long', %s)", [json.dumps(payload)]
+        )
+        cursor = await connection.execute("SELECT concurrency_key FROM hybridjobs.background_jobs")
+        assert [row["concurrency_key"] for row in await cursor.fetchall()] == [key, key]
+
+
+async def test_a_repository_has_its_limit_however_it_is_named(queue: Queue) -> None:
+    await queue.register(job_type(concurrency={"limit": 2, "key": WAYS}))
+    delivered, asked, followed, other = await queue.enqueue(
+        *(
+            new_job(payload=json.dumps(payload), key_path=WAYS)
+            for payload in (
+                {"repository": {"full_name": "a/b"}},
+                {"owner": "a", "repo": "b"},
+                {"repositoryId": "7", "owner": "a", "repo": "b"},
+                {"owner": "a", "repo": "c"},
+            )
+        )
+    )
+    assert await queue.claimed() == [delivered, asked, other]
+    await queue.end(delivered)
+    assert await queue.claimed() == [followed]
 
 
 async def test_a_lowered_or_lifted_limit_counts_from_the_next_claim(queue: Queue) -> None:

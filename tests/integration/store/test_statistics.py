@@ -152,10 +152,11 @@ async def test_duplicates_are_told_from_events_of_several_types(
     assert event["job_types"] == "test/long, test/other"
 
 
+@pytest.mark.parametrize("key", ["repository.full_name", "repository.full_name | owner/repo | id"])
 async def test_repositories_are_known_by_row_or_by_key(
-    connection: AsyncConnection[DictRow], database_urls: DatabaseUrls
+    connection: AsyncConnection[DictRow], database_urls: DatabaseUrls, key: str
 ) -> None:
-    by_name = {"limit": 1, "key": "repository.full_name"}
+    by_name = {"limit": 1, "key": key}
     await register(connection, job_type("test/keyed", concurrency=by_name))
     repository = new_id()
     async with await AsyncConnection.connect(database_urls.owner, autocommit=True) as owner:
@@ -170,6 +171,11 @@ async def test_repositories_are_known_by_row_or_by_key(
     await connection.execute(
         "UPDATE hybridjobs.background_jobs SET repository_id = %s WHERE id = %s",
         [repository, job_id],
+    )
+    # One that was named by its id alone.
+    [job_id] = await ended_jobs(connection, type_="test/keyed")
+    await connection.execute(
+        "UPDATE hybridjobs.background_jobs SET concurrency_key = '7' WHERE id = %s", [job_id]
     )
     [row] = await rows_of(connection, "repository_status")
     assert (row["full_name"], row["repository_id"]) == ("a/b", repository)

@@ -231,4 +231,5 @@ class GitHub:
 
 def _renamed(repository: Object, full_name: str) -> Object:
     renamed: Object = json.loads(json.dumps(repository).replace(repository["full_name"], full_name))
-    return renamed | {"name": full_name.partition("/")[2]}
+    owner, _, name = full_name.partition("/")
+    return renamed | {"name": name, "owner": renamed["owner"] | {"login": owner}}

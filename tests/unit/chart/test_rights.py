@@ -16,7 +16,9 @@ OPERATOR = {
     ("hybridjobs.dev", "hybridjobs/finalizers"): {"update"},
     ("hybridjobs.dev", "hybridjobtypes"): {"get", "list", "watch", "create", "patch", "delete"},
     ("hybridjobs.dev", "hybridjobtypes/status"): {"patch"},
-    ("hybridjobs.dev", "hybridjobschedules"): {"get", "list", "watch"},
+    ("hybridjobs.dev", "hybridjobschedules"): {
+        *("get", "list", "watch", "create", "patch", "delete"),
+    },
     ("hybridjobs.dev", "hybridjobschedules/status"): {"patch"},
     ("batch", "jobs"): {"create", "get", "list", "watch", "patch", "delete", "deletecollection"},
     ("", "pods"): {"get", "list", "watch", "patch", "delete"},

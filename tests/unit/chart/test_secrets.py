@@ -77,6 +77,7 @@ def test_the_database_s_passwords_outlive_the_release_as_its_volume_does() -> No
         {},
         {"jobs": {"namespace": "work"}},
         {"github": {"token": "t"}},
+        {"github": {"app": {"id": "1", "privateKey": "k"}}},
         {"webhooks": {"github": {"secret": "s"}}},
         {"webhooks": {"github": {"enabled": False}}},
         {"webhooks": {"inngest": {"enabled": True, "signingKey": "signkey-test-01"}}},
@@ -168,6 +169,33 @@ def test_a_given_webhook_secret_and_token_are_taken() -> None:
     assert secrets["hybridjobs", "hybridjobs-github"] == {"token": "ghp"}
 
 
+def test_an_app_of_github_is_taken_with_or_without_a_token() -> None:
+    key = '-----BEGIN RSA PRIVATE KEY-----\nMII: "x"\n-----END RSA PRIVATE KEY-----\n'
+    app = {"id": "1234", "privateKey": key}
+    made = {"appId": "1234", "privateKey": key}
+    alone = _secrets(render({"github": {"app": app}, "jobs": {"namespace": "work"}}))
+    assert alone["hybridjobs", "hybridjobs-github"] == made
+    assert alone["work", "hybridjobs-github"] == made
+    both = _secrets(render({"github": {"app": app, "token": "ghp"}}))
+    assert both["hybridjobs", "hybridjobs-github"] == {"token": "ghp", **made}
+
+
+@pytest.mark.parametrize(
+    ("github", "words"),
+    [
+        ({"app": {"id": "1"}}, "go together"),
+        ({"app": {"privateKey": "k"}}, "go together"),
+        ({"existingSecret": "mine", "token": "t"}, "takes the place"),
+        ({"existingSecret": "mine", "app": {"id": "1", "privateKey": "k"}}, "takes the place"),
+    ],
+)
+def test_half_of_what_github_wants_or_two_of_it_are_refused(
+    github: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(HelmError, match=words):
+        render({"github": github})
+
+
 def test_the_secrets_of_sources_are_what_the_ingress_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -202,6 +230,12 @@ def test_a_name_that_no_source_may_have_is_refused(source: str) -> None:
         render({"webhooks": {"standard": {"secrets": {source: "s"}}}})
 
 
+def _annotations(values: dict[str, Any]) -> dict[str, str]:
+    pods = pod_templates(render(values))
+    found: dict[str, str] = pods["Deployment/hybridjobs-ingress"]["metadata"]["annotations"]
+    return found
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -217,13 +251,13 @@ def test_a_name_that_no_source_may_have_is_refused(source: str) -> None:
 def test_a_new_given_secret_restarts_the_ingress(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    def annotations(webhooks: dict[str, Any]) -> dict[str, str]:
-        pods = pod_templates(render({"webhooks": webhooks}))
-        found: dict[str, str] = pods["Deployment/hybridjobs-ingress"]["metadata"]["annotations"]
-        return found
+    assert _annotations({"webhooks": before}) != _annotations({"webhooks": after})
+    assert _annotations({"webhooks": before}) == _annotations({"webhooks": before})
 
-    assert annotations(before) != annotations(after)
-    assert annotations(before) == annotations(before)
+
+def test_a_new_key_of_the_app_restarts_the_ingress() -> None:
+    first, second = ({"github": {"app": {"id": "1", "privateKey": key}}} for key in "ab")
+    assert _annotations(first) != _annotations(second)
 
 
 def test_inngest_s_keys_and_addresses_reach_the_ingress() -> None:

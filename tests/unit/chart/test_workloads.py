@@ -152,6 +152,8 @@ def test_the_ingress_knows_its_secrets_and_the_children_their_own(
         "DATABASE_URL": "hybridjobs-database",
         "GITHUB_API_URL": "https://api.github.com",
         "GITHUB_TOKEN": "hybridjobs-github",
+        "GITHUB_APP_ID": "hybridjobs-github",
+        "GITHUB_APP_PRIVATE_KEY": "hybridjobs-github",
     }
 
 

@@ -46,11 +46,8 @@ async def fan_out(
     jobs = follow_ups(
         due,
         types,
-        # The name is for concurrency keys: deliveries have it there too.
-        repository={
-            "repositoryId": str(job.repository_id),
-            "repository": {"full_name": job.full_name},
-        },
+        # The name is what limits count by, as a delivery has it.
+        repository={"repositoryId": str(job.repository_id), "owner": job.owner, "repo": job.name},
         parent=job.context.job_id,
         now=datetime.now(UTC),
         priority=priority,

@@ -127,14 +127,15 @@ WHERE minute >= date_trunc('hour', now() - interval '23 hours')
 GROUP BY 1
 ORDER BY 1 DESC;
 
--- 6. The jobs of each repository within 7 days: those that name its row, and those of types whose
+-- 6. The jobs of each repository within 7 days: those that name its row, and those whose type's
 -- limit counts by repository.full_name. With its owner's rights: services have none in that schema.
 CREATE OR REPLACE VIEW repository_status AS
 WITH jobs AS (
     SELECT coalesce(r.full_name, CASE WHEN coalesce(t.spec->'concurrency'->>'key',
                                                     t.spec->'throttle'->>'key')
-                                           = 'repository.full_name'
-                                      THEN nullif(j.concurrency_key, '') END) AS full_name,
+                                           ~ '(^| )repository[.]full_name( |$)'
+                                       AND j.concurrency_key LIKE '%/%'
+                                      THEN j.concurrency_key END) AS full_name,
            j.repository_id, j.status, j.created_at, j.completed_at
     FROM background_jobs j
     LEFT JOIN job_types t ON t.type = j.type

@@ -143,8 +143,10 @@ def _threads(node: Node, _info: Any, **window: Any) -> Connection:
 
 
 def _thread_comments(node: Node, _info: Any, **window: Any) -> Connection:
+    thread = node.value["comments"]
     values = [
-        Node("PullRequestReviewComment", each, node.contents) for each in node.value["comments"]
+        Node("PullRequestReviewComment", each | {"thread": thread}, node.contents)
+        for each in thread
     ]
     return of_list(values, **window)
 
@@ -153,8 +155,9 @@ def _reply_to(node: Node, _info: Any) -> Node | None:
     original = node.value.get("in_reply_to_id")
     if original is None:
         return None
+    # Its thread, where that is known: to make all comments for each reply takes very long.
     number = int(str(node.value["pull_request_url"]).rpartition("/")[2])
-    for each in node.contents.review_comments(number):
+    for each in node.value.get("thread") or node.contents.review_comments(number):
         if each["id"] == original:
             return Node("PullRequestReviewComment", each, node.contents)
     return None
