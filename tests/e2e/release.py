@@ -286,6 +286,18 @@ class Access:
 
         return await eventually(look, seconds=seconds, what=f"job {job_id} to be {wanted}")
 
+    async def quiet(self, *, seconds: float = 150) -> None:
+        """Wait until no job is open: whatever happens from then on, the caller has caused."""
+
+        async def looked() -> bool | None:
+            [row] = await self.sql(
+                "SELECT count(*) AS open FROM hybridjobs.background_jobs"
+                " WHERE status IN ('queued', 'processing')"
+            )
+            return True if row["open"] == 0 else None
+
+        await eventually(looked, seconds=seconds, what="all jobs to be over")
+
     async def sql(self, query: str, *parameters: object) -> list[dict[str, Any]]:
         """Rows of a query by the database's owner."""
         async with await psycopg.AsyncConnection.connect(

@@ -63,6 +63,11 @@ async def _truth(access: Access, full_name: str) -> Rows:
     return expected
 
 
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """As the truth has it, where a text of nothing is none."""
+    return plain({name: None if value == "" else value for name, value in row.items()})
+
+
 async def _stored(access: Access, full_name: str, expected: Rows) -> Rows:
     """What the tables hold of the repository, and of its people; those that must be there."""
     found: Rows = {}
@@ -78,7 +83,7 @@ async def _stored(access: Access, full_name: str, expected: Rows) -> Rows:
         rows = await access.sql(
             f"SELECT {ALL_COLUMNS[table]} FROM github.{table} t WHERE {where}", value
         )
-        found[table] = {(row["github_id"], row.get("comment_type")): plain(row) for row in rows}
+        found[table] = {(row["github_id"], row.get("comment_type")): _plain(row) for row in rows}
     return found
 
 
@@ -93,12 +98,14 @@ async def _assert_true(access: Access, full_name: str, *tables: str) -> Rows:
     return found
 
 
-async def _everything(access: Access, full_name: str) -> dict[str, list[dict[str, Any]]]:
-    """All that is stored of the repository, as it is, with the rows' own ids."""
+async def _everything(access: Access, full_name: str) -> dict[str, list[Any]]:
+    """All that is stored of the repository, with the rows' own ids; not when it was last read."""
     tables = ("pull_requests", "reviews", "comments", "issues")
     return {
         table: await access.sql(
-            f"SELECT t.* FROM github.{table} t WHERE {OF_REPOSITORY} ORDER BY t.id", full_name
+            f"SELECT to_jsonb(t) - 'last_synced_at' AS stored FROM github.{table} t"
+            f" WHERE {OF_REPOSITORY} ORDER BY t.id",
+            full_name,
         )
         for table in tables
     }
@@ -121,19 +128,6 @@ async def _tree(access: Access, job_id: str, *, seconds: float = 120) -> list[di
         assert job["resourceName"], job
         assert job["retryCount"] == 0, job
     return jobs
-
-
-async def _quiet(access: Access) -> None:
-    """No job is open, so that whatever GitHub is asked from now on, a test asks."""
-
-    async def looked() -> bool | None:
-        [row] = await access.sql(
-            "SELECT count(*) AS n FROM hybridjobs.background_jobs"
-            " WHERE status IN ('queued', 'processing')"
-        )
-        return True if row["n"] == 0 else None
-
-    await eventually(looked, seconds=120, what="all jobs to be over")
 
 
 async def _requests(access: Access) -> Counter[str]:
@@ -161,7 +155,7 @@ async def test_a_discovery_is_one_tree_whose_rows_are_the_truth_twice(
     full_name = await _simulate(access, "tree", pullRequests=50, heavyEvery=50, heavy=130)
     # Nobody but the App may read it.
     await access.tell_github("condition", {"fullName": full_name, "condition": "private"})
-    await _quiet(access)
+    await access.quiet()
     before = await _requests(access)
 
     answer = await access.deliver(
@@ -226,15 +220,14 @@ async def test_all_that_rest_captures_is_the_truth(access: Access) -> None:
         ["capture/issue.comments", "capture/repository.issues"],
     ]
     found = await _assert_true(access, full_name)
-    assert {job["repositoryId"] for tree in trees for job in tree} == {
-        trees[0][0]["result"]["repositoryId"]
-    }
+    ids = {job["result"]["repositoryId"] for tree in trees for job in tree}
+    assert ids == {trees[0][0]["result"]["repositoryId"]}
 
     # One that is answered at once, by a child of the ingress, which has the App as well.
     await access.tell_github("condition", {"fullName": full_name, "condition": "private"})
     numbers = {row["number"] for row in found["pull_requests"].values()}
     answer = await access.deliver(
-        _delivery("pull_request", "edited", full_name, max(numbers)), delivery_id=unique_key()
+        _delivery("pull_request", "synchronize", full_name, max(numbers)), delivery_id=unique_key()
     )
     assert answer.status_code == 200, answer.text
     await _assert_true(access, full_name, "repositories", "pull_requests")
@@ -260,7 +253,7 @@ async def test_old_sizes_are_found_and_measured_again(release: Release, access: 
     )
     jobs = await _tree(access, await access.submit("classify/repository.size", {}))
     # The first one is about no repository.
-    [again] = [job for job in jobs if job.get("repositoryId") == id_]
+    [again] = [job for job in jobs if job["payload"].get("repositoryId") == id_]
     assert again["type"] == "classify/repository.single"
     [row] = await access.sql(
         "SELECT size::text, metrics, size_calculated_at > now() - interval '5 minutes' AS is_new"
