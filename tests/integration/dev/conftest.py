@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -55,9 +56,9 @@ class Dev:
         self.process: asyncio.subprocess.Process | None = None
         self.client = httpx.AsyncClient(timeout=30)
 
-    async def start(self, *arguments: str) -> None:
+    async def start(self, *arguments: str, module: str = "demo") -> None:
         """Start it, and wait until it says that it is ready."""
-        await self.launch(*arguments)
+        await self.launch(*arguments, module=module)
         await self.says("ready; Ctrl-C ends it")
         token = re.findall(r"HYBRIDJOBS_API_TOKEN=(\w+)", self.output.read_text())[-1]
         self.client.headers["authorization"] = f"Bearer {token}"
@@ -96,6 +97,24 @@ class Dev:
         if self.process.returncode is None:
             self.process.send_signal(how)
         return await self.process.wait()
+
+    async def close(self) -> None:
+        """End it; nothing is left of it, not even of one that was killed."""
+        await self.end()
+        await self.client.aclose()
+        EmbeddedPostgres(self.data / "postgres", password="").end_previous()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def owner_url(self) -> str:
+        """Its database, by the owner."""
+        password = json.loads((self.data / "secrets.json").read_text())["password"]
+        server = EmbeddedPostgres(self.data / "postgres", password=password, port=self.port + 4)
+        return server.url
 
     @property
     def api(self) -> str:
@@ -157,7 +176,4 @@ async def dev(project: Path) -> AsyncIterator[Dev]:
     running = Dev(project)
     await running.start("--types-dir", "types")
     yield running
-    await running.end()
-    await running.client.aclose()
-    # Nothing is left of it, not even of one that was killed.
-    EmbeddedPostgres(running.data / "postgres", password="").end_previous()
+    await running.close()

@@ -18,7 +18,7 @@ from hybridjobs.handlers.github.tables import (
     KnownRepository,
     github_tables,
 )
-from hybridjobs.sdk import Context, PermanentError, RetryLater, handler
+from hybridjobs.sdk import Context, PermanentError, handler
 
 SINGLE = "classify/repository.single"
 # Four requests each: what a personal token has for an hour. The next tick finds the others.
@@ -36,7 +36,7 @@ class RepositoriesToClassify(BaseModel):
 async def classify_repository(payload: RepositoryChoice, context: Context) -> dict[str, object]:
     """Store a repository's size and the figures it was found by; returns both.
 
-    What was counted before GitHub made the job wait is in the checkpoint.
+    Each figure goes into the checkpoint: a later attempt asks for none of them again.
     """
     async with (
         github_tables() as tables,
@@ -48,11 +48,7 @@ async def classify_repository(payload: RepositoryChoice, context: Context) -> di
         else:
             position = Position.model_validate(context.checkpoint)
         await tables.captures.set_job_repository(context.job_id, position.repository_id)
-        try:
-            await measure(github, position)
-        except RetryLater:
-            await context.save_checkpoint(position)
-            raise
+        await measure(github, position, context.save_checkpoint)
         metrics = position.metrics()
         size = size_of(metrics)
         figures = {**metrics.document(), "lastCalculated": position.began.isoformat()}

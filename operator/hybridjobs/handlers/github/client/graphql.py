@@ -97,8 +97,8 @@ class GraphQLAnswer:
     rate_limit: Object
 
 
-# A document and its variables for a size, where the size is no variable of the document.
-Sized = Callable[[int], tuple[str, Mapping[str, object]]]
+# A document, its variables and its points for a size that is no variable of the document.
+Sized = Callable[[int], tuple[str, Mapping[str, object], int]]
 
 
 class TooLargeError(TransientError):
@@ -125,17 +125,20 @@ class GraphQL:
         Errors as elsewhere; NotFoundError or ForbiddenError where all that was asked for is null.
         """
 
-        def made(value: int) -> tuple[str, Mapping[str, object]]:
-            return document, variables if size is None else {**variables, size.name: value}
+        def made(value: int) -> tuple[str, Mapping[str, object], int]:
+            return document, variables if size is None else {**variables, size.name: value}, 1
 
         return await self.query_sized(repository, made, size)
 
     async def query_sized(
         self, repository: Repository, made: Sized, size: PageSize | None
     ) -> GraphQLAnswer:
-        """As `query`, with the document and the variables that `made` gives for the size."""
+        """As `query`, with what `made` gives for the size.
+
+        Its points are reckoned with until GitHub has told what the document costs.
+        """
         while True:
-            document, variables = made(1 if size is None else size.value)
+            document, variables, points = made(1 if size is None else size.value)
             body = {"query": with_rate_limit(document), "variables": variables}
             try:
                 answer = await self._transport.post(
@@ -144,7 +147,7 @@ class GraphQL:
                     read,
                     repository=repository,
                     resource="graphql",
-                    cost=self._costs.get(document, 1),
+                    cost=self._costs.get(document, points),
                     limit_of=lambda answer: from_graphql(answer.rate_limit),
                     can_shrink=size is not None and size.value > 1,
                 )

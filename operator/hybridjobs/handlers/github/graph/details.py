@@ -66,11 +66,12 @@ async def _ask(capture: Capture, position: Position, numbers: list[int], size: P
     """Read and write as many of the numbers as GitHub gives at once."""
     asked: list[int] = []
 
-    def made(value: int) -> tuple[str, Mapping[str, object]]:
+    def made(value: int) -> tuple[str, Mapping[str, object], int]:
         asked[:] = numbers[:value]
         variables = {f"n{place}": number for place, number in enumerate(asked)}
         names = {"owner": capture.owner, "name": capture.name}
-        return queries.details(len(asked)), names | variables
+        points = queries.details_points(len(asked))
+        return queries.details(len(asked)), names | variables, points
 
     answer = await capture.github.query_sized(capture.owner, capture.name, made, size)
     found = capture.repository(answer)

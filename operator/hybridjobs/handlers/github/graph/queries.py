@@ -137,6 +137,12 @@ _DETAILS = (
 )
 
 
+def details_points(count: int) -> int:
+    """What `details` costs: a hundredth of the connections, those within each thread among them."""
+    of_each = 5 + THREADS_AT_ONCE  # with the count of its commits
+    return max(1, (1 + count * of_each + 50) // 100)
+
+
 def details(count: int) -> str:
     """So many pull requests, `p0` and on, by the variables `n0` and on."""
     numbers = "".join(f", $n{place}: Int!" for place in range(count))
