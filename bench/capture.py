@@ -129,15 +129,16 @@ async def peak_memory_mb(github: Simulation, folder: Path, pull_requests: int) -
     payload.write_text(json.dumps({**HERE, "repo": name.partition("/")[2]}))
     command = ["-c", "from hybridjobs.cli import main; main()", "run", SYNC, "--payload"]
     began = monotonic()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, str(payload), stdout=asyncio.subprocess.DEVNULL
-    )
+    with (folder / "worker.log").open("w") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, str(payload), stdout=output, stderr=output
+        )
     peak = 0.0
     while process.returncode is None:
         peak = max(peak, _peak_mb(process.pid))
         await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=0.2)
     if process.returncode:
-        sys.exit(f"the worker for {pull_requests} rows ended with {process.returncode}")
+        sys.exit((folder / "worker.log").read_text()[-2000:])
     async with github_tables() as tables:
         cursor = await tables.connection.execute(
             "SELECT count(*) FROM github.pull_requests p JOIN github.repositories r"
