@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.recorded.checking import pages
+from tests.recorded.server.people import People
 
 Rows = dict[str, dict[int, dict[str, Any]]]
 
@@ -299,3 +300,14 @@ async def test_a_large_one_takes_little_memory(github: httpx.AsyncClient) -> Non
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_bot_with_another_name_is_still_told_by_it() -> None:
+    people = People({"login": "octocat", "id": 1, "type": "User"})
+    bots, others = range(0, 60, 20), range(1, 4)
+    for index in (*bots, *others):
+        people.rename(index)
+    logins = [people.login(index) for index in (*bots, *others)]
+    assert [login.endswith("[bot]") for login in logins] == [True] * 3 + [False] * 3
+    assert "renamed-0[bot]" in logins
+    assert len(set(logins)) == 6
