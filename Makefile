@@ -82,7 +82,7 @@ manifests: setup ## Make manifests/ anew from the chart
 openapi: setup ## The API's OpenAPI document, on standard output
 	@$(PY) -m hybridjobs.ingress.api
 
-.PHONY: bench-ingest bench-queue bench-plans bench-latency
+.PHONY: bench-ingest bench-queue bench-plans bench-latency bench-capture bench-scale
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest
 
@@ -94,3 +94,9 @@ bench-plans: setup ## The plans of the hot statements with a million queued, a m
 
 bench-latency: image ## From 202 to a started container, against a bare Job
 	@$(PY) -m bench.latency
+
+bench-capture: setup ## Rows a second of captures against COPY, a worker's memory, requests over the fewest
+	@$(PY) -m bench.capture
+
+bench-scale: setup ## 5,000 pull requests captured with kills, limits and trouble: every row, the fewest requests
+	@HYBRIDJOBS_TEST_SCALE=full $(PY) -m pytest tests/integration/handlers/scale

@@ -12,7 +12,7 @@ from hybridjobs.worker import registry
 from tests.e2e.conftest import ACCOUNTS
 from tests.e2e.release import Access, Release, delivery_of, eventually, unique_key
 from tests.integration.cli.conftest import run
-from tests.integration.handlers.graph.test_captures import COLUMNS, plain
+from tests.integration.handlers.compared import COLUMNS, key, plain
 from tests.recorded import Delivery
 
 pytestmark = pytest.mark.timeout(240)
@@ -59,7 +59,7 @@ async def _truth(access: Access, full_name: str) -> Rows:
         row = json.loads(line)
         row.pop("repository_github_id", None)
         kind = row.pop("table")
-        expected[kind][row["github_id"], row.get("comment_type")] = plain(row)
+        expected[kind][key(row)] = plain(row)
     return expected
 
 
@@ -83,7 +83,7 @@ async def _stored(access: Access, full_name: str, expected: Rows) -> Rows:
         rows = await access.sql(
             f"SELECT {ALL_COLUMNS[table]} FROM github.{table} t WHERE {where}", value
         )
-        found[table] = {(row["github_id"], row.get("comment_type")): _plain(row) for row in rows}
+        found[table] = {key(row): _plain(row) for row in rows}
     return found
 
 

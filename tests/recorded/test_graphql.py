@@ -88,10 +88,12 @@ async def test_a_query_costs_what_github_says(simulated: httpx.AsyncClient) -> N
     assert (limit["limit"], limit["used"], limit["remaining"]) == (100, 52, 48)
     assert answer.headers["x-ratelimit-remaining"] == "48"
     assert answer.headers["x-ratelimit-resource"] == "graphql"
+    assert (await simulated.get("/_test/usage")).json()["quotaExceeded"] == 0
     assert "errors" not in await ask(simulated, query)
+    assert (await simulated.get("/_test/usage")).json()["quotaExceeded"] == 1
     refused = await ask(simulated, query)
     assert refused["errors"][0]["type"] == "RATE_LIMITED"
-    assert (await simulated.get("/_test/usage")).json()["quotaExceeded"] == 1
+    assert (await simulated.get("/_test/usage")).json()["quotaExceeded"] == 2
 
 
 async def test_a_query_of_too_many_nodes_times_out(simulated: httpx.AsyncClient) -> None:

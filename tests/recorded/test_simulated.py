@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.recorded.checking import pages
+from tests.recorded.server.people import People
 
 Rows = dict[str, dict[int, dict[str, Any]]]
 
@@ -245,6 +246,11 @@ async def test_updates_arrive_while_it_is_read(github: httpx.AsyncClient) -> Non
         await github.get(f"/repos/{NAME}")
     after = await truth(github)
     assert len(after["pull_requests"]) == len(before["pull_requests"]) + 4
+    last = max(row["updated_at"] for row in before["pull_requests"].values())
+    touched = [row for row in after["pull_requests"].values() if row["updated_at"] > last]
+    minimum = (await github.get("/_test/minimum", params={"fullName": NAME})).json()
+    assert minimum["rest"]["changed"] == 3 * len(touched)
+    assert minimum["graphql"]["changed"] == 1
     assert len(after["reviews"]) >= len(before["reviews"]) + 4
     assert len(after["comments"]) >= len(before["comments"]) + 4
     names = {id_: row["username"] for id_, row in after["contributors"].items()}
@@ -270,7 +276,8 @@ async def test_the_minimum_is_what_a_careful_capture_takes(
     minimum = (await github.get("/_test/minimum", params={"fullName": NAME})).json()[way]
     counts = (await github.get("/_test/truth", params={"fullName": NAME, "counts": "true"})).json()
     assert minimum["total"] == sum(minimum.values()) - minimum["total"]
-    assert minimum["pulls"] == 2
+    assert (minimum["pulls"], minimum["again"], minimum["changed"]) == (2, 1, 0)
+    assert (minimum["commitActivity"], minimum["contributorActivity"]) == (2, 2)
     if way == "rest":
         assert minimum["pull"] == counts["pull_requests"] == 120
         one = f"/repos/{NAME}"
@@ -293,3 +300,14 @@ async def test_a_large_one_takes_little_memory(github: httpx.AsyncClient) -> Non
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_bot_with_another_name_is_still_told_by_it() -> None:
+    people = People({"login": "octocat", "id": 1, "type": "User"})
+    bots, others = range(0, 60, 20), range(1, 4)
+    for index in (*bots, *others):
+        people.rename(index)
+    logins = [people.login(index) for index in (*bots, *others)]
+    assert [login.endswith("[bot]") for login in logins] == [True] * 3 + [False] * 3
+    assert "renamed-0[bot]" in logins
+    assert len(set(logins)) == 6

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -97,6 +98,24 @@ class Dev:
             self.process.send_signal(how)
         return await self.process.wait()
 
+    async def close(self) -> None:
+        """End it; nothing is left of it, not even of one that was killed."""
+        await self.end()
+        await self.client.aclose()
+        EmbeddedPostgres(self.data / "postgres", password="").end_previous()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def owner_url(self) -> str:
+        """Its database, by the owner."""
+        password = json.loads((self.data / "secrets.json").read_text())["password"]
+        server = EmbeddedPostgres(self.data / "postgres", password=password, port=self.port + 4)
+        return server.url
+
     @property
     def api(self) -> str:
         return f"http://127.0.0.1:{self.port + 1}"
@@ -157,7 +176,4 @@ async def dev(project: Path) -> AsyncIterator[Dev]:
     running = Dev(project)
     await running.start("--types-dir", "types")
     yield running
-    await running.end()
-    await running.client.aclose()
-    # Nothing is left of it, not even of one that was killed.
-    EmbeddedPostgres(running.data / "postgres", password="").end_previous()
+    await running.close()

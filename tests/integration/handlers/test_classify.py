@@ -133,6 +133,19 @@ async def test_a_rate_limit_keeps_what_is_measured(github: GitHub, query: Query)
     assert run.checkpoints[-1]["waits"] == 0
 
 
+async def test_after_a_kill_no_figure_is_asked_for_again(github: GitHub) -> None:
+    _busy(github)
+    github.stats_waits = 0
+    run = await run_handler(classify_repository, PAYLOAD)
+    asked = len(github.requests)
+    for checkpoint in run.checkpoints:
+        again = await run_handler(classify_repository, PAYLOAD, checkpoint=checkpoint)
+        assert again.result["metrics"] == run.result["metrics"]
+    # Of the four requests: after each checkpoint one less.
+    assert (asked, len(run.checkpoints)) == (4, 4)
+    assert len(github.requests) == 4 + 3 + 2 + 1
+
+
 async def test_without_a_token_pull_requests_are_counted_by_pages(
     github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -32,6 +32,10 @@ def application(data: Object, more: Mapping[tuple[str, str], Endpoint] | None = 
 
     def route(method: str, path: str, endpoint: Endpoint) -> Route:
         async def guarded(request: Request) -> Response:
+            try:
+                await request.body()
+            except ClientDisconnect:  # whoever asks was killed before it had asked
+                return Response()
             answer = await _guarded(github, request, endpoint, path)
             url, status = request.url, answer.status_code
             seen = {"method": request.method, "path": url.path, "query": url.query}

@@ -79,6 +79,10 @@ class Contents(ABC):
             len(self.issue_comments(number)),
         )
 
+    def changed(self) -> int:
+        """How many pull requests were changed by updates, or came with one."""
+        return 0
+
     @abstractmethod
     def contributors(self) -> list[Object]: ...
 

@@ -1,4 +1,4 @@
-"""The fewest requests that a full capture takes: pages of 100, nothing changes meanwhile."""
+"""The fewest requests that a full capture takes, with its classification: pages of 100."""
 
 from collections import Counter
 
@@ -12,7 +12,10 @@ def minimum(contents: Contents, waits: int) -> dict[str, dict[str, int]]:
 
     Details, reviews and comments by GraphQL are asked for a hundred pull requests at a time; those
     with more than a page of something take a request of their own for each page that follows.
-    Comments are not asked for where the counts say that there are none.
+    Comments are not asked for where the counts say that there are none. `again` is the page of the
+    list that shows that nothing moved while it was read; what was changed by updates is asked for
+    once more (`changed`). The five figures of the classification take four requests, of which
+    statistics come after so many `waits`.
     """
     rest, graphql = Counter[str](), Counter[str]()
     pulls = issues = 0
@@ -33,13 +36,17 @@ def minimum(contents: Contents, waits: int) -> dict[str, dict[str, int]]:
     graphql["pulls"] = max(_pages(pulls), 1)
     graphql["details"] = _pages(pulls)
     graphql["issues"] = max(_pages(issues), 1)
-    classification = {
+    changed = contents.changed()
+    rest["changed"], graphql["changed"] = 3 * changed, _pages(changed)
+    of_both = {
+        "again": 1,
         "repository": 1,
-        "contributors": max(_pages(len(contents.contributors())), 1),
+        "created": 1,
         "commitActivity": 1 + waits,
+        "contributorActivity": 1 + waits,
     }
     return {
-        way: {**counts, **classification, "total": counts.total() + sum(classification.values())}
+        way: {**counts, **of_both, "total": counts.total() + sum(of_both.values())}
         for way, counts in (("rest", rest), ("graphql", graphql))
     }
 

@@ -29,7 +29,10 @@ class People:
 
     def login(self, index: int) -> str:
         """The present one, as the REST API has it."""
-        first = f"helper-{index}[bot]" if self.is_bot(index) else f"person-{index}"
+        return self._name(index) + ("[bot]" if self.is_bot(index) else "")
+
+    def _name(self, index: int) -> str:
+        first = f"helper-{index}" if self.is_bot(index) else f"person-{index}"
         return self.renamed.get(index, first)
 
     def index(self, user: Object | None) -> int | None:
@@ -46,7 +49,7 @@ class People:
 
     def rename(self, index: int) -> None:
         """Every second one takes the login that the one before gave up."""
-        old = self.login(index)
+        old = self._name(index)
         if self._free is None or index in self.renamed:
             self.renamed[index], self._free = f"renamed-{index}", old
         else:

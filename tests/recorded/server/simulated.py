@@ -369,6 +369,9 @@ class Simulated(Contents):
             self.applied += 1
             self._keys.clear()
 
+    def changed(self) -> int:
+        return len(self._changes.keys() | range(self._planned + 1, len(self._created)))
+
     def _update(self, index: int) -> None:
         seed, now = self.plan.seed, int(time.time())
         kind = index % 6

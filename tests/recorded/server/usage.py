@@ -13,7 +13,7 @@ class Usage:
     tokens: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)  # by resource, as quotas count
-    exceeded: Counter[str] = field(default_factory=Counter)  # by token: refused, quota spent
+    exceeded: Counter[str] = field(default_factory=Counter)  # by token: more than was left
     secondary: int = 0
     troubles: Counter[str] = field(default_factory=Counter)  # at random: 502, slow, malformed
 

@@ -12,7 +12,7 @@ from hybridjobs.handlers.github.client import Object
 from hybridjobs.handlers.github.measuring import Position, measure
 from hybridjobs.handlers.github.payloads import RepositoryChoice
 from hybridjobs.handlers.github.tables import ChildJob
-from hybridjobs.sdk import Context, RetryLater, handler
+from hybridjobs.sdk import Context, handler
 
 SINGLE = "classify/repository.single"
 # Four requests each: what a personal token has for an hour. The next tick finds the others.
@@ -29,7 +29,7 @@ class RepositoriesToClassify(BaseModel):
 async def classify_repository(payload: RepositoryChoice, context: Context) -> dict[str, object]:
     """Store a repository's size and the figures it was found by; returns both.
 
-    What was counted before GitHub made the job wait is in the checkpoint.
+    Each figure goes into the checkpoint: a later attempt asks for none of them again.
     """
     kept = context.checkpoint
     position = None if kept is None else Position.model_validate(kept)
@@ -40,12 +40,12 @@ async def classify_repository(payload: RepositoryChoice, context: Context) -> di
             await context.save_checkpoint(position)
         else:
             await job.choose(payload)
-        try:
-            await measure(job, position)
-        except RetryLater:
+
+        async def save() -> None:
             await job.note_progress()
             await context.save_checkpoint(position)
-            raise
+
+        await measure(job, position, save)
         metrics = position.metrics()
         size = size_of(metrics)
         figures = {**metrics.document(), "lastCalculated": position.began.isoformat()}

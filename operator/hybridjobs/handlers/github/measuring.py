@@ -1,5 +1,6 @@
 """Asks GitHub for what a repository is classified by: each figure once, over all attempts."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from pydantic import BaseModel
@@ -43,10 +44,11 @@ class Position(BaseModel):
         return Metrics(**self.found)
 
 
-async def measure(job: Capture, position: Position) -> None:
+async def measure(job: Capture, position: Position, save: Callable[[], Awaitable[None]]) -> None:
     """Find what is missing in `position`; RetryLater when GitHub is counting, or gives no more.
 
-    Both statistics are asked for before that, so that GitHub counts for both at once.
+    `save` keeps what is found, figure by figure, and how often GitHub made it wait. Both
+    statistics are asked for before that, so that GitHub counts for both at once.
     """
     counting: StillCounting | None = None
     for name, count in _COUNTS.items():
@@ -56,10 +58,13 @@ async def measure(job: Capture, position: Position) -> None:
             position.found[name] = await count(job, position.began)
         except StillCounting as error:
             counting = error
-            if position.waits >= MAX_WAITS:
-                position.found[name] = None
+            if position.waits < MAX_WAITS:
+                continue
+            position.found[name] = None
+        await save()
     if counting is not None and position.waits < MAX_WAITS:
         position.waits += 1
+        await save()
         raise counting
 
 

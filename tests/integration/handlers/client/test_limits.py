@@ -1,6 +1,7 @@
 """Limits, shared through the table, on a real server and several processes."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import sys
@@ -178,6 +179,56 @@ async def test_what_a_failed_request_had_taken_is_given_back(
             async with asyncio.timeout(0.5):
                 await api.repository(*HERE)
         assert await query(ROW) == [{"remaining": 29, "in_flight": 0}]
+
+
+async def test_costly_requests_together_never_use_more_than_remains(
+    connection: psycopg.AsyncConnection[Any], query: Query
+) -> None:
+    token = digest("token")
+    await query(INSERT, token, "graphql", 300, 600, None)
+    pods = [Ledger(Turns(connection)) for _ in range(20)]
+    taken = []
+    for pod in pods:
+        with contextlib.suppress(RetryLater):
+            taken.append(await pod.take([token], "graphql", 25))
+    # 290 of them are not the reserve.
+    assert len(taken) == 11
+
+
+async def test_a_new_window_is_begun_by_one_request(
+    connection: psycopg.AsyncConnection[Any], query: Query
+) -> None:
+    token = digest("token")
+    await query(INSERT, token, "graphql", 0, -1, None)
+    pods = [Ledger(Turns(connection)) for _ in range(4)]
+    first = await pods[0].take([token], "graphql", 25)
+    others = [asyncio.create_task(pod.take([token], "graphql", 25)) for pod in pods[1:]]
+    done, _ = await asyncio.wait(others, timeout=1)
+    assert not done
+    await pods[0].settle(first, Limit(100, 75, time.time() + 600))
+    ends = await asyncio.gather(*others, return_exceptions=True)
+    # With the first one these are 75 of 100, of which 5 are the reserve.
+    assert [type(each) for each in ends].count(RetryLater) == 1
+    assert await query("SELECT remaining, in_flight, opening_until FROM github.rate_limits") == [
+        {"remaining": 75, "in_flight": 50, "opening_until": None}
+    ]
+
+
+async def test_who_fails_to_begin_a_window_leaves_it_to_the_next(
+    connection: psycopg.AsyncConnection[Any], query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = digest("token")
+    await query(INSERT, token, "core", 0, -1, None)
+    one, two = Ledger(Turns(connection)), Ledger(Turns(connection))
+    taken = await one.take([token], "core")
+    await one.give_back(taken)
+    assert (await two.take([token], "core")).opens
+    # Killed, it lets the others wait a while.
+    monkeypatch.setattr("hybridjobs.handlers.github.client.ledger.OPENING_SECONDS", 1.0)
+    await query("UPDATE github.rate_limits SET opening_until = now() + interval '1 s' RETURNING 1")
+    began = time.monotonic()
+    await Ledger(Turns(connection)).take([token], "core")
+    assert 0.5 < time.monotonic() - began < 2
 
 
 def _seen() -> list[Limit]:

@@ -60,6 +60,20 @@ async def test_a_page_that_times_out_is_halved_until_it_does_not(
     assert sizes == [100, 50, 25, 25, 31, 15]
 
 
+async def test_one_502_that_comes_at_once_leaves_the_size(
+    github: GitHub, stage: Stage, client: Open
+) -> None:
+    github.faults.append(Fault(status=502, path="/graphql"))
+    stage.answer = lambda request, body: JSONResponse(DATA)
+    size = PageSize(40)
+    async with client(retries=3) as api:
+        await api.query(*HERE, DOCUMENT, {}, size=size)
+        assert size.value == 40
+        github.faults.append(Fault(status=502, path="/graphql", times=2))
+        await api.query(*HERE, DOCUMENT, {}, size=size)
+        assert size.value == 25  # half, and a quarter more after two successes
+
+
 async def test_what_cannot_be_made_smaller_is_transient(
     stage: Stage, github: GitHub, client: Open
 ) -> None:

@@ -1,7 +1,5 @@
 """Both handlers on a simulated GitHub: what ends up in the tables is the truth."""
 
-from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,6 +10,7 @@ from hybridjobs.handlers.github.graph.sync import PRIORITIES, repository_sync_gr
 from hybridjobs.ids import new_id
 from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import HandlerRun, run_handler
+from tests.integration.handlers.compared import COLUMNS, as_stored, stored
 from tests.integration.handlers.conftest import Query
 from tests.integration.handlers.killing import killed
 from tests.integration.store.scene import Queue
@@ -22,53 +21,13 @@ from tests.recorded.server.truth import rows as truth
 NAME = "octo-org/simulated"
 PAYLOAD = {"owner": "octo-org", "repo": "simulated", "reason": "manual"}
 PLAN = {"fullName": NAME, "pullRequests": 130, "heavyEvery": 100, "heavy": 130}
-COLUMNS = {
-    "pull_requests": "t.github_id, number, title, body, state, base_branch, head_branch, draft,"
-    " merged, t.created_at, t.updated_at, closed_at, merged_at, additions, deletions,"
-    " changed_files, commits, html_url,"
-    " (SELECT c.github_id FROM github.contributors c WHERE c.id = author_id) author_github_id,"
-    " (SELECT c.github_id FROM github.contributors c WHERE c.id = merged_by_id)"
-    " merged_by_github_id",
-    "reviews": "t.github_id, t.state, t.body, submitted_at, commit_id, (SELECT p.github_id FROM"
-    " github.pull_requests p WHERE p.id = pull_request_id) pull_request_github_id,"
-    " (SELECT c.github_id FROM github.contributors c WHERE c.id = author_id) author_github_id",
-    "comments": "t.github_id, comment_type, t.body, t.created_at, t.updated_at, position,"
-    " original_position, diff_hunk, path, commit_id, original_commit_id,"
-    " (SELECT o.github_id FROM github.comments o WHERE o.id = t.in_reply_to_id)"
-    " in_reply_to_github_id,"
-    " (SELECT p.github_id FROM github.pull_requests p WHERE p.id = pull_request_id)"
-    " pull_request_github_id,"
-    " (SELECT c.github_id FROM github.contributors c WHERE c.id = commenter_id)"
-    " commenter_github_id",
-    "contributors": "t.github_id, username, is_bot",
-    "repositories": "t.github_id, full_name, owner, name, description, language,"
-    " stargazers_count, forks_count, size, default_branch, is_fork, is_archived, is_disabled,"
-    " is_private, github_created_at",
-}
-
-
-def plain(row: dict[str, Any]) -> dict[str, Any]:
-    def value(each: Any) -> Any:
-        if isinstance(each, datetime):
-            return each.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return each
-
-    return {name: value(each) for name, each in row.items() if each is not None}
-
-
-async def stored(query: Query, table: str) -> dict[Any, Any]:
-    found = await query(f"SELECT {COLUMNS[table]} FROM github.{table} t")
-    return {(row["github_id"], row.get("comment_type")): plain(row) for row in found}
 
 
 async def assert_true(github: GitHub, query: Query) -> None:
-    expected: dict[str, dict[Any, Any]] = {table: {} for table in COLUMNS}
-    for table, row in truth(github.contents[github.names[NAME]]):
-        row.pop("repository_github_id", None)
-        expected[table][row["github_id"], row.get("comment_type")] = plain(row)
-    for table, rows in expected.items():
-        assert await stored(query, table) == rows, table
-        assert rows, table
+    expected = as_stored(truth(github.contents[github.names[NAME]]))
+    for table in COLUMNS:
+        assert await stored(query, table) == expected[table], table
+        assert expected[table], table
 
 
 def queries(github: GitHub) -> int:
@@ -155,6 +114,26 @@ async def test_a_limit_in_the_middle_puts_the_job_back(
         await run_handler(repository_sync_graphql, PAYLOAD, run=run, job_id=parent)
     assert 25 < raised.value.after_seconds < 40
     assert run.checkpoints[-1]["page"] == 1
+
+
+async def test_what_costs_more_than_is_left_is_not_asked_for(github: GitHub, query: Query) -> None:
+    github.simulate(Plan.of(PLAN))
+    await run_handler(repository_sync_graphql, PAYLOAD)
+    await query(
+        "UPDATE github.rate_limits SET remaining = 34 WHERE resource = 'graphql' RETURNING 1"
+    )
+    asked = queries(github)
+    payload = {"owner": "octo-org", "repo": "simulated", "numbers": list(range(1, 101))}
+    with pytest.raises(RetryLater, match="nothing left of graphql"):
+        await run_handler(pull_requests_graphql, payload)
+    assert queries(github) == asked
+    # The price is GitHub's: with the reserve of ten it is 35.
+    await query(
+        "UPDATE github.rate_limits SET remaining = 35 WHERE resource = 'graphql' RETURNING 1"
+    )
+    left = github.limits.bucket("token", "graphql").remaining
+    await run_handler(pull_requests_graphql, payload)
+    assert left - github.limits.bucket("token", "graphql").remaining == queries(github) - asked + 24
 
 
 async def test_502_makes_pages_smaller(

@@ -83,6 +83,8 @@ def graphql_endpoint(github: GitHub) -> Endpoint:
             priced = _priced(schema, document, operation, variables)
         except _Refused as refused:
             return JSONResponse({"errors": refused.errors})
+        if priced.points > bucket.remaining:  # it is answered: GitHub's pages do not say what is
+            github.usage.exceeded[token] += 1
         bucket.remaining = max(0, bucket.remaining - priced.points)
         github.usage.points["graphql"] += priced.points
         if priced.nodes > github.timeout_nodes:

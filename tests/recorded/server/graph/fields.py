@@ -6,7 +6,7 @@ from typing import Any
 from ..contents import STATES, Contents, Object
 from ..draw import time_seconds
 from .connections import Connection, QueryError, connection, of_list
-from .nodes import Node, Resolver, actor
+from .nodes import Asked, Node, Resolver, actor
 from .roots import QUERY
 
 _INT = 1 << 31
@@ -151,24 +151,22 @@ def _thread_comments(node: Node, _info: Any, **window: Any) -> Connection:
     return of_list(values, **window)
 
 
-def _reply_to(node: Node, _info: Any) -> Node | None:
+def _reply_to(node: Node, info: Any) -> Node | None:
+    asked: Asked = info.context
     original = node.value.get("in_reply_to_id")
     if original is None:
         return None
     # Its thread, where that is known: to make all comments for each reply takes very long.
     number = int(str(node.value["pull_request_url"]).rpartition("/")[2])
-    for each in node.value.get("thread") or node.contents.review_comments(number):
-        if each["id"] == original:
-            return Node("PullRequestReviewComment", each, node.contents)
-    return None
+    found = asked.by_id("review_comments", node.contents, number).get(original)
+    return None if found is None else Node("PullRequestReviewComment", found, node.contents)
 
 
-def _review_of(node: Node, _info: Any) -> Node | None:
+def _review_of(node: Node, info: Any) -> Node | None:
+    asked: Asked = info.context
     number = int(str(node.value["pull_request_url"]).rpartition("/")[2])
-    for each in node.contents.reviews(number):
-        if each["id"] == node.value["pull_request_review_id"]:
-            return Node("PullRequestReview", each, node.contents)
-    return None
+    found = asked.by_id("reviews", node.contents, number).get(node.value["pull_request_review_id"])
+    return None if found is None else Node("PullRequestReview", found, node.contents)
 
 
 def _counted(member: str) -> Resolver:

@@ -172,3 +172,10 @@ def test_limits_are_read_from_answers() -> None:
         assert from_headers(headers | {name: "soon"}) is None
     for odd in (None, {}, told | {"resetAt": "soon"}, told | {"limit": None}):
         assert from_graphql(odd) is None
+
+
+def test_what_costs_more_than_a_point_is_counted_in_advance_always() -> None:
+    plenty = Limit(5000, 4900, RESET)
+    assert not plenty.is_low(NOW)
+    assert plenty.is_low(NOW, cost=25)
+    assert not plenty.is_low(RESET, cost=25)

@@ -3,12 +3,15 @@
 While much remains, answers' headers keep this process right, and the table is written when it has
 become wrong by 2 % (or ten seconds), and read every five seconds. When little remains, every
 request is counted in the table before it is made (`in_flight`), so that pods together never go
-below the reserve. What a killed pod had counted there is lost until the window's end.
+below the reserve. What a killed pod had counted there is lost until the window's end. Where a
+window has ended, one request goes ahead and begins the next one (`opening_until`), in which the
+others are counted.
 
 The connection is the job's. It is used only while no transaction is open on it: what is learned
 meanwhile is written afterwards, and never within the handler's transaction.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -36,7 +39,6 @@ _READ = f"""
 SELECT token_sha256, resource, {_COLUMNS}
 FROM github.rate_limits WHERE token_sha256 = ANY(%(tokens)s)
 """  # noqa: S608 - of constants
-# Where the window has ended there is nothing to count in; the answer will begin the next one.
 _TAKE = f"""
 UPDATE github.rate_limits SET in_flight = in_flight + %(cost)s
 WHERE token_sha256 = %(token)s AND resource = %(resource)s
@@ -48,6 +50,18 @@ _RELEASE = f"""
 UPDATE github.rate_limits SET in_flight = greatest(in_flight - %(cost)s, 0)
 WHERE token_sha256 = %(token)s AND resource = %(resource)s
   AND abs(extract(epoch FROM reset_at) - %(window)s) <= %(same)s
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - of constants
+_OPEN = f"""
+UPDATE github.rate_limits SET opening_until = clock_timestamp() + %(lease)s * interval '1 s'
+WHERE token_sha256 = %(token)s AND resource = %(resource)s
+  AND reset_at <= to_timestamp(%(now)s)
+  AND (opening_until > clock_timestamp()) IS NOT TRUE
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - of constants
+_NOT_OPENED = f"""
+UPDATE github.rate_limits SET opening_until = NULL
+WHERE token_sha256 = %(token)s AND resource = %(resource)s
 RETURNING {_COLUMNS}
 """  # noqa: S608 - of constants
 # As Limit.merged; what ended is taken from `in_flight` in the window in which it was counted.
@@ -72,24 +86,32 @@ ON CONFLICT (token_sha256, resource) DO UPDATE SET
         ELSE known.in_flight END,
     reset_at = greatest(excluded.reset_at, known.reset_at),
     blocked_until = greatest(excluded.blocked_until, known.blocked_until),
+    opening_until = CASE WHEN NOT %(opens)s THEN known.opening_until END,
     observed_at = now()
 RETURNING {_COLUMNS}
 """  # noqa: S608 - of constants
 
 # The row of a token's secondary limits, which hold for all resources.
 _ANY = "*"
+# Who begins a window may have been killed: after so long another one does.
+OPENING_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
 
 _Key = tuple[bytes, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The right to one request; `window` ends at the reset that it is counted to, if at all."""
+    """The right to one request; `window` ends at the reset that it is counted to, if at all.
+
+    `opens`: it begins a window.
+    """
 
     token: bytes
     resource: str
     cost: int
     window: float | None
+    opens: bool = False
 
 
 class Ledger:
@@ -115,6 +137,7 @@ class Ledger:
         `told`: what GitHub said of the limit that was just met.
         """
         fresh = await self._refresh(tokens)
+        patient_until = time.time() + OPENING_SECONDS
         while True:
             now = time.time()
             chosen = choose(tokens, lambda token: self.limit(token, resource), cost, now, preferred)
@@ -124,7 +147,14 @@ class Ledger:
                     continue
                 raise _later(chosen, resource, now, told)
             limit = self._known.get((chosen, resource))
-            if limit is None or not limit.is_low(now):
+            if limit is not None and limit.reset_at <= now < patient_until:
+                opened = await self._open(Taken(chosen, resource, cost, None, opens=True), now)
+                if opened is not None:
+                    return opened
+                await asyncio.sleep(_LOOK_SECONDS)
+                fresh = await self._read(tokens)
+                continue
+            if limit is None or not limit.is_low(now, cost):
                 return Taken(chosen, resource, cost, None)
             taken = await self._take(Taken(chosen, resource, cost, limit.reset_at), limit, now)
             if taken is not None:
@@ -133,9 +163,10 @@ class Ledger:
 
     async def give_back(self, taken: Taken) -> None:
         """The request was not answered."""
-        if taken.window is None:
+        if taken.window is None and not taken.opens:
             return
-        rows = await self._turns.execute(_RELEASE, _values(taken))
+        statement = _NOT_OPENED if taken.opens else _RELEASE
+        rows = await self._turns.execute(statement, _values(taken))
         if rows is None:
             self._owed.append(taken)
         else:
@@ -151,7 +182,7 @@ class Ledger:
         key = taken.token, taken.resource
         known = self._known.get(key)
         self._known[key] = seen if known is None else known.merged(seen)
-        if taken.window is not None or self._is_news(key):
+        if taken.window is not None or taken.opens or self._is_news(key):
             await self._write(key, taken)
 
     async def block(self, taken: Taken, limit: Limited) -> None:
@@ -192,6 +223,17 @@ class Ledger:
         self._learn(key, rows)
         return taken if rows else None
 
+    async def _open(self, taken: Taken, now: float) -> Taken | None:
+        """The right to begin a window; None: somebody else is about to, or has."""
+        key = taken.token, taken.resource
+        if self._is_news(key):
+            await self._write(key)
+        rows = await self._turns.execute(_OPEN, _values(taken) | {"now": now})
+        if rows is None:
+            return replace(taken, opens=False)
+        self._learn(key, rows)
+        return taken if rows else None
+
     async def _refresh(self, tokens: Sequence[bytes]) -> bool:
         now = time.time()
         if all(now - self._read_at.get(token, 0.0) < STALE_SECONDS for token in tokens):
@@ -220,7 +262,7 @@ class Ledger:
         rows = await self._turns.execute(_RECORD, values)
         if rows is not None:
             self._learn(key, rows)
-        elif counted.window is not None:
+        elif counted.window is not None or counted.opens:
             self._owed.append(counted)
 
     def _learn(self, key: _Key, rows: Sequence[Any]) -> None:
@@ -245,7 +287,9 @@ def _values(taken: Taken) -> dict[str, Any]:
         "resource": taken.resource,
         "cost": taken.cost,
         "window": taken.window,
+        "opens": taken.opens,
         "same": SAME_WINDOW_SECONDS,
+        "lease": OPENING_SECONDS,
     }
 
 

@@ -50,10 +50,13 @@ class Limit:
             return self.limit - self.reserve
         return max(self.remaining - self.in_flight - self.reserve, 0)
 
-    def is_low(self, now: float) -> bool:
-        """Whether so little remains that requests must be counted before they are made."""
+    def is_low(self, now: float, cost: int = 1) -> bool:
+        """Whether so little remains that requests of that cost must be counted in advance.
+
+        Those of more than a point always are: a few dozen of them at once may take a whole window.
+        """
         low = min(max(_MIN_LOW, self.limit // 20), _MAX_LOW, self.limit // 2)
-        return now < self.reset_at and self.remaining - self.in_flight <= low
+        return now < self.reset_at and (cost > 1 or self.remaining - self.in_flight <= low)
 
     def merged(self, seen: "Limit") -> "Limit":
         """With what an answer told; the same whatever the order. `in_flight` stays our own."""

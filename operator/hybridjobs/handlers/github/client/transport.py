@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, TypeVar
 
 import httpx
@@ -26,6 +27,8 @@ from hybridjobs.sdk import RetryLater
 # GitHub allows a hundred at once, to all that use the token.
 MAX_IN_FLIGHT = 8
 _UNAUTHORIZED = 401
+# GitHub gives up on a query after ten seconds.
+_SOON_SECONDS = 5.0
 _ANONYMOUS = Token(digest_of(""), "")
 _NAMELESS = (
     "GitHub's GraphQL API answers nobody without a token: set GITHUB_TOKEN, or install the App of"
@@ -101,7 +104,8 @@ class Transport:
     ) -> T:
         """Post JSON; as `get`. `limit_of` finds what the body tells of the limit.
 
-        With `can_shrink`, what timed out is not repeated as it was.
+        With `can_shrink`, what timed out is not repeated as it was; a 502 that came too soon for
+        that is, once.
         """
         return await self._ask(
             "POST",
@@ -162,6 +166,8 @@ class Transport:
             kept = await self._responses.find(path, tokens) if conditional else {}
             taken = await self._ledger.take(list(tokens), resource, cost, kept.keys(), told)
             token = tokens[taken.token]
+            answer: Answer | None = None
+            began = monotonic()
             try:
                 answer = await self._exchange(
                     method, path, body, token, taken, kept.get(token.digest)
@@ -175,7 +181,9 @@ class Transport:
                 if error.status == _UNAUTHORIZED:
                     await self._is_bad(token, repository)
             except TransientError as error:
-                if error.timed_out and can_shrink:
+                is_502 = answer is not None and answer.status == 502
+                by_chance = is_502 and troubles == 0 and monotonic() - began < _SOON_SECONDS
+                if error.timed_out and can_shrink and not by_chance:
                     raise
                 troubles = await self._pause(error, troubles)
             else:
