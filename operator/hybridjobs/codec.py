@@ -5,9 +5,12 @@ where only validity or strings matter and speed counts.
 """
 
 import json
+from contextlib import suppress
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from math import isfinite
 from typing import Any
+
+import orjson
 
 
 def _refuse(constant: str) -> None:
@@ -24,6 +27,10 @@ def _finite(number: str) -> float:
 _decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _SPACE = " \t\n\r"
+# Less deep than this, the standard library's parser takes whatever orjson does: its limit is the
+# interpreter's, 1000 calls, and orjson's is 1024.
+_SHALLOW = 800
+MORE_FOLLOWS = "unexpected content after document"  # orjson's words
 
 
 def dumps(value: object) -> str:
@@ -36,6 +43,23 @@ def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any
     return _decoder.decode(text if isinstance(text, str) else text.decode())
 
 
+def check(text: str) -> None:
+    """As `loads`, for those who do not need the value: in half the time."""
+    if openings(text) < _SHALLOW:
+        with suppress(orjson.JSONDecodeError):  # it cannot tell of large integers, and half pairs
+            orjson.loads(text)
+            return
+    loads(text)
+
+
+def openings(text: str) -> int:
+    """How many braces and brackets open, also within strings: the text is nested no deeper."""
+    # To take bytes out is several times as fast as to count characters.
+    encoded = text.encode("utf-8", "surrogatepass")
+    without = len(encoded.replace(b"{", b"")) + len(encoded.replace(b"[", b""))
+    return 2 * len(encoded) - without
+
+
 def members(text: str, *, once: bool = False) -> dict[str, str]:
     """The members of a JSON object, each value as the text it was written in.
 
@@ -46,6 +70,7 @@ def members(text: str, *, once: bool = False) -> dict[str, str]:
     if text[position : position + 1] != "{":
         raise ValueError("expected a JSON object")
     found: dict[str, str] = {}
+    has_object = False
     position = _skip(text, position + 1)
     while text[position : position + 1] != "}":
         if text[position : position + 1] != '"':
@@ -55,7 +80,12 @@ def members(text: str, *, once: bool = False) -> dict[str, str]:
         if text[position : position + 1] != ":":
             raise ValueError(f"expected ':' at character {position}")
         start = _skip(text, position + 1)
-        position = _end(text, start)
+        if text[start : start + 1] == "{" and not has_object:
+            # The payload, nearly always. All that follows is looked at, which must not be done for
+            # each: it would cost the square of the text's size.
+            position, has_object = _end_of_object(text, start), True
+        else:
+            position = _end(text, start)
         if once and name in found:
             raise ValueError(f"the member {name[:40]!r} is there more than once")
         found[name] = text[start:position]
@@ -93,6 +123,18 @@ def _end(text: str, start: int) -> int:
     if text[start : start + 1] == "[":
         return _spans(text, start)[1]
     return _decoder.raw_decode(text, start)[1]
+
+
+def _end_of_object(text: str, start: int) -> int:
+    """Where the object ends that begins at `start`: by orjson, in half the time, if it can tell."""
+    rest = text[start:]
+    if openings(rest) < _SHALLOW:
+        try:
+            orjson.loads(rest)
+        except orjson.JSONDecodeError as error:
+            if error.msg == MORE_FOLLOWS:
+                return start + len(rest[: error.pos].rstrip(_SPACE))
+    return _end(text, start)
 
 
 def _spans(text: str, start: int) -> tuple[list[tuple[int, int]], int]:

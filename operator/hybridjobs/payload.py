@@ -36,7 +36,7 @@ def check_payload(payload: str) -> None:
 
 
 def _may_be_deep(payload: str) -> bool:
-    opened = payload.count("{") + payload.count("[")
+    opened = codec.openings(payload)
     # GitHub's URL templates, {/sha}, are most of the braces in what it sends, and open nothing.
     return opened > MAX_DEPTH and opened - payload.count("{/") > MAX_DEPTH
 

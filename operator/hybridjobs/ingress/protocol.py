@@ -13,6 +13,7 @@ import asyncio
 import sys
 from collections.abc import Iterable
 from functools import partial
+from weakref import ref
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -122,7 +123,11 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _HeadTooLarge
         self._in_head = False
         super().on_headers_complete()
-        self.scope["extensions"] = {WHOLE: {"answer": partial(_answer_whole, self.cycle)}}
+        if self.cycle is None:
+            return  # the connection's first head has Upgrade, and comes again
+        # Weakly: the cycle holds the scope, and what holds itself stays, with its body, until a
+        # collection finds it.
+        self.scope["extensions"] = {WHOLE: {"answer": partial(_answer_whole, ref(self.cycle))}}
 
     def on_message_complete(self) -> None:
         """All of it is here."""
@@ -230,14 +235,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _answer_whole(
-    cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    request: ref[RequestResponseCycle],
+    status: int,
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes,
 ) -> bool:
     """Answer in one write, where ASGI's two messages are two; False: nothing was written.
 
     The headers are ours: neither checked nor in need of it, and Content-Length among them.
     """
+    cycle = request()
     if (
-        cycle.response_started
+        cycle is None
+        or cycle.response_started
         or cycle.disconnected
         or cycle.flow.write_paused
         or cycle.scope["method"] == "HEAD"

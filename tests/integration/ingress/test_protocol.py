@@ -1,11 +1,13 @@
 """Requests that are slow, endless or broken, on raw sockets."""
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from hybridjobs.ingress.protocol import MAX_HEAD_BYTES
 from tests.builders import job_type
@@ -44,6 +46,23 @@ async def status_of(reader: asyncio.StreamReader) -> int:
 def signed(body: bytes) -> bytes:
     headers = signed_headers(SECRET, Delivery("pull_request", body, 0))
     return b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
+
+
+async def test_a_request_is_gone_with_its_answer(bounded: Running) -> None:
+    """Not when a collection finds it: until then it would hold its body."""
+    body = b"{}"
+    request = HEAD + signed(body) + b"Content-Length: 2\r\n\r\n" + body
+    gc.disable()
+    try:
+        async with connected(bounded.ports.webhooks) as (reader, writer):
+            for _ in range(5):
+                writer.write(request)
+                answer = await reader.readuntil(b"\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 204")
+            alive = [each for each in gc.get_objects() if type(each) is RequestResponseCycle]
+    finally:
+        gc.enable()
+    assert len(alive) <= 1, "the connection has its last one"
 
 
 @pytest.mark.parametrize("sent", [b"", b"{", b'{"action":'])

@@ -1,5 +1,7 @@
 import json
+from collections.abc import Callable
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +63,52 @@ def test_numbers_keep_their_digits() -> None:
 def test_what_is_no_object_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         codec.members(text)
+
+
+@pytest.mark.parametrize(
+    "number", ["123456789012345678901234567890", "1" * 400, "1e999", "-1e999", "NaN", "01", "1E+5"]
+)
+def test_what_orjson_cannot_take_is_the_codecs_to_judge(number: str) -> None:
+    value = f'{{"n":[{number}]}}'
+    text = f'{{"a":1,"b":{value} ,"c":{value}}}'
+    try:
+        codec.loads(value)
+    except ValueError:
+        for refuse in codec.check, codec.members:
+            with pytest.raises(ValueError, match=r".+"):
+                refuse(text)
+    else:
+        codec.check(text)
+        assert codec.members(text) == {"a": "1", "b": value, "c": value}
+
+
+@pytest.mark.parametrize("string", [r'"\ud83d"', r'"\ud83d\ude00"', r'"\u0000"', '"\u2028é😀"'])
+def test_strings_stay_as_they_were_written(string: str) -> None:
+    value = f"{{{string}:[{string}]}}"
+    text = f'{{"a":{value}\n, "b":{string}}}'
+    codec.check(text)
+    assert codec.members(text) == {"a": value, "b": string}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":{} {}}', '{"a":{}]}', '{"a":{}', '{"a":{"b":1,}}', '{"a":{}}}']
+)
+def test_an_object_within_ends_where_it_does(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        codec.members(text)
+
+
+@pytest.mark.parametrize("refuse", [codec.check, codec.loads, codec.members])
+def test_what_is_too_deep_for_the_parser_is_refused(refuse: Callable[[str], object]) -> None:
+    """orjson takes it."""
+    with pytest.raises(RecursionError):
+        refuse(f'{{"a":{{"b":{"[" * 1015}{"]" * 1015}}},"c":1}}')
+
+
+def test_orjson_says_where_a_value_ends() -> None:
+    with pytest.raises(orjson.JSONDecodeError) as raised:
+        orjson.loads('{"é😀":1} ,')
+    assert (raised.value.msg, raised.value.pos) == (codec.MORE_FOLLOWS, 9)
 
 
 def test_what_is_not_finite_is_not_json() -> None:

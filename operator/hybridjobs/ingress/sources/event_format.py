@@ -163,7 +163,7 @@ def _data(body: bytes, content_type: str) -> str:
     try:
         text = body.decode()
         # Alone: within the event's text, what is no JSON could still add up to some.
-        codec.loads(text)
+        codec.check(text)
     except (ValueError, RecursionError):
         message = f"is not JSON, as its content type {media_type} says"
         raise InvalidInput(
