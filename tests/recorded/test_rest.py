@@ -264,3 +264,12 @@ async def test_a_wrong_plan_says_what_is_wrong(github: httpx.AsyncClient) -> Non
 
 def test_every_kind_of_answer_has_a_schema() -> None:
     assert all(faults(name, 1) for name in PATHS)
+
+
+async def test_answers_that_nobody_waits_for_are_counted(github: httpx.AsyncClient) -> None:
+    await github.post("/_test/trouble", json={"slow": 1.0, "slowSeconds": 0.5})
+    with pytest.raises(httpx.ReadTimeout):
+        await github.get("/rate_limit", timeout=0.1)
+    await github.get("/rate_limit")
+    usage = (await github.get("/_test/usage")).json()
+    assert (usage["requests"], usage["troubles"]) == (2, {"slow": 2, "abandoned": 1})

@@ -47,7 +47,8 @@ is refused with type NOT_ANSWERED. What tests may ask for:
                              "account", "repositories"?, "suspended"?}]}
     POST /_test/reset       forgets all of these
     GET  /_test/requests    [{"method", "path", "query", "status"}]
-    GET  /_test/usage       counts by endpoint, token, status; quotaExceeded; secondary; troubles
+    GET  /_test/usage       counts by endpoint, token, status; quotaExceeded; secondary; troubles,
+                             the answers among them that nobody waited for any more (abandoned)
     GET  /_test/minimum     ?fullName: requests that a full capture takes, by REST and by GraphQL
     GET  /_test/truth       ?fullName, since?, table?, counts?: a line of JSON for each row
                              that must end up in a table, which is its member "table"

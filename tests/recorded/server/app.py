@@ -37,6 +37,9 @@ def application(data: Object, more: Mapping[tuple[str, str], Endpoint] | None = 
             except ClientDisconnect:  # whoever asks was killed before it had asked
                 return Response()
             answer = await _guarded(github, request, endpoint, path)
+            await asyncio.sleep(0)
+            if await request.is_disconnected():
+                github.usage.troubles["abandoned"] += 1
             url, status = request.url, answer.status_code
             seen = {"method": request.method, "path": url.path, "query": url.query}
             github.requests.append(seen | {"status": status})

@@ -15,7 +15,7 @@ class Usage:
     points: Counter[str] = field(default_factory=Counter)  # by resource, as quotas count
     exceeded: Counter[str] = field(default_factory=Counter)  # by token: more than was left
     secondary: int = 0
-    troubles: Counter[str] = field(default_factory=Counter)  # at random: 502, slow, malformed
+    troubles: Counter[str] = field(default_factory=Counter)  # 502, slow, malformed, abandoned
 
     def document(self) -> dict[str, Any]:
         """As GET /_test/usage has it."""

@@ -12,7 +12,7 @@ from hybridjobs.handlers.github.client import Object
 from hybridjobs.handlers.github.measuring import Position, measure
 from hybridjobs.handlers.github.payloads import RepositoryChoice
 from hybridjobs.handlers.github.tables import ChildJob
-from hybridjobs.sdk import Context, handler
+from hybridjobs.sdk import Context, RetryLater, handler
 
 SINGLE = "classify/repository.single"
 # Four requests each: what a personal token has for an hour. The next tick finds the others.
@@ -45,7 +45,11 @@ async def classify_repository(payload: RepositoryChoice, context: Context) -> di
             await job.note_progress()
             await context.save_checkpoint(position)
 
-        await measure(job, position, save)
+        try:
+            await measure(job, position, save)
+        except RetryLater:
+            await save()
+            raise
         metrics = position.metrics()
         size = size_of(metrics)
         figures = {**metrics.document(), "lastCalculated": position.began.isoformat()}

@@ -47,8 +47,8 @@ class Position(BaseModel):
 async def measure(job: Capture, position: Position, save: Callable[[], Awaitable[None]]) -> None:
     """Find what is missing in `position`; RetryLater when GitHub is counting, or gives no more.
 
-    `save` keeps what is found, figure by figure, and how often GitHub made it wait. Both
-    statistics are asked for before that, so that GitHub counts for both at once.
+    `save` keeps what is found, figure by figure. Both statistics are asked for before GitHub makes
+    the job wait, so that it counts for both at once.
     """
     counting: StillCounting | None = None
     for name, count in _COUNTS.items():
@@ -64,7 +64,6 @@ async def measure(job: Capture, position: Position, save: Callable[[], Awaitable
         await save()
     if counting is not None and position.waits < MAX_WAITS:
         position.waits += 1
-        await save()
         raise counting
 
 

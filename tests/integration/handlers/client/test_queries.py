@@ -71,7 +71,7 @@ async def test_one_502_that_comes_at_once_leaves_the_size(
         assert size.value == 40
         github.faults.append(Fault(status=502, path="/graphql", times=2))
         await api.query(*HERE, DOCUMENT, {}, size=size)
-        assert size.value == 25  # half, and a quarter more after two successes
+        assert size.value == 20
 
 
 async def test_what_cannot_be_made_smaller_is_transient(

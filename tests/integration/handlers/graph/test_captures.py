@@ -195,7 +195,7 @@ async def test_rest_goes_on_from_the_times_of_graphql(
 async def test_the_size_of_pages_is_kept(github: GitHub, queue: Queue, parent: UUID) -> None:
     github.simulate(Plan.of({**PLAN, "pullRequests": 40}))
     # The first page is too much, until it is half of that.
-    github.faults.append(Fault(status=502, path="/graphql"))
+    github.faults.append(Fault(status=502, path="/graphql", times=2))
     kept = await killed(repository_sync_graphql, PAYLOAD, parent)
     assert (kept["size"], kept["items"]) == (50, 40)
     github.requests.clear()

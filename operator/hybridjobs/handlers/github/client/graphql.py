@@ -137,7 +137,7 @@ class GraphQL:
         while True:
             value = 1 if size is None else size.value
             document, variables = made(value)
-            told = self._costs.get((document, value))
+            expected = points(document, variables)
             body = {"query": with_rate_limit(document), "variables": variables}
             try:
                 answer = await self._transport.post(
@@ -146,7 +146,7 @@ class GraphQL:
                     read,
                     repository=repository,
                     resource="graphql",
-                    cost=told or points(document, variables),
+                    cost=max(expected, self._costs.get((document, value), 1)),
                     limit_of=lambda answer: from_graphql(answer.rate_limit),
                     can_shrink=value > 1,
                 )
@@ -154,7 +154,8 @@ class GraphQL:
                 if size is None or not error.timed_out or not size.shrink():
                     raise _too_large(error) from None
                 continue
-            self._costs[document, value] = max(answer.cost, 1)
+            if answer.cost > expected:
+                self._costs[document, value] = answer.cost
             if size is not None:
                 size.succeeded(answer.cost)
             return answer
