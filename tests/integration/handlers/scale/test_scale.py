@@ -39,8 +39,9 @@ LIMITS = {"core": 100, "graphql": 100, "windowSeconds": 4, "retryAfterSeconds": 
 TROUBLE = {"badGateway": 0.02, "secondary": 0.02, "malformed": 0.01, "slow": 0.1, "slowSeconds": 1}
 KILL_EVERY_SECONDS = 4
 KILLS = 20 if IS_FULL else 4  # of each turn, at most
-# When rows were read last.
-READ_AT = ["last_synced_at", "last_updated_at"]
+# When rows were read last, and what their author was called then: who is renamed changes no pull
+# request, whose row has the new login when it is read again. The contributor's own has it at once.
+READ_AT = ["last_synced_at", "last_updated_at", "author_login"]
 _DAY_AGO = """
 UPDATE github.repositories SET last_synced_at = last_synced_at - interval '1 day' RETURNING 1
 """
