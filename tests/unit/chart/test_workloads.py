@@ -193,11 +193,12 @@ def test_each_service_leads_to_a_port_that_its_pods_have(
     }
 
 
-def test_one_operator_at_a_time_and_an_ingress_always(release: list[Object]) -> None:
+def test_an_operator_and_an_ingress_always(release: list[Object]) -> None:
     operator = named(release, "Deployment", "hybridjobs-operator")["spec"]
-    assert (operator["replicas"], operator["strategy"]) == (1, {"type": "Recreate"})
     ingress = named(release, "Deployment", "hybridjobs-ingress")["spec"]
-    assert ingress["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert operator["replicas"] == 2
+    for deployment in (operator, ingress):
+        assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     pod = ingress["template"]["spec"]
     drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > drain + 8
