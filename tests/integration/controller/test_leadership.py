@@ -12,6 +12,7 @@ from hybridjobs.controller.leadership import Leadership, Timing
 from hybridjobs.kube.client import LEASES, Kubernetes
 from tests.cluster import Cluster
 from tests.integration.controller.scene import configured
+from tests.waiting import eventually
 
 TIMING = Timing(duration=2, give_up=1.2, renew=0.3, look=0.2)
 
@@ -54,14 +55,10 @@ class Election:
     history: list[str]
 
     async def until(self, *told: str) -> None:
-        async with asyncio.timeout(20):
-            while self.history != list(told):
-                await asyncio.sleep(0.05)
+        await eventually(lambda: self.history == list(told))
 
     async def until_followed(self, replica: Replica) -> None:
-        async with asyncio.timeout(20):
-            while not replica.leadership.follows:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: replica.leadership.follows)
 
 
 @pytest.fixture
@@ -156,11 +153,7 @@ async def test_what_fails_while_it_leads_ends_it_and_frees_the_lease(election: E
 
 async def test_of_many_that_start_at_once_one_leads(election: Election) -> None:
     replicas = [election.start("a"), election.start("b")]
-    async with asyncio.timeout(20):
-        while sorted((each.leadership.leads, each.leadership.follows) for each in replicas) != [
-            (False, True),
-            (True, False),
-        ]:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: any(each.leadership.leads for each in replicas))
+    await eventually(lambda: any(each.leadership.follows for each in replicas))
     await asyncio.sleep(2 * TIMING.duration)
     assert len(election.history) == 1
