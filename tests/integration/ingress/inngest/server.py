@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hybridjobs.serving import server
+from tests.waiting import eventually
 
 Json = dict[str, Any]
 MAX_ATTEMPTS = 4
