@@ -189,6 +189,7 @@ class OperatorSettings(DatabaseSettings):
     health_port: Port = 9090
 
     namespace: str = "default"
+    lease_name: str = "hybridjobs-operator"  # of its replicas the one that holds it acts
     types_dir: str | None = None  # types and schedules of this release, a YAML file each
     types_selector: str = "app.kubernetes.io/managed-by=hybridjobs"  # the labels they carry
 

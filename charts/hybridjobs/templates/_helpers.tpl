@@ -106,6 +106,42 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* One pod of a component at a time may be drained. Arguments: the root, the component. */}}
+{{- define "hybridjobs.disruptionBudget" -}}
+{{- $root := first . }}
+{{- $component := last . -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "hybridjobs.fullname" $root }}-{{ $component }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "hybridjobs.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $component }}
+spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels:
+      {{- include "hybridjobs.selectorLabels" $root | nindent 6 }}
+      app.kubernetes.io/component: {{ $component }}
+{{- end }}
+
+{{/* A component's pods on several machines, where there are some. Arguments as above. */}}
+{{- define "hybridjobs.spread" -}}
+{{- $root := first . }}
+{{- $component := last . }}
+{{- if not (get $root.Values $component).topologySpreadConstraints -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "hybridjobs.selectorLabels" $root | nindent 8 }}
+        app.kubernetes.io/component: {{ $component }}
+{{- end }}
+{{- end }}
+
 {{/* Where the scheduler may put a component's pods. Argument: the component's values. */}}
 {{- define "hybridjobs.placement" -}}
 {{- with .nodeSelector }}

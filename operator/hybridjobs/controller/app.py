@@ -1,12 +1,15 @@
-"""The operator process: composition, health, and an end as soon as any part of it ends."""
+"""The operator process: composition, health, leadership; it ends as soon as any part ends."""
 
 import asyncio
 import signal
 from pathlib import Path
+from socket import gethostname
+from uuid import uuid4
 
 import structlog
 
 from hybridjobs.controller.cache import Cache
+from hybridjobs.controller.leadership import Leadership
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.shipped import apply_shipped
 from hybridjobs.controller.sweep import Sweep
@@ -43,8 +46,18 @@ async def serve(settings: OperatorSettings) -> None:
     configuration = await load_configuration()
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
     kubernetes = Kubernetes(configuration, field_manager="hybridjobs-operator")
-    ready = asyncio.Event()
-    health = server(health_app(ready=ready.is_set), host=settings.bind, port=settings.health_port)
+    acting = asyncio.Event()
+    leadership = Leadership(
+        kubernetes,
+        namespace=settings.namespace,
+        name=settings.lease_name,
+        identity=f"{gethostname()}_{uuid4()}",
+    )
+    health = server(
+        health_app(ready=lambda: acting.is_set() or leadership.follows),
+        host=settings.bind,
+        port=settings.health_port,
+    )
     # Served from the start, so that waiting for the cluster is no reason for a restart.
     health_task = asyncio.create_task(health.serve(), name="health")
     async with database, kubernetes:
@@ -52,13 +65,6 @@ async def serve(settings: OperatorSettings) -> None:
         await _wait_for_crds(kubernetes, settings.namespace)
         cache, queue = Cache(), WorkQueue()
         mirror = TypeMirror(database, kubernetes, cache, queue, namespace=settings.namespace)
-        if settings.types_dir is not None:
-            await apply_shipped(
-                kubernetes,
-                Path(settings.types_dir),
-                namespace=settings.namespace,
-                selector=settings.types_selector,
-            )
         await mirror.read_all()
         reconciler = Reconciler(
             database,
@@ -83,18 +89,46 @@ async def serve(settings: OperatorSettings) -> None:
         sweep = Sweep(database, kubernetes, cache, queue, mirror, settings)
         ticker = Ticker(database, schedules)
         reporter = Reporter(kubernetes, schedules, namespace=settings.namespace)
+
+        async def lead() -> None:
+            if settings.types_dir is not None:
+                await _apply_shipped(kubernetes, settings)
+            acting.set()
+            log.info("operator ready", namespace=settings.namespace)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(reconciler.run(settings.reconcile_workers))
+                    group.create_task(sweep.run())
+                    group.create_task(ticker.run())
+                    group.create_task(reporter.run())
+            finally:
+                acting.clear()
+
         parts = [
             *watching,
             health_task,
-            asyncio.create_task(reconciler.run(settings.reconcile_workers), name="reconciler"),
-            asyncio.create_task(sweep.run(), name="sweep"),
-            asyncio.create_task(ticker.run(), name="schedules"),
-            asyncio.create_task(reporter.run(), name="schedule statuses"),
+            asyncio.create_task(leadership.run(lead, reconciler.follow), name="leadership"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
-        ready.set()
-        log.info("operator ready", namespace=settings.namespace)
         await _until_one_ends(parts)
+
+
+async def _apply_shipped(kubernetes: Kubernetes, settings: OperatorSettings) -> None:
+    """By the leader alone, so that of two releases the one that takes over has the last word."""
+    assert settings.types_dir is not None
+    while True:
+        try:
+            await apply_shipped(
+                kubernetes,
+                Path(settings.types_dir),
+                namespace=settings.namespace,
+                selector=settings.types_selector,
+            )
+        except ClusterUnavailable as error:
+            log.warning("what the release ships waits", error=error.detail)
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 async def _wait_for_crds(kubernetes: Kubernetes, namespace: str) -> None:

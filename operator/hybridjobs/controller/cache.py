@@ -51,6 +51,11 @@ class Cache:
         self.deleted.setdefault(name, []).append(body)
         _remove(self.hybridjobs, name, body)
 
+    def forget_deletions(self, keep: int) -> None:
+        """Keep the last ones only, where another replica acts on them."""
+        for name in list(self.deleted)[:-keep]:
+            del self.deleted[name]
+
     def put_job(self, body: Object) -> None:
         """A Kubernetes Job as it is now."""
         self._jobs[body["metadata"]["name"]] = body

@@ -46,6 +46,7 @@ from hybridjobs.store.resources import forget_uid
 log = structlog.get_logger(__name__)
 
 _FORBIDDEN_RETRY = timedelta(seconds=5)
+_DELETIONS_KEPT = 1000
 
 
 class Reconciler:
@@ -71,10 +72,19 @@ class Reconciler:
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
 
     async def run(self, workers: int) -> None:
-        """Work until cancelled."""
+        """Work until cancelled, beginning with all that is known."""
+        for name in [*self._cache.deleted, *self._cache.hybridjobs]:
+            self._queue.add(name)
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._work())
+
+    async def follow(self) -> None:
+        """Only keep up with what happens, while another replica acts on it; until cancelled."""
+        while True:
+            self._queue.done(await self._queue.get())
+            # Those of the last seconds, which it may have left undone.
+            self._cache.forget_deletions(_DELETIONS_KEPT)
 
     async def _work(self) -> None:
         while True:

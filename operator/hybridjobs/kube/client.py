@@ -103,6 +103,7 @@ HYBRIDJOB_TYPES = Resource(GROUP, VERSION, "hybridjobtypes")
 HYBRIDJOB_SCHEDULES = Resource(GROUP, VERSION, "hybridjobschedules")
 JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
 NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 

@@ -149,13 +149,19 @@ class Scene:
         return found
 
 
-@asynccontextmanager
-async def opened(cluster: Cluster, namespace: str, url: str) -> AsyncIterator[Scene]:
+async def configured(cluster: Cluster) -> Configuration:
+    """The administrator's credentials for the cluster."""
     configuration = Configuration()
     configuration.client_session_kwargs = {"trust_env": False}
     await config.load_kube_config(
         config_file=str(cluster.kubeconfig), client_configuration=configuration
     )
+    return configuration
+
+
+@asynccontextmanager
+async def opened(cluster: Cluster, namespace: str, url: str) -> AsyncIterator[Scene]:
+    configuration = await configured(cluster)
     database = Database(url, size=4)
     kubernetes = Kubernetes(configuration, field_manager="hybridjobs-test")
     settings = OperatorSettings(

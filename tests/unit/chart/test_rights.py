@@ -25,17 +25,18 @@ OPERATOR = {
     ("", "pods/log"): {"get"},
     ("", "events"): {"create", "patch"},
     ("events.k8s.io", "events"): {"create", "patch"},
+    ("coordination.k8s.io", "leases"): {"create", "get", "patch"},
     ("", "namespaces"): {"get"},
 }
 
 
 def _verbs(role: Object) -> dict[tuple[str, str], set[str]]:
-    return {
-        (group, resource): set(rule["verbs"])
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
+    found: dict[tuple[str, str], set[str]] = {}
+    for rule in role["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                found.setdefault((group, resource), set()).update(rule["verbs"])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,11 @@ def test_the_operator_handles_jobs_and_their_pods(release: list[Object]) -> None
     assert _verbs(role) == OPERATOR
     (rule,) = [rule for rule in role["rules"] if rule["resources"] == ["namespaces"]]
     assert rule["resourceNames"] == ["work"]
+    leases = [rule for rule in role["rules"] if rule["resources"] == ["leases"]]
+    assert {(*rule["verbs"], *rule.get("resourceNames", [])) for rule in leases} == {
+        ("create",),
+        ("get", "patch", "hybridjobs-operator"),
+    }
 
 
 def test_all_of_it_holds_in_the_jobs_namespace_alone(release: list[Object]) -> None:

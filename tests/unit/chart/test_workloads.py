@@ -195,11 +195,12 @@ def test_each_service_leads_to_a_port_that_its_pods_have(
     }
 
 
-def test_one_operator_at_a_time_and_an_ingress_always(release: list[Object]) -> None:
+def test_an_operator_and_an_ingress_always(release: list[Object]) -> None:
     operator = named(release, "Deployment", "hybridjobs-operator")["spec"]
-    assert (operator["replicas"], operator["strategy"]) == (1, {"type": "Recreate"})
     ingress = named(release, "Deployment", "hybridjobs-ingress")["spec"]
-    assert ingress["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert operator["replicas"] == 2
+    for deployment in (operator, ingress):
+        assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     pod = ingress["template"]["spec"]
     drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > drain + 8
@@ -318,3 +319,33 @@ def test_github_is_asked_again_for_what_the_values_name() -> None:
 def test_asking_github_again_needs_a_secret() -> None:
     with pytest.raises(HelmError, match=r"github\.redelivery\.existingSecret is needed"):
         render({"github": {"redelivery": {"hooks": ["octo-org/22"]}}})
+
+
+def test_of_each_component_one_pod_at_a_time_may_be_drained(release: list[Object]) -> None:
+    for component in ("ingress", "operator"):
+        budget = named(release, "PodDisruptionBudget", f"hybridjobs-{component}")["spec"]
+        deployment = named(release, "Deployment", f"hybridjobs-{component}")["spec"]
+        assert budget["maxUnavailable"] == 1
+        assert budget["selector"] == deployment["selector"]
+
+
+def test_pods_spread_over_machines_unless_told_otherwise(release: list[Object]) -> None:
+    for component in ("ingress", "operator"):
+        deployment = named(release, "Deployment", f"hybridjobs-{component}")["spec"]
+        (spread,) = deployment["template"]["spec"]["topologySpreadConstraints"]
+        assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert spread["labelSelector"] == deployment["selector"]
+    own = [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"},
+    ]
+    told = render({"operator": {"topologySpreadConstraints": own}})
+    operator = named(told, "Deployment", "hybridjobs-operator")["spec"]["template"]["spec"]
+    assert operator["topologySpreadConstraints"] == own
+
+
+def test_an_autoscaler_decides_how_many_ingresses_there_are() -> None:
+    told = render({"ingress": {"autoscaling": {"enabled": True, "maxReplicas": 5}}})
+    assert "replicas" not in named(told, "Deployment", "hybridjobs-ingress")["spec"]
+    autoscaler = named(told, "HorizontalPodAutoscaler", "hybridjobs-ingress")["spec"]
+    assert autoscaler["scaleTargetRef"]["name"] == "hybridjobs-ingress"
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (2, 5)

@@ -13,7 +13,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hybridjobs.serving import server
+from tests.waiting import eventually
 
 Json = dict[str, Any]
 MAX_ATTEMPTS = 4
@@ -60,13 +61,6 @@ class Run:
         assert self.task is not None
         await asyncio.wait([self.task], timeout=40)
         return self
-
-
-async def eventually(holds: Callable[[], Any]) -> None:
-    """Until it holds."""
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 - of what no event tells
-            await asyncio.sleep(0.02)
 
 
 class ProtocolError(Exception):

@@ -19,7 +19,8 @@ from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import Running, quick_type, running, settings
 from tests.integration.ingress.inngest.conftest import KEY, OLD_KEY, PATH, Scene, Start
-from tests.integration.ingress.inngest.server import Run, call_body, eventually
+from tests.integration.ingress.inngest.server import Run, call_body
+from tests.waiting import eventually
 
 LONG = job_type("test/long", events=["shop/order.paid"])
 EVENT = b'{"name":"shop/order.paid","data":{"n":12345678901234567890},"id":"e-1","ts":1}'

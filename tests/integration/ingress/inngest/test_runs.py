@@ -12,8 +12,9 @@ from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import quick_type
 from tests.integration.ingress.inngest.conftest import OLD_KEY, RESULT, Start
-from tests.integration.ingress.inngest.server import Run, eventually
+from tests.integration.ingress.inngest.server import Run
 from tests.integration.ingress.outcomes import FAILED, end_all
+from tests.waiting import eventually
 
 LONG = job_type("test/long", events=["shop/order.paid"])
 

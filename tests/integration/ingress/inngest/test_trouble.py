@@ -20,9 +20,10 @@ from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls, free_port
 from tests.integration.ingress.conftest import running, settings
 from tests.integration.ingress.inngest.conftest import EVENT_KEY, KEY, RESULT, Scene, Start
-from tests.integration.ingress.inngest.server import Run, eventually, inngest_server
+from tests.integration.ingress.inngest.server import Run, inngest_server
 from tests.integration.ingress.outcomes import FAILED, end_all
 from tests.integration.ingress.process import started
+from tests.waiting import eventually
 
 LONG = job_type("test/long", events=["shop/order.paid"])
 FINISHED = "hybridjobs/job.finished"

@@ -1,0 +1,121 @@
+"""Of two operators one acts; when it is killed, stopped or frozen, the other does."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.release import Access, Release, eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def _leader(release: Release) -> str:
+    """The pod that leads; "" while none does."""
+    lease = release.object("lease", f"{release.name}-operator")
+    holder: str = lease["spec"].get("holderIdentity") or ""
+    return holder.rpartition("_")[0]
+
+
+async def _another_leads(release: Release, former: str) -> float:
+    """Wait for another leader; after how many seconds it was there."""
+    began = time.monotonic()
+
+    async def look() -> bool | None:
+        return True if _leader(release) not in ("", former) else None
+
+    await eventually(look, seconds=60, what="another operator to lead")
+    return time.monotonic() - began
+
+
+async def _submitted(access: Access, count: int) -> list[str]:
+    """Jobs that run for some seconds."""
+    payloads = [{"sleep": 4 + number % 5, "message": str(number)} for number in range(count)]
+    return [await access.submit("test/script", each) for each in payloads]
+
+
+async def _completed(access: Access, jobs: list[str]) -> None:
+    """Wait for their ends: each completed, by one attempt, with its own result."""
+    for number, job_id in enumerate(jobs):
+        job = await access.until(job_id, seconds=150)
+        assert (job["status"], job["result"]) == ("completed", number)
+        assert [each["outcome"] for each in job["attempts"]] == ["succeeded"]
+
+
+@contextmanager
+def _frozen(release: Release, pod: str) -> Iterator[None]:
+    """Stop the pod's processes, as a machine that is paused does; they go on afterwards."""
+    uid = release.object("pod", pod)["metadata"]["uid"]
+    pids = [
+        int(each.parent.name) for each in Path("/proc").glob("[0-9]*/cgroup") if _has(each, uid)
+    ]
+    if not pids:
+        pytest.skip("this cluster's processes are not on this machine")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _has(cgroup: Path, uid: str) -> bool:
+    try:
+        return uid in cgroup.read_text().replace("_", "-")
+    except OSError:
+        return False  # it has ended
+
+
+async def test_when_the_leader_is_killed_the_other_goes_on(
+    release: Release, access: Access
+) -> None:
+    jobs = await _submitted(access, 6)
+    await access.until(jobs[0], "processing")
+    former = _leader(release)
+    release.kubectl("delete", "pod", former, "--grace-period=0", "--force")
+    seconds = await _another_leads(release, former)
+    print(f"after a kill another operator led within {seconds:.1f} s")
+    await _completed(access, jobs)
+
+
+async def test_when_the_leader_stops_the_other_goes_on_at_once(
+    release: Release, access: Access
+) -> None:
+    jobs = await _submitted(access, 3)
+    former = _leader(release)
+    release.kubectl("delete", "pod", former, "--wait=false")
+    seconds = await _another_leads(release, former)
+    print(f"after a clean stop another operator led within {seconds:.1f} s")
+    await _completed(access, jobs)
+
+
+async def test_a_leader_that_was_frozen_changes_nothing_afterwards(
+    release: Release, access: Access
+) -> None:
+    jobs = await _submitted(access, 10)
+    await access.until(jobs[0], "processing")
+    former = _leader(release)
+    with _frozen(release, former):
+        await _another_leads(release, former)
+        await _completed(access, jobs)
+        before = await _recorded(access, jobs)
+    await asyncio.sleep(5)
+    assert await _recorded(access, jobs) == before
+    assert _leader(release) != former
+    release.ready("operator")
+
+
+async def _recorded(access: Access, jobs: list[str]) -> object:
+    """All that the database says of them."""
+    return await access.sql(
+        "SELECT to_jsonb(job) AS job, (SELECT jsonb_agg(attempt ORDER BY attempt.attempt)"
+        "  FROM hybridjobs.job_attempts AS attempt WHERE attempt.job_id = job.id) AS attempts"
+        " FROM hybridjobs.background_jobs AS job WHERE job.id = ANY(%s::uuid[]) ORDER BY job.id",
+        jobs,
+    )
