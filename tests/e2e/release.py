@@ -287,7 +287,7 @@ class Access:
         return await eventually(look, seconds=seconds, what=f"job {job_id} to be {wanted}")
 
     async def quiet(self, *, seconds: float = 150) -> None:
-        """Wait until no job is open but those of a later day: what happens then, the caller does."""
+        """Wait until no job is open, but those of a later day: what follows, the caller does."""
 
         async def looked() -> bool | None:
             [row] = await self.sql(
