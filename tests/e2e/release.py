@@ -287,12 +287,12 @@ class Access:
         return await eventually(look, seconds=seconds, what=f"job {job_id} to be {wanted}")
 
     async def quiet(self, *, seconds: float = 150) -> None:
-        """Wait until no job is open: whatever happens from then on, the caller has caused."""
+        """Wait until no job is open, but those of a later day: what follows, the caller does."""
 
         async def looked() -> bool | None:
             [row] = await self.sql(
                 "SELECT count(*) AS open FROM hybridjobs.background_jobs"
-                " WHERE status IN ('queued', 'processing')"
+                " WHERE status IN ('queued', 'processing') AND run_at < now() + interval '1 day'"
             )
             return True if row["open"] == 0 else None
 
