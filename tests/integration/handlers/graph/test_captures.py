@@ -165,6 +165,17 @@ async def test_without_graphql_it_goes_on_by_rest(
     assert queries(github) == 0
 
 
+async def test_without_a_token_a_sync_goes_by_rest(
+    github: GitHub, queue: Queue, parent: UUID, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "")
+    github.simulate(Plan.of(PLAN))
+    run = await run_handler(repository_sync_graphql, PAYLOAD, job_id=parent)
+    assert (run.result["way"], run.result["pullRequests"]) == ("rest", 130)
+    assert await query("SELECT count(*) FROM github.pull_requests") == [{"count": 130}]
+    assert queries(github) == 0
+
+
 async def test_rest_goes_on_from_the_times_of_graphql(
     github: GitHub, queue: Queue, parent: UUID, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,10 @@ class ForbiddenError(RefusedError):
     """The tokens may not do this."""
 
 
+class NamelessError(ForbiddenError):
+    """Nobody is answered here without a token, and there is none."""
+
+
 class EmptyRepositoryError(RefusedError):
     """A repository without a commit."""
 

@@ -14,6 +14,7 @@ from hybridjobs.handlers.github.client.errors import (
     Answer,
     ForbiddenError,
     Limited,
+    NamelessError,
     NotFoundError,
     RefusedError,
     TransientError,
@@ -216,7 +217,7 @@ class Transport:
                 tokens.insert(0, installation)
         if not tokens and not refused:
             if resource == "graphql":
-                raise ForbiddenError(_NAMELESS, _UNAUTHORIZED)
+                raise NamelessError(_NAMELESS, _UNAUTHORIZED)
             # As for GITHUB_TOKEN unset: 60 requests an hour, of what is public.
             tokens = [_ANONYMOUS]
         usable = {

@@ -5,7 +5,13 @@ from datetime import datetime
 from typing import Literal
 
 from hybridjobs.handlers.github.capturing import Capture, capturing
-from hybridjobs.handlers.github.client import ListPage, Object, PageSize, TransientError
+from hybridjobs.handlers.github.client import (
+    ListPage,
+    NamelessError,
+    Object,
+    PageSize,
+    TransientError,
+)
 from hybridjobs.handlers.github.fan_out import BY_GRAPHQL
 from hybridjobs.handlers.github.graph import objects, queries
 from hybridjobs.handlers.github.passes import Pages, Passage, is_last
@@ -28,7 +34,8 @@ async def repository_sync_graphql(payload: GraphSync, context: Context) -> dict[
     """Store the repository and every pull request changed within `days`; returns counts.
 
     Too soon after the last sync, nothing but until when. Jobs for what is due of the pull requests
-    are submitted with each page. When GraphQL is in trouble for good, it goes on by REST.
+    are submitted with each page. When GraphQL is in trouble for good, or answers nobody without a
+    token, it goes on by REST.
     """
     position = Position.of(context, payload.days)
     priority = PRIORITIES[payload.priority]
@@ -40,8 +47,8 @@ async def repository_sync_graphql(payload: GraphSync, context: Context) -> dict[
             try:
                 done = await sync(job, position, _pages(job, position), BY_GRAPHQL, priority)
                 return await job.complete({**done, "way": "graphql"})
-            except TransientError as error:
-                context.log.warning("GraphQL is in trouble, going on by REST", error=str(error))
+            except (TransientError, NamelessError) as error:
+                context.log.warning("GraphQL does not answer, going on by REST", error=str(error))
             position.way = "rest"
             position.begin_pass()
             await context.save_checkpoint(position)
