@@ -233,7 +233,9 @@ async def test_without_a_token_it_is_said_what_is_missing(
     monkeypatch.setenv("GITHUB_TOKEN", "")
     github.simulate(Plan.of({**PLAN, "pullRequests": 3}))
     with pytest.raises(PermanentError, match=r"set GITHUB_TOKEN.*capture/repository\.sync"):
-        await run_handler(repository_sync_graphql, PAYLOAD)
+        await run_handler(
+            pull_requests_graphql, {"owner": "octo-org", "repo": "simulated", "number": 1}
+        )
     (log,) = await query("SELECT status, error_message FROM github.sync_logs")
     assert log["status"] == "failed"
     assert "GITHUB_APP_ID" in log["error_message"]
