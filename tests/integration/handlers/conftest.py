@@ -1,6 +1,9 @@
 """GitHub as recorded, and a database as the handlers' role sees it."""
 
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,17 +22,14 @@ from tests.recorded.server import GitHub
 Query = Callable[..., Awaitable[list[dict[str, Any]]]]
 
 # Those that handlers submit or are run as, and one of a test's own.
-TYPES = (
-    "capture/issue.comments",
-    "capture/pr.comments",
-    "capture/pr.details",
-    "capture/pr.details.graphql",
-    "capture/pr.discussion",
-    "capture/pr.reviews",
-    "capture/repository.sync.graphql",
-    "classify/repository.single",
-    "discover/repository.new",
-)
+# From pyproject.toml: what is installed may be older.
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+TYPES = {
+    name: EntryPoint(name, value, "hybridjobs.handlers")
+    for name, value in PROJECT["entry-points"]["hybridjobs.handlers"].items()
+}
+# Made up: for follow-ups of several parts.
+DISCUSSION = "capture/pr.discussion"
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,10 @@ async def tables(
 
 @pytest.fixture
 async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
+    """A queue that knows every handler's type."""
     async with Database(database_urls.service, size=2) as database:
         queue = Queue(database)
-        await queue.register(job_type(), *(job_type(each) for each in TYPES))
+        await queue.register(job_type(), *(job_type(each) for each in (*TYPES, DISCUSSION)))
         yield queue
 
 

@@ -4,11 +4,7 @@ The table "What ends how" in docs/github.md says the same.
 """
 
 import re
-import tomllib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -21,34 +17,17 @@ from hybridjobs.handlers.github.tables import GitHubTables
 from hybridjobs.ids import new_id
 from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import run_handler
-from hybridjobs.store.database import Database
-from tests.builders import job_type
-from tests.conftest import DatabaseUrls
-from tests.integration.handlers.conftest import Query
-from tests.integration.store.scene import Queue
+from tests.integration.handlers.conftest import TYPES, Query
 from tests.recorded.server import Fault, GitHub
 from tests.recorded.server.plan import Plan
 
 NAME, NEW_NAME = "octo-org/simulated", "octo-org/renamed"
-PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-TYPES = {
-    name: EntryPoint(name, value, "hybridjobs.handlers")
-    for name, value in PROJECT["entry-points"]["hybridjobs.handlers"].items()
-}
 SIZE = "classify/repository.size"  # asks GitHub for nothing
 DISCOVER = "discover/repository.new"  # takes no repositoryId
 ABOUT_ONE = sorted(TYPES.keys() - {SIZE})
 BY_ID = sorted(TYPES.keys() - {SIZE, DISCOVER})
 NUMBERED = sorted(name for name in TYPES if "/pr." in name or "/issue." in name)
 GRAPHQL = [name for name in NUMBERED if name.endswith(".graphql")]
-
-
-@pytest.fixture
-async def queue(database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
-    async with Database(database_urls.service, size=2) as database:
-        queue = Queue(database)
-        await queue.register(job_type(), *(job_type(each) for each in TYPES))
-        yield queue
 
 
 @pytest.fixture
