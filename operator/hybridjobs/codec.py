@@ -10,8 +10,6 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from math import isfinite
 from typing import Any
 
-import orjson
-
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
@@ -46,6 +44,8 @@ def loads(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is any
 def check(text: str) -> None:
     """As `loads`, for those who do not need the value: in half the time."""
     if openings(text) < _SHALLOW:
+        import orjson  # here, since the SDK uses this module and imports no library
+
         with suppress(orjson.JSONDecodeError):  # it cannot tell of large integers, and half pairs
             orjson.loads(text)
             return
@@ -129,6 +129,8 @@ def _end_of_object(text: str, start: int) -> int:
     """Where the object ends that begins at `start`: by orjson, in half the time, if it can tell."""
     rest = text[start:]
     if openings(rest) < _SHALLOW:
+        import orjson
+
         try:
             orjson.loads(rest)
         except orjson.JSONDecodeError as error:

@@ -68,7 +68,7 @@ async def test_an_outcome_is_recorded_once_after_the_operator_was_away(
     release.scale("operator", 0)
     release.kubectl("wait", f"job/hj-{job_id}-1", "--for=condition=Complete", "--timeout=60s")
     assert (await access.job(job_id))["status"] == "processing"
-    release.scale("operator", 1)
+    release.scale("operator", 2)
     job = await access.until(job_id)
     assert (job["status"], job["result"]) == ("completed", {"answer": 42})
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["succeeded"]

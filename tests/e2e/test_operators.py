@@ -16,10 +16,35 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def _leader(release: Release) -> str:
-    """The pod that leads; "" while none does."""
+    """The process that leads, of two: POD_UUID; "" while none does."""
+    assert len(release.objects("pods", "app.kubernetes.io/component=operator")) >= 2
     lease = release.object("lease", f"{release.name}-operator")
     holder: str = lease["spec"].get("holderIdentity") or ""
-    return holder.rpartition("_")[0]
+    return holder
+
+
+def _pod(leader: str) -> str:
+    return leader.rpartition("_")[0]
+
+
+def _processes(release: Release, leader: str) -> list[int]:
+    """Its pids on this machine."""
+    uid = release.object("pod", _pod(leader))["metadata"]["uid"]
+    pids = [
+        int(each.name)
+        for each in Path("/proc").glob("[0-9]*")
+        if uid in _read(each / "cgroup").replace("_", "-") and "operator" in _read(each / "cmdline")
+    ]
+    if not pids:
+        pytest.skip("this cluster's processes are not on this machine")
+    return pids
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""  # it has ended
 
 
 async def _another_leads(release: Release, former: str) -> float:
@@ -48,14 +73,8 @@ async def _completed(access: Access, jobs: list[str]) -> None:
 
 
 @contextmanager
-def _frozen(release: Release, pod: str) -> Iterator[None]:
-    """Stop the pod's processes, as a machine that is paused does; they go on afterwards."""
-    uid = release.object("pod", pod)["metadata"]["uid"]
-    pids = [
-        int(each.parent.name) for each in Path("/proc").glob("[0-9]*/cgroup") if _has(each, uid)
-    ]
-    if not pids:
-        pytest.skip("this cluster's processes are not on this machine")
+def _frozen(pids: list[int]) -> Iterator[None]:
+    """Stop processes, as a machine that is paused does; they go on afterwards."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -65,20 +84,14 @@ def _frozen(release: Release, pod: str) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def _has(cgroup: Path, uid: str) -> bool:
-    try:
-        return uid in cgroup.read_text().replace("_", "-")
-    except OSError:
-        return False  # it has ended
-
-
 async def test_when_the_leader_is_killed_the_other_goes_on(
     release: Release, access: Access
 ) -> None:
     jobs = await _submitted(access, 6)
     await access.until(jobs[0], "processing")
     former = _leader(release)
-    release.kubectl("delete", "pod", former, "--grace-period=0", "--force")
+    for pid in _processes(release, former):
+        os.kill(pid, signal.SIGKILL)
     seconds = await _another_leads(release, former)
     print(f"after a kill another operator led within {seconds:.1f} s")
     await _completed(access, jobs)
@@ -89,7 +102,7 @@ async def test_when_the_leader_stops_the_other_goes_on_at_once(
 ) -> None:
     jobs = await _submitted(access, 3)
     former = _leader(release)
-    release.kubectl("delete", "pod", former, "--wait=false")
+    release.kubectl("delete", "pod", _pod(former), "--wait=false")
     seconds = await _another_leads(release, former)
     print(f"after a clean stop another operator led within {seconds:.1f} s")
     await _completed(access, jobs)
@@ -101,7 +114,7 @@ async def test_a_leader_that_was_frozen_changes_nothing_afterwards(
     jobs = await _submitted(access, 10)
     await access.until(jobs[0], "processing")
     former = _leader(release)
-    with _frozen(release, former):
+    with _frozen(_processes(release, former)):
         await _another_leads(release, former)
         await _completed(access, jobs)
         before = await _recorded(access, jobs)
