@@ -97,6 +97,38 @@ async def test_when_the_leader_is_killed_the_other_goes_on(
     await _completed(access, jobs)
 
 
+async def test_the_leader_s_figures_say_what_it_did(release: Release, access: Access) -> None:
+    jobs = await _submitted(access, 2)
+    await _completed(access, jobs)
+    leader = _pod(_leader(release))
+    pods = [
+        each["metadata"]["name"]
+        for each in release.objects("pods", "app.kubernetes.io/component=operator")
+    ]
+    figures = {pod: await asyncio.to_thread(_figures, release, pod) for pod in pods}
+    assert {pod for pod in pods if figures[pod]["hybridjobs_operator_leading"] == 1} == {leader}
+    told = figures[leader]
+    ended = (
+        'hybridjobs_attempts_ended_total{outcome="succeeded",reason="Completed",type="test/script"}'
+    )
+    assert told[ended] >= len(jobs)
+    assert told["hybridjobs_record_lag_seconds_count"] >= len(jobs)
+    assert told["hybridjobs_start_wait_seconds_count"] >= len(jobs)
+    assert told['hybridjobs_kubernetes_requests_total{code="201",verb="POST"}'] >= len(jobs)
+    assert told['hybridjobs_reconcile_seconds_count{result="ok"}'] >= len(jobs)
+    assert told["hybridjobs_workqueue_depth"] >= 0
+
+
+def _figures(release: Release, pod: str) -> dict[str, float]:
+    """What a pod tells Prometheus, by name and labels."""
+    path = f"/api/v1/namespaces/{release.namespace}/pods/{pod}:9090/proxy/metrics"
+    lines = release.kubectl("get", "--raw", path).splitlines()
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")
+    }
+
+
 async def test_when_the_leader_stops_the_other_goes_on_at_once(
     release: Release, access: Access
 ) -> None:

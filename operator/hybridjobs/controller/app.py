@@ -10,6 +10,7 @@ import structlog
 
 from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.leadership import Leadership
+from hybridjobs.controller.metrics import count_request, watch_state
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.shipped import apply_shipped
 from hybridjobs.controller.sweep import Sweep
@@ -45,7 +46,9 @@ async def serve(settings: OperatorSettings) -> None:
     loop = asyncio.get_running_loop()
     configuration = await load_configuration()
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
-    kubernetes = Kubernetes(configuration, field_manager="hybridjobs-operator")
+    kubernetes = Kubernetes(
+        configuration, field_manager="hybridjobs-operator", answered=count_request
+    )
     acting = asyncio.Event()
     leadership = Leadership(
         kubernetes,
@@ -64,6 +67,7 @@ async def serve(settings: OperatorSettings) -> None:
         await database.check_schema()
         await _wait_for_crds(kubernetes, settings.namespace)
         cache, queue = Cache(), WorkQueue()
+        watch_state(depth=queue.__len__, leads=lambda: leadership.leads)
         mirror = TypeMirror(database, kubernetes, cache, queue, namespace=settings.namespace)
         await mirror.read_all()
         reconciler = Reconciler(

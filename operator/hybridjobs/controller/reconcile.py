@@ -10,7 +10,7 @@ from typing import assert_never
 
 import structlog
 
-from hybridjobs.controller import decide
+from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion
@@ -90,7 +90,8 @@ class Reconciler:
         while True:
             name = await self._queue.get()
             try:
-                await self.reconcile(name)
+                with metrics.reconciling():
+                    await self.reconcile(name)
             except AttemptClosed:
                 self._queue.retry(name)  # somebody else moved the job on; look at it afresh
             except (ClusterUnavailable, DatabaseUnavailable) as error:
@@ -275,12 +276,14 @@ class Reconciler:
                 pod_uid=view.pod["metadata"]["uid"],
                 started_at=started_at,
             )
+        metrics.count_start(view.row.claimed_at, started_at)
 
     async def _record_end(self, view: View, end: AttemptEnd) -> None:
         row = view.row
         end = await self._logs.added(view, end)
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
         if recorded is not None and recorded.changed:
+            metrics.count_end(row.type, end, datetime.now(UTC))
             log.info(
                 "attempt ended",
                 job_id=str(row.job_id),

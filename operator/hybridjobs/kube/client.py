@@ -15,7 +15,7 @@ Generated models are left aside: they drop fields they do not know and cost more
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -129,10 +129,20 @@ async def load_configuration() -> Configuration:
 
 
 class Kubernetes:
-    """Requests to the API server. Use as an async context manager."""
+    """Requests to the API server. Use as an async context manager.
 
-    def __init__(self, configuration: Configuration, *, field_manager: str) -> None:
+    `answered` is told the verb and the status of each; 0: there was no answer.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        field_manager: str,
+        answered: Callable[[str, int], None] = lambda _verb, _status: None,
+    ) -> None:
         self.configuration = configuration
+        self._answered = answered
         self._field_manager = field_manager
         self._client: ApiClient | None = None
 
@@ -306,7 +316,9 @@ class Kubernetes:
                 return await _tail(response.response.content, last_bytes), response.headers
             data: bytes = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            self._answered(method, 0)
             raise ClusterUnavailable(f"the Kubernetes API does not answer: {error!r}") from error
+        self._answered(method, response.status)
         if response.status >= 400:
             raise _error(response.status, data, response.headers.get("Retry-After"))
         return data, response.headers

@@ -1,0 +1,86 @@
+"""The operator's figures for Prometheus."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from time import perf_counter
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.model import AttemptEnd
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LAGS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+_reconciles = Histogram(
+    "hybridjobs_reconcile_seconds", "Looks at one HybridJob.", ["result"], buckets=_SECONDS
+)
+_ended = Counter(
+    "hybridjobs_attempts_ended",
+    "Attempts whose end the operator recorded.",
+    ["type", "outcome", "reason"],
+)
+_lag = Histogram(
+    "hybridjobs_record_lag_seconds",
+    "From the end of an attempt's container to its outcome in the database.",
+    buckets=_LAGS,
+)
+_waits = Histogram(
+    "hybridjobs_start_wait_seconds",
+    "From the claim of an attempt to the start of its container.",
+    buckets=_LAGS,
+)
+_requests = Counter(
+    "hybridjobs_kubernetes_requests",
+    "Requests to the Kubernetes API; code 0: no answer.",
+    ["verb", "code"],
+)
+_depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked at.")
+_leading = Gauge("hybridjobs_operator_leading", "1 in the operator that acts, else 0.")
+
+
+def watch_state(*, depth: Callable[[], int], leads: Callable[[], bool]) -> None:
+    """Where the gauges look when they are asked."""
+    _depth.set_function(depth)
+    _leading.set_function(leads)
+
+
+@contextmanager
+def reconciling() -> Iterator[None]:
+    """Time one look; its result is what it raised."""
+    began, result = perf_counter(), "ok"
+    try:
+        yield
+    except AttemptClosed:
+        result = "moved_on"
+        raise
+    except ClusterUnavailable:
+        result = "cluster_unavailable"
+        raise
+    except DatabaseUnavailable:
+        result = "database_unavailable"
+        raise
+    except Exception:
+        result = "error"
+        raise
+    finally:
+        _reconciles.labels(result).observe(perf_counter() - began)
+
+
+def count_request(verb: str, status: int) -> None:
+    """The API server answered; 0: it did not."""
+    _requests.labels(verb, str(status)).inc()
+
+
+def count_start(claimed_at: datetime | None, started_at: datetime) -> None:
+    """A container was seen to run."""
+    if claimed_at is not None:
+        _waits.observe(max((started_at - claimed_at).total_seconds(), 0.0))
+
+
+def count_end(type_: str, end: AttemptEnd, now: datetime) -> None:
+    """An outcome was recorded, and changed the row."""
+    _ended.labels(type_, end.outcome.value, end.reason).inc()
+    if end.ended_at is not None:
+        _lag.observe(max((now - end.ended_at).total_seconds(), 0.0))

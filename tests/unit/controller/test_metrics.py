@@ -1,0 +1,65 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prometheus_client import REGISTRY
+
+from hybridjobs.controller import metrics
+from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.ids import new_id
+from hybridjobs.model import AttemptEnd, Outcome
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"hybridjobs_{name}", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [
+        (None, "ok"),
+        (AttemptClosed(new_id(), 1), "moved_on"),
+        (ClusterUnavailable("by test"), "cluster_unavailable"),
+        (DatabaseUnavailable("by test"), "database_unavailable"),
+        (ValueError("by test"), "error"),
+    ],
+)
+def test_looks_are_counted_by_their_result(error: Exception | None, result: str) -> None:
+    before = sample("reconcile_seconds_count", result=result)
+    try:
+        with metrics.reconciling():
+            if error is not None:
+                raise error
+    except Exception as raised:
+        assert raised is error  # noqa: PT017 - None where there is none
+    assert sample("reconcile_seconds_count", result=result) == before + 1
+
+
+def test_an_end_has_its_reason_and_its_lag() -> None:
+    labels = {"type": "test/metrics", "outcome": "failed", "reason": "Error"}
+    before, lag = sample("attempts_ended_total", **labels), sample("record_lag_seconds_sum")
+    ended = AttemptEnd(Outcome.FAILED, "Error", ended_at=NOW - timedelta(seconds=3))
+    metrics.count_end("test/metrics", ended, NOW)
+    # Machines' clocks differ: one that ended in the future is no negative lag.
+    metrics.count_end(
+        "test/metrics", AttemptEnd(Outcome.FAILED, "Error", ended_at=NOW), NOW - timedelta(1)
+    )
+    metrics.count_end("test/metrics", AttemptEnd(Outcome.FAILED, "Error"), NOW)
+    assert sample("attempts_ended_total", **labels) == before + 3
+    assert sample("record_lag_seconds_sum") == lag + 3
+
+
+def test_a_wait_ends_with_the_container_s_start() -> None:
+    before = sample("start_wait_seconds_sum")
+    metrics.count_start(NOW, NOW + timedelta(seconds=2))
+    metrics.count_start(None, NOW)
+    assert sample("start_wait_seconds_sum") == before + 2
+
+
+def test_gauges_show_what_is_so_now() -> None:
+    state = {"depth": 0, "leads": False}
+    metrics.watch_state(depth=lambda: state["depth"], leads=lambda: bool(state["leads"]))
+    assert (sample("workqueue_depth"), sample("operator_leading")) == (0, 0)
+    state |= {"depth": 7, "leads": True}
+    assert (sample("workqueue_depth"), sample("operator_leading")) == (7, 1)
