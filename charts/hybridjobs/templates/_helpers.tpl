@@ -126,6 +126,36 @@ spec:
       app.kubernetes.io/component: {{ $component }}
 {{- end }}
 
+{{/* A NetworkPolicy up to its rules; and the peer that is a component. Arguments as above. */}}
+{{- define "hybridjobs.networkPolicy" }}
+{{- $root := first . }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "hybridjobs.fullname" $root }}-{{ last . }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "hybridjobs.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ last . }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "hybridjobs.selectorLabels" $root | nindent 6 }}
+      app.kubernetes.io/component: {{ last . }}
+  policyTypes: [Ingress, Egress]
+{{- end }}
+
+{{- define "hybridjobs.peer" -}}
+{{- $root := first . -}}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ $root.Release.Namespace }}
+  podSelector:
+    matchLabels:
+      {{- include "hybridjobs.selectorLabels" $root | nindent 6 }}
+      app.kubernetes.io/component: {{ last . }}
+{{- end }}
+
 {{/* A component's pods on several machines, where there are some. Arguments as above. */}}
 {{- define "hybridjobs.spread" -}}
 {{- $root := first . }}
