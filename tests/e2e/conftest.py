@@ -109,6 +109,8 @@ def _values(inngest: InngestServer) -> dict[str, Any]:
                 "eventUrl": inngest.origin,
             },
         },
+        # Whether the API server takes them: the native cluster's network enforces none.
+        "networkPolicy": {"enabled": True},
         "callbacks": {"allow": [f"{current().host_address}/32"]},
     }
 
