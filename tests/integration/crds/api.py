@@ -123,7 +123,8 @@ class Api:
             *("validatingadmissionpolicybinding", "validatingadmissionpolicy"),
             *("clusterrolebinding", "clusterrole"),
         ):
-            self.kubectl("delete", kind, f"hybridjobs.{self.namespace}", "--ignore-not-found")
+            for name in (f"hybridjobs.{self.namespace}", f"hybridjobs.{self.namespace}.types"):
+                self.kubectl("delete", kind, name, "--ignore-not-found")
         for name in (self.namespace, self.other_namespace):
             self.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
@@ -134,6 +135,15 @@ def hybridjobschedule(name: str, **spec: Any) -> Object:
         "kind": "HybridJobSchedule",
         "metadata": {"name": name},
         "spec": {"schedule": "@daily", "type": "test/sync", **spec},
+    }
+
+
+def hybridjobtype(name: str, **spec: Any) -> Object:
+    return {
+        "apiVersion": "hybridjobs.dev/v1alpha1",
+        "kind": "HybridJobType",
+        "metadata": {"name": name},
+        "spec": {"type": name.replace("-", "/", 1), **spec},
     }
 
 

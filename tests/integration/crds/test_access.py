@@ -32,6 +32,8 @@ ALLOWED = [
     ("operator", "patch", "", "pods", None),
     ("operator", "get", "", "pods/log", None),
     ("operator", "create", "", "events", None),
+    ("operator", "create", "coordination.k8s.io", "leases", None),
+    ("operator", "patch", "coordination.k8s.io", "leases", "hybridjobs-operator"),
 ]
 REFUSED = [
     ("ingress", "patch", "ours", "hybridjobs/status", None),
@@ -46,6 +48,7 @@ REFUSED = [
     ("operator", "create", "", "pods/exec", None),
     ("operator", "get", "", "secrets", None),
     ("operator", "create", "rbac.authorization.k8s.io", "rolebindings", None),
+    ("operator", "patch", "coordination.k8s.io", "leases", "another-s"),
     ("worker", "get", "ours", "hybridjobs", None),
     ("worker", "get", "", "secrets", None),
     ("worker", "get", "", "pods", None),
