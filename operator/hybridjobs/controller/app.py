@@ -10,7 +10,7 @@ import structlog
 
 from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.leadership import Leadership
-from hybridjobs.controller.metrics import count_request, watch_state
+from hybridjobs.controller.metrics import count_request, follow_queue, watch_state
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.shipped import apply_shipped
 from hybridjobs.controller.sweep import Sweep
@@ -105,6 +105,7 @@ async def serve(settings: OperatorSettings) -> None:
                     group.create_task(sweep.run())
                     group.create_task(ticker.run())
                     group.create_task(reporter.run())
+                    group.create_task(follow_queue(database))
             finally:
                 acting.clear()
 

@@ -1,5 +1,6 @@
 """The operator's figures for Prometheus."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,8 +10,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.model import AttemptEnd
+from hybridjobs.store.database import Database
+from hybridjobs.store.statistics import ready_by_type
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_QUEUE_SECONDS = 15.0
 _LAGS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 _reconciles = Histogram(
@@ -36,6 +40,12 @@ _requests = Counter(
     "Requests to the Kubernetes API; code 0: no answer.",
     ["verb", "code"],
 )
+_ready = Gauge("hybridjobs_ready_jobs", "Jobs in line for a place; told by the leader.", ["type"])
+_oldest = Gauge(
+    "hybridjobs_oldest_ready_seconds",
+    "For how long the first job in line has been due; told by the leader.",
+    ["type"],
+)
 _depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked at.")
 _leading = Gauge("hybridjobs_operator_leading", "1 in the operator that acts, else 0.")
 
@@ -44,6 +54,29 @@ def watch_state(*, depth: Callable[[], int], leads: Callable[[], bool]) -> None:
     """Where the gauges look when they are asked."""
     _depth.set_function(depth)
     _leading.set_function(leads)
+
+
+async def follow_queue(database: Database) -> None:
+    """Keep the queue's gauges up to date, until cancelled: then it is another's to tell."""
+    try:
+        while True:
+            try:
+                async with database.connection() as connection:
+                    lines = await ready_by_type(connection)
+            except DatabaseUnavailable:
+                lines = []  # no figure is better than an old one
+            _clear_queue()
+            for line in lines:
+                _ready.labels(line.type).set(line.jobs)
+                _oldest.labels(line.type).set(line.oldest_seconds)
+            await asyncio.sleep(_QUEUE_SECONDS)
+    finally:
+        _clear_queue()
+
+
+def _clear_queue() -> None:
+    _ready.clear()
+    _oldest.clear()
 
 
 @contextmanager

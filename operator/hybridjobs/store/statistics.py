@@ -28,6 +28,7 @@ SELECT type, mode, better_mode, runs::bigint, over_budget_percent::float8, p95_s
 FROM hybridjobs.misplaced_types ORDER BY type
 """
 _STATUS = "SELECT status, stage, jobs::bigint FROM hybridjobs.queue_status"
+_READY = "SELECT type, jobs::bigint, oldest_seconds FROM hybridjobs.ready_by_type ORDER BY type"
 _STUCK = """
 SELECT id, type, attempt, runner, reason, started_at, seconds_running::float8, deadline_seconds,
        heartbeat_at, resource_name, pod_name
@@ -99,6 +100,15 @@ class QueueLine:
     status: Status
     stage: str
     jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyLine:
+    """A type's jobs in line for a place; the first of them has been due for `oldest_seconds`."""
+
+    type: str
+    jobs: int
+    oldest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +189,12 @@ async def queue_status(connection: AsyncConnection[DictRow]) -> list[QueueLine]:
     return [
         QueueLine(**{**row, "status": Status(row["status"])}) for row in await cursor.fetchall()
     ]
+
+
+async def ready_by_type(connection: AsyncConnection[DictRow]) -> list[ReadyLine]:
+    """The types of which jobs are in line."""
+    async with connection.cursor(row_factory=class_row(ReadyLine)) as cursor:
+        return await (await cursor.execute(_READY)).fetchall()
 
 
 async def stuck_jobs(connection: AsyncConnection[DictRow]) -> list[StuckJob]:

@@ -4,9 +4,11 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
+from hybridjobs.controller import metrics
 from hybridjobs.ids import new_id
 from hybridjobs.model import AttemptEnd, Outcome, Status
 from hybridjobs.store import attempts
@@ -17,6 +19,7 @@ from hybridjobs.store.outcome import record_outcome
 from hybridjobs.store.resources import mark_dispatched
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
+from tests.waiting import eventually
 
 _INSERT = "INSERT INTO hybridjobs.background_jobs (id, type) VALUES (%s, 'test/long')"
 
@@ -109,3 +112,19 @@ async def test_a_failure_is_recorded_whatever_its_account_says(
     assert recorded is not None
     assert job is not None
     assert (recorded.status, job.error) == (Status.QUEUED, "cut\N{REPLACEMENT CHARACTER}off")
+
+
+async def test_the_queue_s_figures_are_told_while_leading(database_urls: DatabaseUrls) -> None:
+    def told(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"hybridjobs_{name}", {"type": "test/long"})
+
+    async with Database(database_urls.service, size=2) as database:
+        async with database.connection() as connection:
+            await register(connection, job_type())
+            await connection.execute(_INSERT, [new_id()])
+        leading = asyncio.create_task(metrics.follow_queue(database))
+        await eventually(lambda: told("ready_jobs") == 1)
+        assert told("oldest_ready_seconds") is not None
+        leading.cancel()
+        await asyncio.wait([leading])
+    assert told("ready_jobs") is None

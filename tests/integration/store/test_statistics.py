@@ -37,6 +37,26 @@ _VIEWS = (
 )
 
 
+async def test_jobs_in_line_are_counted_by_type(connection: AsyncConnection[DictRow]) -> None:
+    assert await statistics.ready_by_type(connection) == []
+    await register(connection, job_type(), job_type("test/other"))
+    for type_, due, count in (
+        ("test/long", "10 minutes", 1),
+        ("test/long", "1 minute", 2),
+        ("test/other", "-1 hour", 1),  # to come
+        ("test/other", "5 seconds", 1),
+    ):
+        for _ in range(count):
+            await connection.execute(
+                "INSERT INTO hybridjobs.background_jobs (id, type, run_at)"
+                " VALUES (%s, %s, now() - %s::interval)",
+                [new_id(), type_, due],
+            )
+    lines = await statistics.ready_by_type(connection)
+    assert [(each.type, each.jobs) for each in lines] == [("test/long", 3), ("test/other", 1)]
+    assert [each.oldest_seconds // 60 for each in lines] == [10, 0]
+
+
 async def _summary(connection: AsyncConnection[DictRow]) -> dict[str, str]:
     return {each.metric: each.value for each in await statistics.summary(connection)}
 

@@ -317,13 +317,23 @@ LANGUAGE sql STABLE SET search_path = hybridjobs, pg_temp AS $$
     FROM judged j
 $$;
 
+-- How many jobs of each type are in line for a place, and for how long the first of each has been due.
+CREATE OR REPLACE VIEW ready_by_type WITH (security_invoker = true) AS
+SELECT line.type, line.jobs,
+       greatest(extract(epoch FROM now() - head.run_at), 0)::double precision AS oldest_seconds
+FROM (SELECT type, count(*) AS jobs FROM background_jobs WHERE stage = 'ready' GROUP BY type) line
+CROSS JOIN LATERAL (
+    SELECT j.run_at FROM background_jobs j WHERE j.stage = 'ready' AND j.type = line.type
+    ORDER BY j.order_key, j.id LIMIT 1
+) head;
+
 -- The name by which people's own queries know what is stored of repositories; has the columns that
 -- the table had when this file was last run.
 CREATE OR REPLACE VIEW repositories AS SELECT * FROM github.repositories;
 
 GRANT SELECT ON job_statistics, queue_status, failed_last_hour, times_per_type, running_now,
     throughput_per_hour, repository_status, waiting_for_retry, long_running_jobs, success_trend,
-    duplicate_events, stuck_jobs, misplaced_types TO hybridjobs_service, hybridjobs_reader;
+    duplicate_events, stuck_jobs, misplaced_types, ready_by_type TO hybridjobs_service, hybridjobs_reader;
 GRANT SELECT ON repositories TO hybridjobs_reader;
 REVOKE ALL ON FUNCTION get_job_statistics_summary, get_queue_health FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION get_job_statistics_summary, get_queue_health
