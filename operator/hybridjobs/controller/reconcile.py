@@ -14,6 +14,7 @@ from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion
+from hybridjobs.controller.events import Events
 from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import is_ended, is_finished, job_id
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
@@ -69,6 +70,7 @@ class Reconciler:
         self._namespace = namespace
         self._worker = worker
         self._schemas = PayloadSchemas()
+        self._events = Events(kubernetes, namespace=namespace)
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
 
     async def run(self, workers: int) -> None:
@@ -284,6 +286,7 @@ class Reconciler:
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
         if recorded is not None and recorded.changed:
             metrics.count_end(row.type, end, datetime.now(UTC))
+            await self._events.ended(view.hybridjob, row.attempt, end)
             log.info(
                 "attempt ended",
                 job_id=str(row.job_id),
