@@ -71,7 +71,10 @@ async def test_each_issue_is_stored_and_followed_once(
     [
         (lambda: {"retry-after": "30"}, 30),
         (
-            lambda: {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{time.time() + 600:.0f}"},
+            lambda: {
+                "x-ratelimit-remaining": "0",
+                "x-ratelimit-reset": str(int(time.time()) + 600),
+            },
             600,
         ),
     ],
