@@ -16,5 +16,5 @@ async def recorded() -> AsyncIterator[RecordedApi]:
 async def github(recorded: RecordedApi) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the recorded API, which is as recorded."""
     recorded.github.reset()
-    async with httpx.AsyncClient(base_url=recorded.url) as client:
+    async with httpx.AsyncClient(base_url=recorded.url, timeout=50) as client:
         yield client
