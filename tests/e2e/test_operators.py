@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +58,14 @@ async def _another_leads(release: Release, former: str) -> float:
     return time.monotonic() - began
 
 
+async def _handed_over(release: Release, end: Callable[[str], None], what: str) -> None:
+    """End the leader, wait for another, and say how long that took."""
+    former = _leader(release)
+    end(former)
+    seconds = await _another_leads(release, former)
+    print(f"after {what} another operator led within {seconds:.1f} s")
+
+
 async def _submitted(access: Access, count: int) -> list[str]:
     """Jobs that run for some seconds."""
     payloads = [{"sleep": 4 + number % 5, "message": str(number)} for number in range(count)]
@@ -89,11 +97,12 @@ async def test_when_the_leader_is_killed_the_other_goes_on(
 ) -> None:
     jobs = await _submitted(access, 6)
     await access.until(jobs[0], "processing")
-    former = _leader(release)
-    for pid in _processes(release, former):
-        os.kill(pid, signal.SIGKILL)
-    seconds = await _another_leads(release, former)
-    print(f"after a kill another operator led within {seconds:.1f} s")
+
+    def kill(leader: str) -> None:
+        for pid in _processes(release, leader):
+            os.kill(pid, signal.SIGKILL)
+
+    await _handed_over(release, kill, "a kill")
     await _completed(access, jobs)
 
 
@@ -131,10 +140,11 @@ async def test_when_the_leader_stops_the_other_goes_on_at_once(
     release: Release, access: Access
 ) -> None:
     jobs = await _submitted(access, 3)
-    former = _leader(release)
-    release.kubectl("delete", "pod", _pod(former), "--wait=false")
-    seconds = await _another_leads(release, former)
-    print(f"after a clean stop another operator led within {seconds:.1f} s")
+
+    def stop(leader: str) -> None:
+        release.kubectl("delete", "pod", _pod(leader), "--wait=false")
+
+    await _handed_over(release, stop, "a clean stop")
     await _completed(access, jobs)
 
 

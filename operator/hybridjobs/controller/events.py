@@ -10,6 +10,7 @@ import structlog
 
 from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.kube.client import EVENTS, ApiError, Kubernetes, Object
+from hybridjobs.kube.times import micro_time_text
 from hybridjobs.model import AttemptEnd, Outcome
 
 log = structlog.get_logger(__name__)
@@ -66,7 +67,7 @@ class Events:
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": self._namespace},
-            "eventTime": _micro(now),
+            "eventTime": micro_time_text(now),
             "type": "Warning",
             "reason": reason,
             "action": "Attempt",
@@ -86,9 +87,5 @@ class Events:
 
     async def _again(self, told: _Told) -> None:
         # The note stays that of the first: the API server lets nobody change it.
-        series = {"count": told.count, "lastObservedTime": _micro(told.at)}
+        series = {"count": told.count, "lastObservedTime": micro_time_text(told.at)}
         await self._kubernetes.patch(EVENTS, self._namespace, told.name, {"series": series})
-
-
-def _micro(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -23,6 +23,7 @@ from hybridjobs.kube.client import (
     NotFound,
     Object,
 )
+from hybridjobs.kube.times import micro_time_text
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +146,7 @@ class Leadership:
 
     async def _write(self, lease: Object, *, taking: bool) -> Object:
         """Put our name and the time in; Conflict where the Lease is not as it was read."""
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = micro_time_text(datetime.now(UTC))
         spec: Object = {"renewTime": now}
         if taking:
             spec |= {

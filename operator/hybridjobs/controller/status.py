@@ -1,9 +1,10 @@
 """The status of a HybridJob: the row's story in the cluster's words. Pure."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from hybridjobs.controller.observe import why_not_started
+from hybridjobs.kube.times import time_text
 from hybridjobs.model import Status
 from hybridjobs.store.attempts import JobState
 
@@ -103,9 +104,7 @@ def _cut(message: str | None) -> str | None:
 
 
 def _text(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    return None if moment is None else time_text(moment)
 
 
 def _duration(milliseconds: int | None) -> str | None:

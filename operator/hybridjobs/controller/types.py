@@ -13,6 +13,7 @@ from hybridjobs.errors import (
     DatabaseUnavailable,
 )
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, Kubernetes, NotFound
+from hybridjobs.kube.times import time_text
 from hybridjobs.model import JobType
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
@@ -108,7 +109,7 @@ class TypeMirror:
                 metadata["generation"],
             ):
                 return
-        now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+        now = time_text(datetime.now(UTC))
         condition = {
             "type": "Accepted",
             "status": status,

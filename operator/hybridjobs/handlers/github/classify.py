@@ -10,7 +10,7 @@ from hybridjobs.handlers.github.capturing import Tally, capturing
 from hybridjobs.handlers.github.classification import size_of
 from hybridjobs.handlers.github.client import Object
 from hybridjobs.handlers.github.measuring import Position, measure
-from hybridjobs.handlers.github.payloads import RepositoryChoice
+from hybridjobs.handlers.github.payloads import RepositoryChoice, repository_named
 from hybridjobs.handlers.github.tables import ChildJob
 from hybridjobs.sdk import Context, RetryLater, handler
 
@@ -76,10 +76,9 @@ async def classify_repositories(
 
 def classification_of(repository_id: UUID, full_name: str, parent: UUID) -> ChildJob:
     """The job that classifies a repository: one a parent, and one at a time."""
-    owner, _, repo = full_name.partition("/")
     return ChildJob(
         SINGLE,
-        {"repositoryId": str(repository_id), "owner": owner, "repo": repo},
+        repository_named(repository_id, full_name),
         key=f"{parent}/{repository_id}",
         repository_id=repository_id,
         unique_key=str(repository_id),

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from hybridjobs.handlers.github.capturing import Tally, capturing
 from hybridjobs.handlers.github.classify import classification_of
-from hybridjobs.handlers.github.payloads import RepositoryRef
+from hybridjobs.handlers.github.payloads import RepositoryRef, repository_named
 from hybridjobs.handlers.github.rows import page
 from hybridjobs.handlers.github.tables import ChildJob
 from hybridjobs.sdk import Context, handler
@@ -52,13 +52,10 @@ async def discover_repository(payload: RepositoryToDiscover, context: Context) -
 
 
 def _sync_of(repository_id: UUID, full_name: str, parent: UUID) -> ChildJob:
-    owner, _, repo = full_name.partition("/")
     return ChildJob(
         SYNC,
         {
-            "repositoryId": str(repository_id),
-            "owner": owner,
-            "repo": repo,
+            **repository_named(repository_id, full_name),
             "days": SYNC_DAYS,
             "priority": "high",
             "reason": REASON,

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from hybridjobs.handlers.github.capturing import Capture
 from hybridjobs.handlers.github.follow_ups import Part, Subject, follow_ups
 from hybridjobs.handlers.github.passes import Passage
+from hybridjobs.handlers.github.payloads import repository_named
 
 # Of one sync: the parts of ten thousand pull requests. What is beyond stays due for the next one.
 MAX_FOLLOW_UPS = 300
@@ -46,8 +47,7 @@ async def fan_out(
     jobs = follow_ups(
         due,
         types,
-        # The name is what limits count by, as a delivery has it.
-        repository={"repositoryId": str(job.repository_id), "owner": job.owner, "repo": job.name},
+        repository=repository_named(job.repository_id, job.full_name),
         parent=job.context.job_id,
         now=datetime.now(UTC),
         priority=priority,

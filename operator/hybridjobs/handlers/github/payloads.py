@@ -58,6 +58,14 @@ class RepositoryChoice(BaseModel):
         return self
 
 
+def repository_named(repository_id: UUID, full_name: str) -> dict[str, object]:
+    """A stored repository, as the payload of a job about it names it: by the id that the job goes
+    by, and by the names that limits count by, as a delivery's.
+    """
+    owner, _, repo = full_name.partition("/")
+    return {"repositoryId": str(repository_id), "owner": owner, "repo": repo}
+
+
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
