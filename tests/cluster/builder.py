@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.oci import ARCHITECTURE
-from tests.cluster.paths import CHECKOUT, IMAGES
+from tests.cluster.paths import CHECKOUT, IMAGES, RUN
 from tests.cluster.shell import ClusterError, need, run, run_long, say, succeeds
 
 _SUITE = "bookworm"
@@ -23,7 +23,7 @@ PYTHON = ("ca-certificates", "python3", "python3-venv", "tzdata")
 SHELL = ("ca-certificates", "curl", "jq")
 _BASE_VERSION = "1"
 _UNWANTED = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
-_RUNROOT = "/run/hybridjobs-build"
+_RUNROOT = f"{RUN}-build"
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 
 

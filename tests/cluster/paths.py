@@ -12,5 +12,7 @@ IMAGES = CACHE / "images"
 KIND = CACHE / "kind"
 NATIVE = CACHE / "native"
 """Disk state of the native cluster: certificates, configuration, logs, etcd, images."""
-RUN = Path("/run/hybridjobs")
+INSTANCE = int(os.environ.get("HYBRIDJOBS_INSTANCE") or 0)
+"""0 to 7: clusters with different numbers and cache folders run beside one another."""
+RUN = Path(f"/run/hybridjobs{INSTANCE or ''}")
 """Process records and unix sockets of the native cluster, whose paths must stay short."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.cluster.native.api import Api
 from tests.cluster.native.components import PAUSE_IMAGE, all_components
-from tests.cluster.native.layout import BINDS
+from tests.cluster.native.layout import BINDS, CGROUP
 from tests.cluster.native.processes import recorded
 from tests.cluster.shell import ClusterError, run, say, wait_until
 
@@ -42,7 +42,7 @@ def machine() -> dict[str, str]:
         "netns": run("ip", "netns", "list"),
         "mounts": "\n".join(sorted(Path("/proc/self/mounts").read_text().splitlines())),
         "processes": "\n".join(sorted(_programs(ours))),
-        "cgroups": "\n".join(str(path) for path in Path("/sys/fs/cgroup").rglob("hybridjobs")),
+        "cgroups": "\n".join(str(path) for path in Path("/sys/fs/cgroup").rglob(CGROUP)),
         "folders": "\n".join(point for point in BINDS if Path(point).exists()),
         **{name: value for name, value in settings.items() if "conntrack_count" not in name},
     }

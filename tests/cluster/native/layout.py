@@ -1,14 +1,18 @@
-"""Addresses, folders and names of the native cluster: one per machine."""
+"""Addresses, folders and names of the native cluster; each cache folder may have one."""
 
-from tests.cluster.paths import NATIVE, RUN
+from tests.cluster.paths import INSTANCE, NATIVE, RUN
 
-NETNS = "hybridjobs"
-NODE = "hybridjobs"
-HOST_LINK, NODE_LINK = "hybridjobs-h", "hybridjobs-n"
+NAME = f"hybridjobs{INSTANCE or ''}"
+NETNS = NAME
+NODE = NAME
+HOST_LINK, NODE_LINK = f"{NAME}-h", f"{NAME}-n"
 """The two ends of the veth pair (15 characters are the limit)."""
-HOST_ADDRESS, NODE_ADDRESS, LINK_PREFIX = "10.231.0.1", "10.231.0.2", 30
-POD_RANGE, SERVICE_RANGE = "10.232.0.0/16", "10.233.0.0/16"
-API_SERVICE_ADDRESS, DNS_ADDRESS = "10.233.0.1", "10.233.0.10"
+_LINK, _PODS, _SERVICES = (f"10.{231 + 3 * INSTANCE + part}" for part in range(3))
+HOST_ADDRESS, NODE_ADDRESS, LINK_PREFIX = f"{_LINK}.0.1", f"{_LINK}.0.2", 30
+POD_RANGE, SERVICE_RANGE = f"{_PODS}.0.0/16", f"{_SERVICES}.0.0/16"
+API_SERVICE_ADDRESS, DNS_ADDRESS = f"{_SERVICES}.0.1", f"{_SERVICES}.0.10"
+ROUTED = (f"{_LINK}.", f"{_PODS}.", f"{_SERVICES}.")
+"""How every address of ours begins."""
 DOMAIN = "cluster.local"
 API_URL = f"https://{NODE_ADDRESS}:6443"
 
@@ -23,7 +27,7 @@ RECORDS = RUN / "processes"
 MADE_FOLDERS = RUN / "made-folders"
 
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
-CGROUP = "hybridjobs"
+CGROUP = NAME
 
 VOLUMES = NATIVE / "volumes"
 VOLUMES_IN_NODE = "/tmp/hybridjobs-volumes"

@@ -28,6 +28,7 @@ from tests.cluster.native.layout import (
     NODE_LINK,
     POD_RANGE,
     RECORDS,
+    ROUTED,
     SERVICE_RANGE,
 )
 from tests.cluster.native.processes import Process
@@ -105,9 +106,7 @@ def create(pause: Path) -> None:
 
 def _make_network() -> None:
     overlaps = [
-        line
-        for line in run("ip", "-4", "route", "show").splitlines()
-        if line.startswith(("10.231.", "10.232.", "10.233."))
+        line for line in run("ip", "-4", "route", "show").splitlines() if line.startswith(ROUTED)
     ]
     if overlaps:
         raise ClusterError(f"this machine has routes of its own where ours would be: {overlaps}")
@@ -257,5 +256,5 @@ def leftovers() -> list[str]:
         found += [f"folder {point}" for point in made if Path(point).is_dir()]
     if shutil.which("ip"):
         links = run("ip", "-o", "link").splitlines() + run("ip", "route").splitlines()
-        found += [line for line in links if "hybridjobs-" in line or "10.231." in line]
+        found += [line for line in links if HOST_LINK in line or ROUTED[0] in line]
     return found

@@ -37,7 +37,9 @@ async def process(database_urls: DatabaseUrls) -> AsyncIterator[Process]:
 @asynccontextmanager
 async def nobody_is_hurt(process: Process) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Others are served when the yielded function is called and at the end, memory stays flat."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    # Each on a connection of its own: one kept is the one that the listener has waited for longest.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=30, limits=limits) as client:
 
         async def served() -> None:
             assert await process.deliver(client, "one") == 204
