@@ -57,10 +57,10 @@ demo-down: setup ## Remove what `make demo` installed
 
 .PHONY: test test-fast lint
 test: image lint ## Every test: lint, unit, integration, end to end
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest --numprocesses 2 tests
 
 test-fast: setup lint ## Without the cluster: lint, unit, integration
-	@$(PY) -m pytest tests/unit tests/integration tests/conformance --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds
+	@$(PY) -m pytest --numprocesses 2 tests/unit tests/integration tests/conformance --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .

@@ -11,9 +11,18 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.migrate import migrate
+
+CLUSTER = (
+    "tests/e2e/",
+    "tests/integration/access/",
+    "tests/integration/controller/",
+    "tests/integration/crds/",
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,17 @@ class DatabaseUrls:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres", type=int, default=18, help="embedded Postgres version: 18, 16")
     parser.addoption("--postgres-on-disk", action="store_true", help="more data than memory holds")
+
+
+class _OneClusterScheduling(LoadScopeScheduling):
+    """A file's tests stay together, as do all that use the cluster, of which there is one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if nodeid.startswith(CLUSTER) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _OneClusterScheduling(config, log)
 
 
 def free_port() -> int:
