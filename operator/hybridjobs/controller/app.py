@@ -15,7 +15,7 @@ from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.shipped import apply_shipped
 from hybridjobs.controller.sweep import Sweep
 from hybridjobs.controller.types import TypeMirror
-from hybridjobs.controller.watch import start_watching
+from hybridjobs.controller.watch import Feed, start_watching
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.health import health_app
@@ -81,8 +81,7 @@ async def serve(settings: OperatorSettings) -> None:
         schedules = KnownSchedules()
         watching = await start_watching(
             configuration,
-            cache,
-            queue,
+            Feed(cache, queue),
             mirror.on_event,
             schedules.on_event,
             namespace=settings.namespace,

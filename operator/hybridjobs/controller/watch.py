@@ -21,6 +21,42 @@ EventHandler = Callable[[str | None, Object], Awaitable[None]]
 _INACTIVITY_SECONDS = 70.0
 
 
+class Feed:
+    """What the watches tell goes into the cache, and what is to be looked at into the queue."""
+
+    def __init__(self, cache: Cache, queue: WorkQueue) -> None:
+        self._cache = cache
+        self._queue = queue
+
+    def hybridjob(self, kind: str | None, body: Object) -> None:
+        """One event of a HybridJob; `kind` None: it was listed."""
+        if kind == "DELETED":
+            self._cache.remove_hybridjob(body)
+        else:
+            self._cache.put_hybridjob(body)
+        self._queue.add(body["metadata"]["name"])
+
+    def job(self, kind: str | None, body: Object) -> None:
+        """One event of a Kubernetes Job."""
+        if kind == "DELETED":
+            self._cache.remove_job(body)
+        else:
+            self._cache.put_job(body)
+        self._look_at_owner(body)
+
+    def pod(self, kind: str | None, body: Object) -> None:
+        """One event of a pod."""
+        if kind == "DELETED":
+            self._cache.remove_pod(body)
+        else:
+            self._cache.put_pod(body)
+        self._look_at_owner(body)
+
+    def _look_at_owner(self, body: Object) -> None:
+        if (name := hybridjob_of(body)) is not None:
+            self._queue.add(name)
+
+
 class _NoDiffBase(kopf.DiffBaseStorage):
     """kopf computes an object's essence for every event, even for on.event alone: a third of the
     event's cost."""
@@ -37,8 +73,7 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
 async def start_watching(
     configuration: Configuration,
-    cache: Cache,
-    queue: WorkQueue,
+    feed: Feed,
     on_type: EventHandler,
     on_schedule: EventHandler,
     *,
@@ -64,32 +99,15 @@ async def start_watching(
 
     @kopf.on.event(GROUP, VERSION, "hybridjobs", registry=registry)
     async def hybridjob(event: Any, **_: Any) -> None:  # noqa: ANN401
-        body: Object = event["object"]
-        if event["type"] == "DELETED":
-            cache.remove_hybridjob(body)
-        else:
-            cache.put_hybridjob(body)
-        queue.add(body["metadata"]["name"])
+        feed.hybridjob(event["type"], event["object"])
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def job(event: Any, **_: Any) -> None:  # noqa: ANN401
-        body: Object = event["object"]
-        if event["type"] == "DELETED":
-            cache.remove_job(body)
-        else:
-            cache.put_job(body)
-        if (name := hybridjob_of(body)) is not None:
-            queue.add(name)
+        feed.job(event["type"], event["object"])
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(event: Any, **_: Any) -> None:  # noqa: ANN401
-        body: Object = event["object"]
-        if event["type"] == "DELETED":
-            cache.remove_pod(body)
-        else:
-            cache.put_pod(body)
-        if (name := hybridjob_of(body)) is not None:
-            queue.add(name)
+        feed.pod(event["type"], event["object"])
 
     @kopf.on.event(GROUP, VERSION, "hybridjobtypes", registry=registry)
     async def job_type(event: Any, **_: Any) -> None:  # noqa: ANN401

@@ -1,0 +1,160 @@
+"""What must hold, after every step and at the end."""
+
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+from hybridjobs.kube import names
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS
+from hybridjobs.model import Outcome
+from hybridjobs.policy import MAX_DISRUPTIONS, MAX_RETRY_LATER
+from tests.simulation.cluster import ApiServer, Object
+from tests.simulation.nodes import Container, Nodes
+from tests.simulation.stores import Store
+from tests.simulation.tables import Row
+
+TERMINAL = ("completed", "failed", "cancelled")
+# Verdicts on a pod that has ended. Whatever else closes an attempt fences it: its pod may still run.
+_OF_ENDED_PODS = {"failed", "retry_later", "deadline", "oom", "disrupted"}
+_FREE = {
+    Outcome.DISRUPTED: MAX_DISRUPTIONS,
+    Outcome.LOST: MAX_DISRUPTIONS,
+    Outcome.NODE_LOST: MAX_DISRUPTIONS,
+    Outcome.RETRY_LATER: MAX_RETRY_LATER,
+}
+# What may be added to an attempt that has ended.
+_EVIDENCE = ("log_tail", "exit_code", "pod_name")
+
+
+class Violation(AssertionError):
+    """Something is that must not be."""
+
+
+class Checks:
+    """`told_by_hand` are the jobs that somebody has moved on by hand since they were looked at."""
+
+    def __init__(self, server: ApiServer, nodes: Nodes, store: Store) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._seen = -1
+        self._ended: dict[tuple[UUID, int], Row] = {}
+        self._over: dict[UUID, str] = {}
+        self._jobs_made: Counter[str] = Counter()
+        self.told_by_hand: set[UUID] = set()
+        self.by_hand: Counter[UUID] = Counter()
+        self.reported: set[tuple[UUID, int]] = set()  # ends that a worker told by the API
+        self.deleted_by_others: set[str] = set()  # Jobs, by name
+        server.watchers.append(self._on_event)
+        nodes.begun = self._on_begun
+
+    def look(self) -> None:
+        """After a step."""
+        if self._store.changes == self._seen:
+            return
+        jobs, attempts = self._store.rows()
+        self._seen = self._store.changes
+        numbers: dict[UUID, list[Row]] = {job_id: [] for job_id in jobs}
+        for attempt in attempts.values():
+            numbers[attempt["job_id"]].append(attempt)
+        for job in jobs.values():
+            self._look_at_job(job, sorted(numbers[job["id"]], key=lambda each: each["attempt"]))
+        for key, attempt in attempts.items():
+            if attempt["ended_at"] is not None:
+                self._look_at_ended(key, attempt)
+
+    def _look_at_job(self, job: Row, attempts: list[Row]) -> None:
+        job_id, status = job["id"], job["status"]
+        if [each["attempt"] for each in attempts] != list(range(1, job["attempt"] + 1)):
+            raise Violation(f"the attempts of {job_id} do not count up to {job['attempt']}")
+        unended = [each["attempt"] for each in attempts if each["ended_at"] is None]
+        if unended not in ([], [job["attempt"]]):
+            raise Violation(f"open attempts of {job_id}: {unended}, its last is {job['attempt']}")
+        if (status == "processing" or job["dispatched_at"] is not None) and not unended:
+            raise Violation(f"{job_id} is {status} without an open attempt")
+        if status in TERMINAL and unended:
+            raise Violation(f"{job_id} is {status} with an open attempt")
+        before = self._over.get(job_id)
+        if before is not None and status != before and job_id not in self.told_by_hand:
+            raise Violation(f"{job_id} was {before} and is {status}")
+        self.told_by_hand.discard(job_id)
+        self._over.pop(job_id, None)
+        if status in TERMINAL:
+            self._over[job_id] = status
+        self._look_at_retries(job, attempts)
+
+    def _look_at_retries(self, job: Row, attempts: list[Row]) -> None:
+        if job["retry_count"] > job["max_retries"]:
+            raise Violation(f"{job['id']} has {job['retry_count']} retries")
+        free = Counter(each["outcome"] for each in attempts if each["spent_retry"] is False)
+        for outcome, limit in _FREE.items():
+            # One more ends the job; each retry by hand may do so again.
+            if free[outcome] > limit + 1 + self.by_hand[job["id"]]:
+                raise Violation(f"{job['id']} ended as {outcome} {free[outcome]} times for free")
+
+    def _look_at_ended(self, key: tuple[UUID, int], attempt: Row) -> None:
+        before = self._ended.get(key)
+        if before is attempt:
+            return
+        self._ended[key] = attempt
+        if before is None:
+            self._look_at_end(key, attempt)
+            return
+        changed = [
+            name
+            for name, value in attempt.items()
+            if value != before[name] and not (name in _EVIDENCE and before[name] is None)
+        ]
+        if changed:
+            raise Violation(f"attempt {key} has ended, and its {changed} changed")
+
+    def _look_at_end(self, key: tuple[UUID, int], attempt: Row) -> None:
+        if attempt["reason"] == "SetByHand":
+            return
+        containers = self._containers(*key)
+        if attempt["outcome"] in _OF_ENDED_PODS:
+            running = [each.pod for each in containers if each.runs and not each.is_lost]
+            if running:
+                raise Violation(f"attempt {key} ended as {attempt['outcome']}; {running} runs")
+        done = any(each.ended_with == 0 for each in containers)
+        if attempt["outcome"] == "succeeded" and not (done or key in self.reported):
+            raise Violation(f"attempt {key} succeeded, though nothing did")
+
+    def _containers(self, job_id: UUID, attempt: int) -> list[Container]:
+        return [
+            each
+            for each in self._nodes.containers.values()
+            if (each.job_id, each.attempt) == (job_id, attempt)
+        ]
+
+    def _on_event(self, kind: str, event: str, body: Object) -> None:
+        if kind == JOBS.plural and event == "ADDED":
+            name = body["metadata"]["name"]
+            self._jobs_made[name] += 1
+            if self._jobs_made[name] > 1 and name not in self.deleted_by_others:
+                raise Violation(f"{name} was made {self._jobs_made[name]} times")
+
+    def _on_begun(self, container: Container) -> None:
+        """A container starts: no other of its job may run, unless its attempt is fenced."""
+        attempts = self._store.rows()[1]
+        for other in self._nodes.containers.values():
+            if other is container or not other.runs or other.job_id != container.job_id:
+                continue
+            attempt = attempts[other.job_id, other.attempt]
+            if attempt["ended_at"] is None:
+                raise Violation(f"{container.pod} starts while {other.pod} runs, which is open")
+            if attempt["outcome"] in _OF_ENDED_PODS and attempt["reason"] != "SetByHand":
+                if not other.is_lost:
+                    raise Violation(f"{container.pod} starts while {other.pod} runs")
+
+    def on_delete(self, kind: str, body: Object) -> None:
+        """The operator or the dispatcher deletes something."""
+        jobs, attempts = self._store.rows()
+        if kind == JOBS.plural:
+            labels: dict[str, Any] = body["metadata"]["labels"]
+            attempt = attempts.get((UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT])))
+            if attempt is not None and attempt["ended_at"] is None:
+                raise Violation(f"{body['metadata']['name']} is deleted, its attempt open")
+        elif kind == HYBRIDJOBS.plural and "jobId" in body["spec"]:
+            job = jobs.get(UUID(body["spec"]["jobId"]))
+            if job is not None and job["status"] == "processing":
+                raise Violation(f"{body['metadata']['name']} is deleted while its job runs")
