@@ -349,6 +349,7 @@ class World:
             yield f"delete {name} by force", lambda body=body: self._nodes.force(body)
 
     def _orphan(self, hybridjob: Object) -> None:
+        self._server.mark_deleted(HYBRIDJOBS.plural, hybridjob["metadata"]["name"])
         for job in self._server.list(JOBS.plural):
             if owner_uid(job) == hybridjob["metadata"]["uid"]:
                 metadata = {**job["metadata"], "ownerReferences": []}

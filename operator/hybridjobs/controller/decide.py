@@ -160,7 +160,7 @@ def _open(view: View, now: datetime) -> list[Action]:
         if row.job_uid is not None:
             return [_lost("JobDeleted", "its Kubernetes Job was deleted")]
         return _create(view, now)
-    if _owner(job) != uid:
+    if row.job_uid != job["metadata"]["uid"] and _owner(job) != uid:
         if job["metadata"].get("deletionTimestamp"):
             return [Wait(timedelta(seconds=1))]
         conflict = f"a Job named {job['metadata']['name']} belongs to something else"
