@@ -37,18 +37,21 @@ class Checks:
         self._store = store
         self._nodes = nodes
         self._seen = -1
+        self._found: list[str] = []  # in the middle of somebody's step
         self._ended: dict[tuple[UUID, int], Row] = {}
         self._over: dict[UUID, str] = {}
         self._jobs_made: Counter[str] = Counter()
         self.told_by_hand: set[UUID] = set()
         self.by_hand: Counter[UUID] = Counter()
         self.reported: set[tuple[UUID, int]] = set()  # ends that a worker told by the API
-        self.deleted_by_others: set[str] = set()  # Jobs, by name
+        self._deleted_by_others: set[str] = set()  # Jobs, by name
         server.watchers.append(self._on_event)
         nodes.begun = self._on_begun
 
     def look(self) -> None:
         """After a step."""
+        if self._found:
+            raise Violation(self._found[0])
         if self._store.changes == self._seen:
             return
         jobs, attempts = self._store.rows()
@@ -130,8 +133,12 @@ class Checks:
         if kind == JOBS.plural and event == "ADDED":
             name = body["metadata"]["name"]
             self._jobs_made[name] += 1
-            if self._jobs_made[name] > 1 and name not in self.deleted_by_others:
-                raise Violation(f"{name} was made {self._jobs_made[name]} times")
+            again = self._jobs_made[name] > 1 and name not in self._deleted_by_others
+            # One whose attempt has ended is by a program that was stopped before its create.
+            if again and self._is_open(body):
+                self._found.append(f"{name} was made {self._jobs_made[name]} times")
+        elif kind == JOBS.plural and event == "DELETED":
+            self._deleted_by_others.add(body["metadata"]["name"])
 
     def _on_begun(self, container: Container) -> None:
         """A container starts: no other of its job may run, unless its attempt is fenced."""
@@ -139,22 +146,28 @@ class Checks:
         for other in self._nodes.containers.values():
             if other is container or not other.runs or other.job_id != container.job_id:
                 continue
-            attempt = attempts[other.job_id, other.attempt]
+            attempt = attempts[other.job_id, min(other.attempt, container.attempt)]
             if attempt["ended_at"] is None:
-                raise Violation(f"{container.pod} starts while {other.pod} runs, which is open")
+                self._found.append(f"{container.pod} starts while {other.pod} runs, which is open")
+            if other.attempt > container.attempt:
+                continue  # made late: fenced
             if attempt["outcome"] in _OF_ENDED_PODS and attempt["reason"] != "SetByHand":
                 if not other.is_lost:
-                    raise Violation(f"{container.pod} starts while {other.pod} runs")
+                    self._found.append(f"{container.pod} starts while {other.pod} runs")
+
+    def _is_open(self, job: Object) -> bool:
+        labels: dict[str, Any] = job["metadata"]["labels"]
+        key = UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT])
+        attempt = self._store.rows()[1].get(key)
+        return attempt is not None and attempt["ended_at"] is None
 
     def on_delete(self, kind: str, body: Object) -> None:
         """The operator or the dispatcher deletes something."""
-        jobs, attempts = self._store.rows()
         if kind == JOBS.plural:
-            labels: dict[str, Any] = body["metadata"]["labels"]
-            attempt = attempts.get((UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT])))
-            if attempt is not None and attempt["ended_at"] is None:
-                raise Violation(f"{body['metadata']['name']} is deleted, its attempt open")
+            self._deleted_by_others.discard(body["metadata"]["name"])
+            if self._is_open(body):
+                self._found.append(f"{body['metadata']['name']} is deleted, its attempt open")
         elif kind == HYBRIDJOBS.plural and "jobId" in body["spec"]:
-            job = jobs.get(UUID(body["spec"]["jobId"]))
+            job = self._store.rows()[0].get(UUID(body["spec"]["jobId"]))
             if job is not None and job["status"] == "processing":
-                raise Violation(f"{body['metadata']['name']} is deleted while its job runs")
+                self._found.append(f"{body['metadata']['name']} is deleted while its job runs")

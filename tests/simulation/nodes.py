@@ -359,9 +359,11 @@ class Nodes(Logs):
         container.lost_at = container.lost_at or self._now()
 
     def find(self) -> None:
-        """Every node is back."""
-        for container in self.containers.values():
+        """Every node is back, and ends what was forgotten meanwhile."""
+        for uid, container in self.containers.items():
             container.lost_at = None
+            if container.runs and uid not in self._server.uids:
+                container.ended(self._now(), 137)
 
     # Times
 

@@ -86,7 +86,7 @@ class World:
         self.writes = 0
         self.steps = 0
         self.deeds = 0
-        self.trace: deque[str] = deque(maxlen=400)
+        self.trace: deque[str] = deque(maxlen=100_000)
 
     def run(self, steps: int) -> None:
         """Chaos for so many steps, then peace until all is over; Violation."""
@@ -342,7 +342,8 @@ class World:
             )
             yield f"delete {name}, not its Jobs", lambda body=body: self._orphan(body)
         for body in server.list(JOBS.plural):
-            yield f"delete {body['metadata']['name']}", lambda body=body: self._delete_job(body)
+            name = body["metadata"]["name"]
+            yield f"delete {name}", lambda n=name: server.delete(JOBS.plural, n)
         for body in server.list(PODS.plural):
             name = body["metadata"]["name"]
             yield f"delete {name}", lambda n=name: server.delete(PODS.plural, n)
@@ -355,11 +356,6 @@ class World:
                 metadata = {**job["metadata"], "ownerReferences": []}
                 self._server.replace(JOBS.plural, {**job, "metadata": metadata})
         self._server.delete(HYBRIDJOBS.plural, hybridjob["metadata"]["name"])
-
-    def _delete_job(self, job: Object) -> None:
-        name = job["metadata"]["name"]
-        self.checks.deleted_by_others.add(name)
-        self._server.delete(JOBS.plural, name)
 
     def _workers_report(self) -> Iterator[Deed]:
         for container in self._nodes.containers.values():

@@ -134,7 +134,8 @@ def decide(view: View, now: datetime) -> list[Action]:
     uid, wanted = hybridjob["metadata"]["uid"], hybridjob["spec"].get("attempt", 0)
     actions: list[Action] = []
     if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
-        if (hybridjob.get("status") or {}).get("state") == Status.CANCELLED:
+        over = (hybridjob.get("status") or {}).get("state") == Status.CANCELLED
+        if over and wanted != row.open_attempt:
             return []  # of an earlier run: the dispatcher replaces it for the one to come
         actions.append(RequestCancel())
     if row.open_attempt is None:
@@ -144,7 +145,8 @@ def decide(view: View, now: datetime) -> list[Action]:
     if row.hybridjob_uid not in (None, uid):
         return [*actions, _lost("Superseded", "another HybridJob took this attempt's place")]
     old = view.previous
-    if old is not None and not (is_finished(old) or "deletionTimestamp" in old["metadata"]):
+    ending = is_finished(old) or "deletionTimestamp" in (old or {}).get("metadata", {})
+    if old is not None and not ending and _is_ours(old, row, uid):
         # Closed as never started or as lost, but a crash came before its removal.
         actions.append(RemoveJob(old))
     return actions + _open(view, now)
@@ -160,7 +162,7 @@ def _open(view: View, now: datetime) -> list[Action]:
         if row.job_uid is not None:
             return [_lost("JobDeleted", "its Kubernetes Job was deleted")]
         return _create(view, now)
-    if row.job_uid != job["metadata"]["uid"] and _owner(job) != uid:
+    if not _is_ours(job, row, uid):
         if job["metadata"].get("deletionTimestamp"):
             return [Wait(timedelta(seconds=1))]
         conflict = f"a Job named {job['metadata']['name']} belongs to something else"
@@ -235,6 +237,8 @@ def _closed(view: View, now: datetime) -> list[Action]:
     """No attempt is open: the job is over, or waits for its next."""
     row, job = view.row, view.job
     actions: list[Action] = []
+    if job is not None and not _is_ours(job, row, view.hybridjob["metadata"]["uid"]):
+        job = None
     if job is not None and row.attempt and not row.has_log and is_finished(job):
         actions.append(
             AddEvidence(classify(job, view.pod, reported=row.reported, permanent_exit_codes=set()))
@@ -281,6 +285,13 @@ def _owner(job: Object) -> str | None:
             uid: str = reference["uid"]
             return uid
     return None
+
+
+def _is_ours(job: Object, row: JobState, uid: str) -> bool:
+    """Whether the HybridJob owns the Job, or did until a deletion that orphans let go of it."""
+    owner = _owner(job)
+    labels = job["metadata"].get("labels") or {}
+    return owner == uid or (owner is None and labels.get(names.JOB_ID) == str(row.job_id))
 
 
 def _since(moment: datetime | None, now: datetime) -> timedelta:

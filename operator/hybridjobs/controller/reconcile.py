@@ -126,13 +126,22 @@ class Reconciler:
             await self._without_row(hybridjob)
             return
         if row.resource_uid not in (None, hybridjob["metadata"]["uid"]):
-            text = f"job {row.job_id} belongs to another HybridJob"
-            await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
+            await self._not_the_rows(hybridjob, row)
             return
         view = await self._view(hybridjob, row)
         await self._logs.read_early(view)
         for action in decide.decide(view, datetime.now(UTC)):
             await self._do(action, view)
+
+    async def _not_the_rows(self, hybridjob: Object, row: JobState) -> None:
+        """A HybridJob of a job that has, or had, another one."""
+        late = names.is_dispatched(hybridjob) and hybridjob["spec"]["attempt"] <= row.attempt
+        if late and row.status.is_terminal:
+            # By a dispatcher that stopped after its claim, and went on when the job was over.
+            await self._delete(HYBRIDJOBS, hybridjob, hybridjob["metadata"]["resourceVersion"])
+            return
+        text = f"job {row.job_id} belongs to another HybridJob"
+        await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
 
     async def _row_of(self, hybridjob: Object) -> JobState | None:
         async with self._database.connection() as connection:
@@ -231,8 +240,9 @@ class Reconciler:
             job = await self._kubernetes.create(JOBS, self._namespace, body)
         except AlreadyExists:
             # Ours, made before a crash, or foreign: the next look tells by its owner.
-            job = await self._kubernetes.get(JOBS, self._namespace, body["metadata"]["name"])
-            self._cache.add_job(job)
+            job = await self._get_job(body["metadata"]["name"])
+            if job is not None:
+                self._cache.add_job(job)
             self._queue.add(name)
             return
         except Invalid as error:
