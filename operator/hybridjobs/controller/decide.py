@@ -212,25 +212,38 @@ def _not_started(view: View, now: datetime, *, cancel: bool) -> list[Action]:
         reason, message = why_not_started(job, pod)
         text = f"no container started within {int(limit.total_seconds())} s: {message}"
         return [RecordEnd(AttemptEnd(Outcome.NEVER_STARTED, reason, text), remove_job=True)]
+    if lost := _node_lost(view, now):
+        return lost
     shown: list[Action] = [PatchStatus()] if waited >= 5 * SETTLE else []
     next_look = 5 * SETTLE if waited < 5 * SETTLE else max(limit, waited + SETTLE)
     return [*shown, Wait(next_look - waited)]
 
 
 def _running(view: View, now: datetime) -> list[Action]:
-    row, job = view.row, view.job or {}
-    began = time((job.get("status") or {}).get("startTime")) or row.claimed_at
-    backstop = timedelta(seconds=job["spec"].get("activeDeadlineSeconds", 0))
-    grace = timedelta(seconds=view.spec.grace_period_seconds if view.spec else 30)
-    silent_for = _since(began, now) - backstop - grace - NODE_LOST_SLACK
-    overlap = view.spec is None or view.spec.retry.overlap == "Allow"
-    if silent_for >= timedelta(0) and overlap:
-        gone = "its pod did not end after every deadline had passed; the node must be lost"
-        return [RecordEnd(AttemptEnd(Outcome.NODE_LOST, "NodeLost", gone), remove_job=True)]
+    if lost := _node_lost(view, now):
+        return lost
     settling = SETTLE - _since(container_started_at(view.pod), now)
     if settling > timedelta(0):
         return [Wait(settling)]
-    return [PatchStatus(), Wait(max(-silent_for, SETTLE))]
+    return [PatchStatus(), Wait(max(-_silent_for(view, now), SETTLE))]
+
+
+def _node_lost(view: View, now: datetime) -> list[Action]:
+    """The end of an attempt whose pod nobody ends, as soon as its type lets the next one begin."""
+    overlap = view.spec is None or view.spec.retry.overlap == "Allow"
+    if not overlap or _silent_for(view, now) < timedelta(0):
+        return []
+    gone = "its pod did not end after every deadline had passed; the node must be lost"
+    return [RecordEnd(AttemptEnd(Outcome.NODE_LOST, "NodeLost", gone), remove_job=True)]
+
+
+def _silent_for(view: View, now: datetime) -> timedelta:
+    """How long the Job should have been over, whatever its pod does; negative: it may yet run."""
+    job = view.job or {}
+    began = time((job.get("status") or {}).get("startTime")) or view.row.claimed_at
+    backstop = timedelta(seconds=job["spec"].get("activeDeadlineSeconds", 0))
+    grace = timedelta(seconds=view.spec.grace_period_seconds if view.spec else 30)
+    return _since(began, now) - backstop - grace - NODE_LOST_SLACK
 
 
 def _closed(view: View, now: datetime) -> list[Action]:
