@@ -1,4 +1,4 @@
-"""`make simulate`: many seeds, one after another; what fails is printed with how to see it again."""
+"""`make simulate`: many seeds, one after another; what fails is printed, with how to repeat it."""
 
 import argparse
 import sys
@@ -56,7 +56,7 @@ def _run(steps: int, seconds: float, first: int, chaos: int) -> int:
         orderings.add(hash(tuple(line[9:] for line in world.trace)))
         ends.update(each["outcome"] or "open" for each in world.store.rows()[1].values())
         seed += 1
-    report = Report("simulation", " ".join(["python -m tests.simulation", *sys.argv[1:]]))
+    report = Report("simulation", f"make simulate STEPS={steps}")
     report.add("steps", done)
     report.add("orderings", len(orderings))
     report.add("violations", len(failed))

@@ -4,17 +4,18 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
+from hybridjobs.controller.observe import is_finished
 from hybridjobs.kube import names
-from hybridjobs.kube.client import HYBRIDJOBS, JOBS
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
 from hybridjobs.model import Outcome
 from hybridjobs.policy import MAX_DISRUPTIONS, MAX_RETRY_LATER
-from tests.simulation.cluster import ApiServer, Object
+from tests.simulation.cluster import ApiServer, Object, owner_uid
 from tests.simulation.nodes import Container, Nodes
 from tests.simulation.stores import Store
 from tests.simulation.tables import Row
 
 TERMINAL = ("completed", "failed", "cancelled")
-# Verdicts on a pod that has ended. Whatever else closes an attempt fences it: its pod may still run.
+# Verdicts on a pod that has ended. Whatever else closes an attempt fences it: its pod may run on.
 _OF_ENDED_PODS = {"failed", "retry_later", "deadline", "oom", "disrupted"}
 _FREE = {
     Outcome.DISRUPTED: MAX_DISRUPTIONS,
@@ -26,7 +27,7 @@ _FREE = {
 _EVIDENCE = ("log_tail", "exit_code", "pod_name")
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - named for what it is
     """Something is that must not be."""
 
 
@@ -151,9 +152,9 @@ class Checks:
                 self._found.append(f"{container.pod} starts while {other.pod} runs, which is open")
             if other.attempt > container.attempt:
                 continue  # made late: fenced
-            if attempt["outcome"] in _OF_ENDED_PODS and attempt["reason"] != "SetByHand":
-                if not other.is_lost:
-                    self._found.append(f"{container.pod} starts while {other.pod} runs")
+            judged = attempt["outcome"] in _OF_ENDED_PODS and attempt["reason"] != "SetByHand"
+            if judged and not other.is_lost:
+                self._found.append(f"{container.pod} starts while {other.pod} runs")
 
     def _is_open(self, job: Object) -> bool:
         labels: dict[str, Any] = job["metadata"]["labels"]
@@ -171,3 +172,34 @@ class Checks:
             job = self._store.rows()[0].get(UUID(body["spec"]["jobId"]))
             if job is not None and job["status"] == "processing":
                 self._found.append(f"{body['metadata']['name']} is deleted while its job runs")
+
+
+def unfinished(store: Store, nodes: Nodes) -> list[str]:
+    """Jobs that are not over, but for those that must not overlap and whose node is lost."""
+    waiting = {each.job_id for each in nodes.containers.values() if each.is_lost}
+    return [
+        f"{job['id']} {job['status']}"
+        for job in store.rows()[0].values()
+        if job["status"] not in TERMINAL
+        and not (job["type"] == "sim/alone" and job["id"] in waiting)
+    ]
+
+
+def left(server: ApiServer, nodes: Nodes) -> list[str]:
+    """What should be gone: all but what people made, or let go of, and what belongs to that."""
+    kept: set[str | None] = set()
+    gone_by: list[str] = []
+    for body in server.list(HYBRIDJOBS.plural):
+        if names.is_dispatched(body) or "ttlSecondsAfterFinished" in body["spec"]:
+            gone_by.append(body["metadata"]["name"])
+        else:
+            kept.add(body["metadata"]["uid"])
+    for job in server.list(JOBS.plural):
+        if is_finished(job) and (owner_uid(job) is None or owner_uid(job) in kept):
+            kept.add(job["metadata"]["uid"])
+        else:
+            gone_by.append(job["metadata"]["name"])
+    gone_by += [
+        pod["metadata"]["name"] for pod in server.list(PODS.plural) if owner_uid(pod) not in kept
+    ]
+    return gone_by + [each.pod for each in nodes.containers.values() if each.runs]

@@ -21,7 +21,7 @@ from tests.simulation.processes import Logs
 
 _TOLERATION = timedelta(seconds=30)
 
-_MESSAGES = {
+_MESSAGES: dict[int, list[str | None]] = {
     0: [None, None, None, '{"rows": 1}', '{"rows": "\\u0000"}', "done"],
     1: [
         *(None, None, "boom", '{"error": "no", "permanent": true}'),
@@ -253,12 +253,11 @@ class Nodes(Logs):
         return steps
 
     def _live(self, container: Container, steps: list[Step]) -> None:
-        started = container.started_at
-        if started is not None and container.runs:
-            if self._now() >= started + timedelta(seconds=container.seconds):
-                steps.append(
-                    ("process ends", lambda: container.ended(self._now(), container.exit_code))
-                )
+        started, lasts = container.started_at, timedelta(seconds=container.seconds)
+        if started is not None and container.runs and self._now() >= started + lasts:
+            steps.append(
+                ("process ends", lambda: container.ended(self._now(), container.exit_code))
+            )
 
     def _begin(self, pod: Object, container: Container, *, bound: bool) -> list[Step]:
         if container.begins == "Unschedulable":

@@ -1,4 +1,4 @@
-"""The programs, as they are, on a cluster and a database that answer when the simulation says so."""
+"""The programs as they are, on a cluster and a database that answer when it is their turn."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -19,8 +19,16 @@ from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.dispatch.cluster import ClusterRuntime
 from hybridjobs.dispatch.loop import Dispatcher
 from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.kube.client import CRDS, EVENTS, HYBRIDJOBS, JOBS, NAMESPACES, PODS, Kubernetes
-from hybridjobs.kube.client import Resource
+from hybridjobs.kube.client import (
+    CRDS,
+    EVENTS,
+    HYBRIDJOBS,
+    JOBS,
+    NAMESPACES,
+    PODS,
+    Kubernetes,
+    Resource,
+)
 from hybridjobs.kube.manifests import WorkerSettings
 from hybridjobs.model import JobType
 from hybridjobs.settings import OperatorSettings
@@ -61,11 +69,8 @@ class Process:
 
     def begin(self, *coroutines: Coroutine[Any, Any, object]) -> None:
         """Run these until the process is killed."""
-        asyncio._set_running_loop(self.loop)
-        try:
+        with self.loop.current():
             begun = [self.loop.create_task(each) for each in coroutines]
-        finally:
-            asyncio._set_running_loop(None)
         for task in begun:
             task.add_done_callback(self._on_done)
         self._tasks += begun
@@ -380,7 +385,7 @@ class OperatorProcess(Process):
 
 
 _SETTINGS = OperatorSettings(
-    database_url="postgresql://none",  # type: ignore[arg-type]
+    database_url="postgresql://none",
     namespace=NAMESPACE,
     worker_image="image",
     worker_api_url="http://api",

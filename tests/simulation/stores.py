@@ -56,7 +56,7 @@ class InMemory:
         return self._tables.jobs, self._tables.attempts
 
 
-# Postgres inlines them wherever they are used, also in triggers and defaults that are there already.
+# Postgres inlines them wherever they are used, in triggers and defaults too.
 _TURN_CLOCKS = """
 CREATE OR REPLACE FUNCTION pg_catalog.now() RETURNS timestamptz LANGUAGE sql STABLE
 AS $$ SELECT current_setting('simulation.now')::timestamptz $$;

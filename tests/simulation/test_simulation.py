@@ -1,7 +1,6 @@
 """The controller's real code through thousands of orderings of events, losses, kills and writes."""
 
 from contextlib import closing
-from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -13,8 +12,9 @@ from psycopg.rows import dict_row
 
 from hybridjobs.store.types import upsert_type
 from tests.conftest import DatabaseUrls
+from tests.simulation.deeds import TYPES
 from tests.simulation.stores import InPostgres
-from tests.simulation.world import TYPES, World
+from tests.simulation.world import World
 
 
 @pytest.mark.timeout(300)

@@ -1,6 +1,6 @@
-"""The tables in memory do what Postgres does: both are driven alike, and compared after each step."""
+"""The tables in memory do what Postgres does: both are driven alike and compared at each step."""
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from datetime import timedelta
 from random import Random
@@ -22,11 +22,11 @@ from hybridjobs.store.enqueue import insert_jobs
 from hybridjobs.store.jobs import _RETRY
 from hybridjobs.store.types import upsert_type
 from tests.conftest import DatabaseUrls
+from tests.simulation.deeds import TYPES
 from tests.simulation.processes import StoreConnection
 from tests.simulation.stores import InMemory, InPostgres, Store
 from tests.simulation.tables import SET_BY_HAND
 from tests.simulation.virtual import Loop
-from tests.simulation.world import TYPES
 
 Operation = Callable[[Any], Coroutine[Any, Any, object]]
 

@@ -16,10 +16,11 @@ from hybridjobs.controller import events, reconcile, sweep
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Loop(asyncio.AbstractEventLoop):
+class Loop:
     """Runs tasks in the order in which they became ready; its time stands still until `advance`."""
 
     def __init__(self) -> None:
+        self._as_loop: Any = self  # of an event loop it has what is used here
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._order = count()
@@ -28,12 +29,18 @@ class Loop(asyncio.AbstractEventLoop):
 
     def settle(self) -> None:
         """Run until everything waits for something."""
-        asyncio._set_running_loop(self)
-        try:
+        with self.current():
             while self._ready:
                 handle = self._ready.popleft()
                 if not handle.cancelled():
                     handle._run()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """asyncio takes it for the loop that runs."""
+        asyncio._set_running_loop(self._as_loop)
+        try:
+            yield
         finally:
             asyncio._set_running_loop(None)
 
@@ -63,7 +70,7 @@ class Loop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = asyncio.Handle(callback, args, self._as_loop, context)
         self._ready.append(handle)
         return handle
 
@@ -79,7 +86,7 @@ class Loop(asyncio.AbstractEventLoop):
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = asyncio.TimerHandle(when, callback, args, self._as_loop, context)
         heapq.heappush(self._timers, (when, next(self._order), handle))
         return handle
 
@@ -87,10 +94,10 @@ class Loop(asyncio.AbstractEventLoop):
         """It is left out when its time comes."""
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self._as_loop)
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, **options)
+        return asyncio.Task(coro, loop=self._as_loop, **options)
 
     def get_debug(self) -> bool:
         return False

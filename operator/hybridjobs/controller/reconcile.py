@@ -240,9 +240,9 @@ class Reconciler:
             job = await self._kubernetes.create(JOBS, self._namespace, body)
         except AlreadyExists:
             # Ours, made before a crash, or foreign: the next look tells by its owner.
-            job = await self._get_job(body["metadata"]["name"])
-            if job is not None:
-                self._cache.add_job(job)
+            found = await self._get_job(body["metadata"]["name"])
+            if found is not None:
+                self._cache.add_job(found)
             self._queue.add(name)
             return
         except Invalid as error:
