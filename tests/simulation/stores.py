@@ -16,9 +16,11 @@ Rows = tuple[dict[UUID, Row], dict[tuple[UUID, int], Row]]
 
 
 class Store(Protocol):
-    """What the simulation needs of either. `changes` grows with every write."""
+    """What the simulation needs of either."""
 
-    changes: int
+    @property
+    def changes(self) -> int:
+        """How many writes there were."""
 
     def execute(self, statement: str, given: Any) -> Cursor:
         """One statement, committed unless in a transaction."""
@@ -75,7 +77,11 @@ class InPostgres:
         )
         self._set_clock()
         self._connection.execute(_TURN_CLOCKS)
-        self.changes = 0
+        self._changes = 0
+
+    @property
+    def changes(self) -> int:
+        return self._changes
 
     def close(self) -> None:
         self._connection.close()
@@ -87,7 +93,7 @@ class InPostgres:
 
     def execute(self, statement: str, given: Any) -> Cursor:
         self._set_clock()
-        self.changes += 1
+        self._changes += 1
         cursor = self._connection.execute(statement.encode(), given)
         found = Cursor(cursor.fetchall() if cursor.description else [])
         found.rowcount = cursor.rowcount

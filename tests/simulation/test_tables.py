@@ -216,12 +216,13 @@ def test_the_tables_in_memory_do_what_postgres_does(stores: Any, seed: int) -> N
 def _differences(memory: InMemory, postgres: InPostgres) -> list[tuple[object, ...]]:
     """What Postgres has otherwise: key, column, in memory, there."""
     found: list[tuple[object, ...]] = []
-    for ours, theirs in zip(memory.rows(), postgres.rows(), strict=True):
+    pairs: Any = zip(memory.rows(), postgres.rows(), strict=True)
+    for ours, theirs in pairs:
         found += [("missing", key) for key in ours.keys() ^ theirs.keys()]
         found += [
-            (key, column, ours[key][column], value)  # type: ignore[index]
+            (key, column, ours[key][column], value)
             for key, row in theirs.items()
             for column, value in row.items()
-            if key in ours and ours[key][column] != value  # type: ignore[index]
+            if key in ours and ours[key][column] != value
         ]
     return found
