@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs.callbacks.retry import what_follows
 from hybridjobs.callbacks.sender import Answer, Sender
@@ -85,13 +86,14 @@ class Deliverer:
             task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, due: Due) -> None:
+        bind_contextvars(job_id=str(due.job_id), delivery=str(due.id))  # a task of its own
         try:
             tried = await self._try(due)
             async with self._database.connection() as connection:
                 recorded = await record_try(connection, due, tried)
         except DatabaseUnavailable as error:
             # Sent or not: the lease runs out, and it goes once more.
-            log.warning("callback not recorded", delivery=str(due.id), error=error.detail)
+            log.warning("callback not recorded", error=error.detail)
         else:
             self._say(due, tried, recorded)
         finally:
@@ -105,7 +107,7 @@ class Deliverer:
             answer = await self._sender.send(due)
         except Exception as error:
             # One delivery that nobody foresaw must not end the process, and then the next one.
-            log.exception("callback broke", delivery=str(due.id))
+            log.exception("callback broke")
             answer = Answer(datetime.now(UTC), 0, error=f"not sent: {type(error).__name__}")
         return what_follows(
             answer,
@@ -119,10 +121,8 @@ class Deliverer:
         self._tried(tried.status.value, tried.duration_ms / 1000)
         # The URL stays out of the log: its path or query may be what protects it.
         facts = {
-            "delivery": str(due.id),
-            "job_id": str(due.job_id),
             "host": due.host,
-            "attempt": due.attempt,
+            "tries": due.attempt,
             "status": tried.status.value,
             "code": tried.code,
         }

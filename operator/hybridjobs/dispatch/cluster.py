@@ -22,6 +22,7 @@ from hybridjobs.kube.client import (
     TooManyRequests,
 )
 from hybridjobs.kube.manifests import Object, hybridjob
+from hybridjobs.logs import about
 from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
@@ -46,18 +47,22 @@ class ClusterRuntime:
     async def dispatch(self, claimed: Claim) -> bool:
         """Say the claim. ClusterUnavailable: nobody can be told now, and it is handed out again."""
         async with self._parallel:
-            try:
-                await self._say(claimed)
-            except TooManyRequests as error:
-                raise ClusterUnavailable(error.message, retry_after=error.retry_after) from error
-            except ApiError as error:
-                await self._refused(claimed, error)
-                return False
-            return True
+            with about(claimed.job_id, claimed.attempt):
+                return await self._dispatched(claimed)
+
+    async def _dispatched(self, claimed: Claim) -> bool:
+        try:
+            await self._say(claimed)
+        except TooManyRequests as error:
+            raise ClusterUnavailable(error.message, retry_after=error.retry_after) from error
+        except ApiError as error:
+            await self._refused(claimed, error)
+            return False
+        return True
 
     async def _refused(self, claimed: Claim, error: ApiError) -> None:
         """The attempt stays open and unconfirmed, so it is tried again; but not for ever."""
-        log.error("HybridJob refused", job_id=str(claimed.job_id), error=str(error))
+        log.error("HybridJob refused", error=str(error))
         if error.status in _NOT_THE_JOBS:
             return
         async with self._database.connection() as connection:
@@ -99,7 +104,7 @@ class ClusterRuntime:
         assert claimed.resource_uid is not None
         async with self._database.connection() as connection:
             await forget_uid(connection, claimed.job_id, claimed.resource_uid)
-        log.info("HybridJob to be made again", job_id=str(claimed.job_id))
+        log.info("HybridJob to be made again")
 
     async def _delete(self, body: Object) -> None:
         metadata = body["metadata"]

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput
@@ -99,6 +100,8 @@ class WorkerApi:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             job_id: UUID = scope["path_params"]["job_id"]
             number: int = scope["path_params"]["attempt"]
+            # For the rest of the request, a task of its own: errors are logged further out.
+            bind_contextvars(job_id=str(job_id), attempt=number)
             caller = await self._authenticated(scope, job_id, number)
             body = b""
             if method != "GET":

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import NoReturn
 from uuid import UUID, uuid4
 
 from hybridjobs import codec
+from hybridjobs.logs import configure_standard_logging
 from hybridjobs.sdk.context import Context
 from hybridjobs.sdk.errors import PermanentError
 from hybridjobs.worker import registry
@@ -48,18 +48,14 @@ async def main(
 
     It is a process' last act: LEAVE_SECONDS after it returns the process ends by force.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         assignment = Assignment.read(environment)
     except BadEnvironment as error:
+        configure_standard_logging()
         log.error("%s", error)
         code: int = _leave(Failure(str(error), permanent=True), termination_log)
     else:
+        configure_standard_logging(job_id=str(assignment.job_id), attempt=assignment.attempt)
         with WorkerApi(assignment) as api:
             code = await _Pod(assignment, api, termination_log).run()
     _end_within(LEAVE_SECONDS, code)
