@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -19,6 +20,7 @@ from hybridjobs.callbacks.sender import Answer, Sender
 from hybridjobs.errors import DatabaseUnavailable
 from hybridjobs.store.callbacks import Due, Tried, claim_deliveries, record_try
 from hybridjobs.store.database import Database
+from hybridjobs.tracing import span
 from hybridjobs.waits import set_within
 
 log = structlog.get_logger(__name__)
@@ -104,7 +106,12 @@ class Deliverer:
 
     async def _try(self, due: Due) -> Tried:
         try:
-            answer = await self._sender.send(due)
+            with span("callback", due.traceparent, job_id=due.job_id, kind="client") as trace:
+                answer = await self._sender.send(replace(due, traceparent=trace.traceparent))
+                if answer.code is not None:
+                    trace.tell("http.response.status_code", answer.code)
+                if answer.error is not None:
+                    trace.fail(answer.error)
         except Exception as error:
             # One delivery that nobody foresaw must not end the process, and then the next one.
             log.exception("callback broke")

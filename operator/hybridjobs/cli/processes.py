@@ -16,6 +16,9 @@ from hybridjobs.cli.worker import run_worker
 from hybridjobs.errors import ConfigurationError, HybridJobsError
 from hybridjobs.logs import configure_logging
 from hybridjobs.settings import DatabaseSettings, IngressSettings, LogSettings, OperatorSettings
+from hybridjobs.tracing import configure_tracing, flush_traces
+
+_FLUSH_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +54,7 @@ def ingress() -> None:
     from hybridjobs.ingress.app import serve
 
     with _logging():
+        configure_tracing("ingress")
         _run(serve(IngressSettings.load()))
 
 
@@ -62,6 +66,7 @@ def operator() -> None:
     from hybridjobs.controller.app import serve
 
     with _logging():
+        configure_tracing("operator")
         _run(serve(OperatorSettings.load()))
 
 
@@ -136,4 +141,7 @@ def _logging() -> Iterator[None]:
 def _run(process: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
-    uvloop.run(process)
+    try:
+        uvloop.run(process)
+    finally:
+        flush_traces(_FLUSH_SECONDS)

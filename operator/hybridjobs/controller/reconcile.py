@@ -298,7 +298,6 @@ class Reconciler:
         end = await self._logs.added(view, end)
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
         if recorded is not None and recorded.changed:
-            metrics.count_end(row.type, end, datetime.now(UTC))
             await self._events.ended(view.hybridjob, row.attempt, end)
             log.info(
                 "attempt ended",

@@ -24,9 +24,11 @@ from hybridjobs.kube.client import (
 from hybridjobs.kube.manifests import Object, hybridjob
 from hybridjobs.logs import about
 from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
+from hybridjobs.observed import attempt_claimed
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
 from hybridjobs.store.resources import forget_uid, mark_dispatched, waited_since_claim
+from hybridjobs.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +54,8 @@ class ClusterRuntime:
 
     async def _dispatched(self, claimed: Claim) -> bool:
         try:
-            await self._say(claimed)
+            with span("dispatch", claimed.traceparent, job_id=claimed.job_id, kind="producer"):
+                await self._say(claimed)
         except TooManyRequests as error:
             raise ClusterUnavailable(error.message, retry_after=error.retry_after) from error
         except ApiError as error:
@@ -99,6 +102,7 @@ class ClusterRuntime:
                 name=name,
                 uid=resource["metadata"]["uid"],
             )
+        attempt_claimed(claimed.type, claimed.waited_seconds)
 
     async def _forget(self, claimed: Claim) -> None:
         assert claimed.resource_uid is not None

@@ -34,6 +34,7 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.heartbeats import Heartbeats
 from hybridjobs.store.jobs import get_job
 from hybridjobs.store.outcome import Outcomes
+from hybridjobs.tracing import attempt_context
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +160,7 @@ class QuickJobs:
             "deadlineSeconds": f"{max(0.1, until - self._clock()):.3f}",
             "payload": job.payload,
             "checkpoint": "null",
-            "traceparent": codec.dumps(job.traceparent),
+            "traceparent": codec.dumps(_context(job)),
         }
         await child.send(_object(request))
         while True:
@@ -189,7 +190,7 @@ class QuickJobs:
         asked = codec.members(text)
         answer = {"id": asked.pop("id")}
         try:
-            child_id = await self._children.submit(job.id, asked)
+            child_id = await self._children.submit(job.id, asked, traceparent=_context(job))
             answer["jobId"] = codec.dumps(str(child_id))
         except HybridJobsError as error:
             answer["error"] = codec.dumps(str(error))
@@ -253,6 +254,10 @@ class QuickJobs:
         if found is None:
             raise AttemptClosed(job.id, _ATTEMPT)
         return Ended(found.status, found.result, found.error)
+
+
+def _context(job: NewJob) -> str | None:
+    return attempt_context(job.traceparent, job.id, _ATTEMPT)
 
 
 def handler_of(job_type: JobType) -> str:

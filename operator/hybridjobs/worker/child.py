@@ -40,6 +40,7 @@ from hybridjobs.sdk.errors import PermanentError
 from hybridjobs.worker import registry
 from hybridjobs.worker.capture import OutputCapture
 from hybridjobs.worker.runner import CANCELLED, Completed, End, Failure, run
+from hybridjobs.worker.traces import begin_tracing
 
 PROGRESS_SECONDS = 0.2
 TIDY_SECONDS = 1.0
@@ -275,6 +276,7 @@ async def main(handlers: list[str]) -> NoReturn:
     frames = _frames()
     capture = OutputCapture()
     configure_standard_logging()
+    begin_tracing()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to take
     await Child(frames, capture).serve(handlers)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_port
+from tests.otlp import collecting
 from tests.unit.worker.worker_api import WorkerApiServer, token_file
 
 PROGRAM = """
@@ -443,6 +445,28 @@ def test_each_line_of_its_log_is_json_and_names_the_attempt(
     assert events[-1].startswith("the outcome goes into the termination message")
     assert "OSError: the network is away" in lines[0]["exception"]
     assert {(line["job_id"], line["attempt"]) for line in lines} == {(str(api.job_id), 1)}
+
+
+def test_its_handler_is_a_span_of_the_trace_that_it_was_given(
+    start: Start, api: WorkerApiServer
+) -> None:
+    context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with collecting() as collector:
+        sent = {"TRACEPARENT": context, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        assert start("echo", **sent).wait() == 0
+    [handler] = collector.trace("4bf92f3577b34da6a3ce929d0e0e4736").values()
+    assert (handler.service, handler.name) == ("hybridjobs-worker", "handler")
+    assert handler.parent == "00f067aa0ba902b7"
+
+
+def test_a_collector_that_is_away_costs_the_trace_and_not_the_job(
+    start: Start, api: WorkerApiServer
+) -> None:
+    settings = {"pod.FLUSH_SECONDS": 0.2}
+    away = f"http://127.0.0.1:{free_port()}"
+    pod = start("echo", settings=settings, OTEL_EXPORTER_OTLP_ENDPOINT=away)
+    assert pod.wait() == 0
+    assert api.seen("outcome") == [{"result": {}}]
 
 
 def test_the_command_imports_no_more_than_it_needs(
