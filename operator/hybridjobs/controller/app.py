@@ -34,6 +34,7 @@ from hybridjobs.schedules.ticker import Ticker
 from hybridjobs.serving import server
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.database import Database
+from hybridjobs.tracing import endpoints
 
 log = structlog.get_logger(__name__)
 
@@ -168,4 +169,5 @@ def _worker_settings(settings: OperatorSettings) -> WorkerSettings:
         api_url=settings.worker_api_url,
         audience=settings.worker_audience,
         database_secret=settings.handlers_database_secret,
+        traces=endpoints(),
     )
