@@ -36,6 +36,11 @@ _oldest = Gauge(
     ["type"],
 )
 _depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked at.")
+_behind = Gauge(
+    "hybridjobs_watch_behind_seconds",
+    "For how long a watch has not told what a list shows, as of the last check.",
+    ["resource"],
+)
 _leading = Gauge("hybridjobs_operator_leading", "1 in the operator that acts, else 0.")
 
 
@@ -43,6 +48,11 @@ def watch_state(*, depth: Callable[[], int], leads: Callable[[], bool]) -> None:
     """Where the gauges look when they are asked."""
     _depth.set_function(depth)
     _leading.set_function(leads)
+
+
+def watch_behind(resource: str, seconds: float) -> None:
+    """A watch was checked; 0: it has told everything."""
+    _behind.labels(resource).set(seconds)
 
 
 async def follow_queue(database: Database) -> None:
