@@ -51,6 +51,10 @@ class Cache:
         self.deleted.setdefault(name, []).append(body)
         _remove(self.hybridjobs, name, body)
 
+    def forget_hybridjob(self, body: Object) -> None:
+        """A HybridJob is gone, and nobody is known to have meant anything by it."""
+        _remove(self.hybridjobs, body["metadata"]["name"], body)
+
     def forget_deletions(self, keep: int) -> None:
         """Keep the last ones only, where another replica acts on them."""
         for name in list(self.deleted)[:-keep]:

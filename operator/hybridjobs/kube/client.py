@@ -15,7 +15,7 @@ Generated models are left aside: they drop fields they do not know and cost more
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -181,7 +181,21 @@ class Kubernetes:
         metadata_only: bool = False,
     ) -> list[Object]:
         """Every object that matches the selectors, or its metadata, read page by page."""
-        items: list[Object] = []
+        pages = self.pages(
+            resource, namespace, labels=labels, fields=fields, metadata_only=metadata_only
+        )
+        return [body async for page in pages for body in page]
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Sequence[Object]]:
+        """As `list`, a page at a time: all of them as they were when the first was read."""
         query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
         while True:
             data, _ = await self._answer(
@@ -191,10 +205,10 @@ class Kubernetes:
                 accept=_METADATA if metadata_only else _JSON,
             )
             page: Object = json.loads(data)
-            items += page["items"] or []  # null in an empty list of metadata
+            yield page["items"] or ()  # null in an empty list of metadata
             token = page["metadata"].get("continue")
             if not token:
-                return items
+                return
             query["continue"] = token
 
     async def apply(
