@@ -6,6 +6,7 @@ which is a label on its Jobs and pods.
 
 from typing import Any
 
+from hybridjobs.controller.excerpts import excerpt, excerpt_of_work
 from hybridjobs.kube import names
 from hybridjobs.model import JobType
 
@@ -37,18 +38,18 @@ class Cache:
 
     def put_hybridjob(self, body: Object) -> None:
         """A HybridJob as it is now."""
-        self.hybridjobs[body["metadata"]["name"]] = body
+        self.hybridjobs[body["metadata"]["name"]] = excerpt(body)
 
     def replace_hybridjob(self, known: Object, body: Object) -> None:
         """A HybridJob as a write of ours returned it, unless a watch has told more since."""
         name = body["metadata"]["name"]
         if self.hybridjobs.get(name) is known and _uid(known) == _uid(body):
-            self.hybridjobs[name] = body
+            self.hybridjobs[name] = excerpt(body)
 
     def remove_hybridjob(self, body: Object) -> None:
         """A HybridJob is gone; its last state is kept until `deleted` is acted on."""
         name = body["metadata"]["name"]
-        self.deleted.setdefault(name, []).append(body)
+        self.deleted.setdefault(name, []).append(excerpt(body))
         _remove(self.hybridjobs, name, body)
 
     def forget_hybridjob(self, body: Object) -> None:
@@ -62,11 +63,11 @@ class Cache:
 
     def put_job(self, body: Object) -> None:
         """A Kubernetes Job as it is now."""
-        self._jobs[body["metadata"]["name"]] = body
+        self._jobs[body["metadata"]["name"]] = excerpt_of_work(body)
 
     def add_job(self, body: Object) -> None:
         """A Kubernetes Job as a request of ours returned it; what a watch has told stands."""
-        self._jobs.setdefault(body["metadata"]["name"], body)
+        self._jobs.setdefault(body["metadata"]["name"], excerpt_of_work(body))
 
     def remove_job(self, body: Object) -> None:
         """A Kubernetes Job is gone, and what is known of its pod with it."""
@@ -79,7 +80,7 @@ class Cache:
         """A pod as it is now, or as it was when it was deleted."""
         name = _job_of(body)
         if name is not None:
-            self._pods[name] = body
+            self._pods[name] = excerpt_of_work(body)
 
     def remove_pod(self, body: Object) -> None:
         """A pod is gone: its last state stays evidence for as long as its Job exists."""
@@ -87,7 +88,7 @@ class Cache:
         if name is None:
             return
         if name in self._jobs:
-            self._pods[name] = body
+            self._pods[name] = excerpt_of_work(body)
         elif _remove(self._pods, name, body):
             self._logs.pop(name, None)
 
