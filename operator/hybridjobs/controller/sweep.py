@@ -87,7 +87,7 @@ class Sweep:
 
     async def _look_at_hybridjobs(self, spent: Spent) -> dict[str, str]:
         """Those without a row, or whose row was changed by others; their names by uid."""
-        known = list(self._cache.hybridjobs.values())
+        known = self._cache.hybridjobs.uids()
         listed: dict[str, str] = {}
         unknown: list[str] = []
         async for page in self._kubernetes.pages(HYBRIDJOBS, self._settings.namespace):
@@ -108,16 +108,16 @@ class Sweep:
                     unknown.append(name)
                 else:
                     spent.note(body)
-        for body in known:
-            if body["metadata"]["uid"] not in listed:
-                self._cache.forget_hybridjob(body)
+        for name, uid in known.items():
+            if uid not in listed:
+                self._cache.forget_hybridjob(name, uid)
         if unknown:
             _report("HybridJobs of jobs that the database does not know are left alone", unknown)
         return listed
 
     async def _look_at_jobs(self, hybridjobs: dict[str, str]) -> set[str]:
         """Those without a HybridJob, which nobody else ends or deletes; the uids of all."""
-        known = self._cache.jobs()
+        known = self._cache.job_uids()
         live = set(hybridjobs.values())
         listed: set[str] = set()
         orphans: set[str] = set()
@@ -132,11 +132,12 @@ class Sweep:
             unknown += await self._remove_orphans(again)
         self._orphans = orphans
         # A watch that was interrupted never tells of what was deleted meanwhile.
-        for body in known.values():
-            if body["metadata"]["uid"] not in listed:
-                self._cache.remove_job(body)
-                if (name := hybridjob_of(body)) is not None:
-                    self._queue.add(name)
+        for name, uid in known.items():
+            gone = None if uid in listed else self._cache.job(name)
+            if gone is not None and gone["metadata"]["uid"] == uid:
+                self._cache.remove_job(gone)
+                if (hybridjob := hybridjob_of(gone)) is not None:
+                    self._queue.add(hybridjob)
         if unknown:
             _report("Jobs of attempts that the database does not know are left alone", unknown)
         return listed

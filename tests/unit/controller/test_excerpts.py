@@ -1,9 +1,8 @@
-import json
 from typing import Any
 
 import pytest
 
-from hybridjobs.controller.excerpts import excerpt, excerpt_of_work
+from hybridjobs.controller.excerpts import Objects, excerpt, excerpt_of_work
 from hybridjobs.controller.observe import classify, container_started_at, is_ended, why_not_started
 from tests.unit.controller.objects import (
     COMPLETE,
@@ -54,7 +53,18 @@ def test_what_a_hybridjob_says_is_kept_whole() -> None:
     assert excerpt(whole) == whole
 
 
-def test_what_objects_have_in_common_is_held_once() -> None:
-    one, other = (excerpt(json.loads(json.dumps(hybridjob()))) for _ in range(2))
-    assert all(a is b for a, b in zip(one["metadata"], other["metadata"], strict=True))
-    assert one["spec"]["type"] is other["spec"]["type"]
+def test_what_was_read_may_be_changed_and_what_is_kept_stays() -> None:
+    kept = Objects()
+    kept.put("one", hybridjob())
+    kept["one"]["spec"]["type"] = "another"
+    assert kept["one"] == hybridjob()
+    assert (list(kept), len(kept), "one" in kept, kept.get("other")) == (["one"], 1, True, None)
+
+
+def test_only_that_very_object_is_removed() -> None:
+    kept = Objects()
+    kept.put("one", hybridjob())
+    assert not kept.remove("one", "hj-0")
+    assert kept.uids() == {"one": "hj-1"}
+    assert kept.remove("one", "hj-1")
+    assert not kept.remove("one", "hj-1")
