@@ -96,7 +96,7 @@ class Cache:
     def keep_log(self, pod: Object, text: str) -> None:
         """Keep the tail of an ended pod's log until it is recorded, or its Job is gone."""
         name = _job_of(pod)
-        if name in self._jobs:
+        if name is not None and name in self._jobs:
             self._logs[name] = _uid(pod), text
 
     def has_log(self, pod: Object) -> bool:
