@@ -11,7 +11,8 @@ import structlog
 
 from hybridjobs.controller.cache import Object
 from hybridjobs.controller.observe import condition, is_suspended, time, why_refused
-from hybridjobs.kube.client import EVENTS, Forbidden, Kubernetes, NotFound, Resource
+from hybridjobs.errors import ClusterUnavailable
+from hybridjobs.kube.client import EVENTS, ApiError, Kubernetes, NotFound, Resource
 from hybridjobs.kube.names import QUEUE
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ class Holds:
         self._namespace = namespace
         self._workloads: dict[str, Object] | None = None  # by the Job's uid
         self._listed_at = -_LIST_SECONDS
-        self._refused: set[str] = set()
+        self._warned: set[str] = set()
 
     async def told(self, job: Object, pod: Object | None, *, begun: bool) -> tuple[str, str] | None:
         """Reason and message for people; None where nobody keeps it, or nobody says so.
@@ -85,14 +86,14 @@ class Holds:
         return None
 
     async def _list_workloads(self, labels: str) -> list[Object] | None:
-        """Empty where there is no Kueue; None where it is not ours to know."""
+        """Empty where there is no Kueue; None where it cannot be known, as without the right."""
         for resource in _WORKLOADS:
             try:
                 return await self._kubernetes.list(resource, self._namespace, labels=labels)
             except NotFound:
                 continue
-            except Forbidden as error:
-                self._not_ours("workloads", error)
+            except (ApiError, ClusterUnavailable) as error:
+                self._unread("workloads", error)
                 return None
         return []
 
@@ -100,18 +101,19 @@ class Holds:
         fields = f"regarding.uid={uid},reason=FailedCreate"
         try:
             events = await self._kubernetes.list(EVENTS, self._namespace, fields=fields)
-        except Forbidden as error:
-            self._not_ours("events", error)
+        except (ApiError, ClusterUnavailable) as error:
+            self._unread("events", error)
             return None
         if not events:
             return None
         note: str = max(events, key=_last_seen).get("note") or ""
         return why_refused(note.removeprefix("Error creating: "), "FailedCreate")
 
-    def _not_ours(self, what: str, error: Forbidden) -> None:
-        if what not in self._refused:
-            self._refused.add(what)
-            log.warning("reasons are not read", what=what, error=error.message)
+    def _unread(self, what: str, error: ApiError | ClusterUnavailable) -> None:
+        """Reasons are extra: without them everything goes on."""
+        if what not in self._warned:
+            self._warned.add(what)
+            log.warning("reasons are not read", what=what, error=str(error))
 
 
 def _last_seen(event: Object) -> str:

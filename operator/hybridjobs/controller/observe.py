@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from hybridjobs import codec, exits
+from hybridjobs import exits
 from hybridjobs.exits import Account, failure, with_result
 from hybridjobs.ids import derived_id
 from hybridjobs.kube import names
@@ -14,8 +14,6 @@ from hybridjobs.model import AttemptEnd, Outcome
 Object = dict[str, Any]
 
 NAMESPACE_TERMINATING = "NamespaceTerminating"
-# The kubelet keeps the last so many bytes of a termination message.
-_MAX_TERMINATION_MESSAGE_BYTES = 4096
 
 _KILLED = {128 + 9, 128 + 15}  # by SIGKILL, SIGTERM
 
@@ -174,7 +172,7 @@ def classify(
         )
 
     if condition(job, "Complete"):
-        return _completed(end(Outcome.SUCCEEDED, "Completed", None), terminated.get("message"))
+        return with_result(end(Outcome.SUCCEEDED, "Completed", None), terminated.get("message"))
     if condition(pod, "DisruptionTarget") or "DisruptionTarget" in failed.get("message", ""):
         disruption = condition(pod, "DisruptionTarget") or failed
         reason = disruption.get("reason") or "Disrupted"
@@ -203,30 +201,6 @@ def classify(
     )
 
 
-def _completed(end: AttemptEnd, message: str | None) -> AttemptEnd:
-    if (
-        message
-        and len(message.encode()) >= _MAX_TERMINATION_MESSAGE_BYTES
-        and not _is_json(message)
-    ):
-        return replace(
-            end,
-            outcome=Outcome.PERMANENT,
-            reason="ResultTooLarge",
-            message=f"the result was cut: a termination message has room for"
-            f" {_MAX_TERMINATION_MESSAGE_BYTES} bytes, the worker API for more",
-        )
-    return with_result(end, message)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        codec.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
 def taken_away(pod: Object | None, told: tuple[str, str] | None) -> AttemptEnd:
     """How the attempt ended whose Job was suspended while its pod ran, once that is gone.
 
@@ -246,7 +220,7 @@ def taken_away(pod: Object | None, told: tuple[str, str] | None) -> AttemptEnd:
     if end.exit_code != 0:
         return end
     done = replace(end, outcome=Outcome.SUCCEEDED, reason="Completed", message=None)
-    return _completed(done, terminated.get("message"))
+    return with_result(done, terminated.get("message"))
 
 
 def after_cancel(end: AttemptEnd, pod: Object | None) -> AttemptEnd:

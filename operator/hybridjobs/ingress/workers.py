@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hybridjobs import codec
-from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput
+from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput, PayloadTooLarge
 from hybridjobs.ingress.asgi import Application, read_body, respond
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import ChildJobs
@@ -102,7 +102,13 @@ class WorkerApi:
             caller = await self._authenticated(scope, job_id, number)
             body = b""
             if method != "GET":
-                body = await read_body(scope, receive, limit_bytes=limit_bytes)
+                try:
+                    body = await read_body(scope, receive, limit_bytes=limit_bytes)
+                except PayloadTooLarge:
+                    if name != "outcome":
+                        raise
+                    await self._bind(job_id, number, caller)
+                    raise await self._too_large(Attempt(job_id, number, body)) from None
             await self._bind(job_id, number, caller)
             await endpoint(Attempt(job_id, number, body), send)
 
@@ -185,13 +191,17 @@ class WorkerApi:
         members = _members(attempt.body)
         if (result := members.get("result")) is not None and len(members) == 1:
             if len(result.encode()) > self._max_result_bytes:
-                raise Refused(
-                    413, "Too large", f"the result is over {self._max_result_bytes} bytes"
-                )
+                raise await self._too_large(attempt)
             await self._record(attempt, AttemptEnd(Outcome.SUCCEEDED, "Completed", result=result))
         else:
             await self._failed(attempt, members)
         await respond(send, 204)
+
+    async def _too_large(self, attempt: Attempt) -> Refused:
+        """No later attempt would have a smaller result: the refusal is the attempt's end."""
+        message = f"the result is over {self._max_result_bytes} bytes"
+        await self._record(attempt, AttemptEnd(Outcome.PERMANENT, "ResultTooLarge", message))
+        return Refused(413, "Too large", message)
 
     async def _failed(self, attempt: Attempt, members: dict[str, str]) -> None:
         error, permanent, retry_after = _failure(members)
