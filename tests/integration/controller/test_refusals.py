@@ -9,19 +9,20 @@ from uuid import UUID
 
 import pytest
 
+from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.kube.client import EVENTS, HYBRIDJOBS, JOBS, NAMESPACES, PODS, ApiError, Resource
 from hybridjobs.kube.names import job_name
 from hybridjobs.model import Outcome, Status
 from tests.cluster import Cluster
-from tests.conftest import DatabaseUrls
+from tests.conftest import DatabaseUrls, free_port
 from tests.integration.controller.scene import Scene, namespace_of_its_own, opened
 
 QUOTAS = Resource("", "v1", "resourcequotas")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
-POLICIES = Resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", False)
-BINDINGS = Resource(
-    "admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings", False
-)
+_ADMISSION = "admissionregistration.k8s.io"
+POLICIES = Resource(_ADMISSION, "v1", "validatingadmissionpolicies", namespaced=False)
+BINDINGS = Resource(_ADMISSION, "v1", "validatingadmissionpolicybindings", namespaced=False)
+WEBHOOKS = Resource(_ADMISSION, "v1", "mutatingwebhookconfigurations", namespaced=False)
 
 LONG_AGO = "2026-01-01T00:00:00Z"
 
@@ -51,36 +52,69 @@ async def _limit(scene: Scene, **hard: str) -> None:
 async def _policy(scene: Scene, group: str, resource: str) -> AsyncIterator[None]:
     """A policy that refuses every such object in the scene's namespace."""
     name = f"{scene.namespace}.none"
-    rule: dict[str, Any] = {
+    rule = _creating(group, resource)
+    policy = {
+        "matchConstraints": {"resourceRules": [rule], "namespaceSelector": _there(scene)},
+        "validations": [{"expression": "false", "message": f"no {resource} on Sundays"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    kind = "ValidatingAdmissionPolicy"
+    async with (
+        _made(scene, POLICIES, {"kind": kind, "metadata": {"name": name}, "spec": policy}),
+        _made(
+            scene, BINDINGS, {"kind": f"{kind}Binding", "metadata": {"name": name}, "spec": binding}
+        ),
+    ):
+        await _until_refused(scene, resource)
+        yield
+
+
+@asynccontextmanager
+async def _webhook_away(scene: Scene) -> AsyncIterator[None]:
+    """A webhook for Jobs in the scene's namespace at which nobody listens."""
+    webhook = {
+        "name": "jobs.example.com",
+        "clientConfig": {"url": f"https://127.0.0.1:{free_port()}/"},
+        "rules": [_creating("batch", "jobs")],
+        "namespaceSelector": _there(scene),
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    name = f"{scene.namespace}.away"
+    kind = "MutatingWebhookConfiguration"
+    body = {"kind": kind, "metadata": {"name": name}, "webhooks": [webhook]}
+    async with _made(scene, WEBHOOKS, body):
+        await _until_refused(scene, "jobs")
+        yield
+
+
+def _creating(group: str, resource: str) -> dict[str, Any]:
+    return {
         "apiGroups": [group],
         "apiVersions": ["v1"],
         "operations": ["CREATE"],
         "resources": [resource],
     }
-    there = {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}}
-    policy = {
-        "matchConstraints": {"resourceRules": [rule], "namespaceSelector": there},
-        "validations": [{"expression": "false", "message": f"no {resource} on Sundays"}],
-    }
-    binding = {"policyName": name, "validationActions": ["Deny"]}
-    made: list[tuple[Resource, Any]] = []
-    for where, kind, spec in (
-        (POLICIES, "ValidatingAdmissionPolicy", policy),
-        (BINDINGS, "ValidatingAdmissionPolicyBinding", binding),
-    ):
-        api = "admissionregistration.k8s.io/v1"
-        body = {"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}
-        made.append((where, await scene.kubernetes.create(where, None, body)))
+
+
+def _there(scene: Scene) -> dict[str, Any]:
+    return {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}}
+
+
+@asynccontextmanager
+async def _made(scene: Scene, where: Resource, body: dict[str, Any]) -> AsyncIterator[None]:
+    """An object of the whole cluster, for a time."""
+    api = f"{where.group}/{where.version}"
+    metadata = (await scene.kubernetes.create(where, None, {"apiVersion": api, **body}))["metadata"]
     try:
-        await _until_refused(scene, group, resource)
         yield
     finally:
-        for where, body in made:
-            await scene.kubernetes.delete(where, None, name, uid=body["metadata"]["uid"])
+        await scene.kubernetes.delete(where, None, metadata["name"], uid=metadata["uid"])
 
 
-async def _until_refused(scene: Scene, group: str, resource: str) -> None:
-    """The API server takes a policy up some time after it was made."""
+async def _until_refused(scene: Scene, resource: str) -> None:
+    """The API server takes policies and webhooks up some time after they were made."""
     container = {"name": "main", "image": "none"}
     pod = {"restartPolicy": "Never", "containers": [container]}
     body: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "spec": pod}
@@ -92,7 +126,7 @@ async def _until_refused(scene: Scene, group: str, resource: str) -> None:
         body["metadata"] = {"generateName": "probe-", "namespace": scene.namespace}
         try:
             made = await scene.kubernetes.create(where, scene.namespace, body)
-        except ApiError:
+        except (ApiError, ClusterUnavailable):
             return
         metadata = made["metadata"]
         await scene.kubernetes.delete(where, scene.namespace, metadata["name"], uid=metadata["uid"])
@@ -174,6 +208,18 @@ async def test_a_policy_that_refuses_jobs_is_named(alone: Scene) -> None:
 async def test_a_policy_that_refuses_pods_is_named(alone: Scene) -> None:
     async with _policy(alone, "", "pods"):
         await _without_a_pod(alone, "AdmissionRefused", "no pods on Sundays")
+
+
+async def test_a_webhook_that_does_not_answer_is_waited_for(alone: Scene) -> None:
+    job_id = await alone.dispatched()
+    name = await alone.name_of(job_id)
+    async with _webhook_away(alone):
+        with pytest.raises(ClusterUnavailable):
+            await alone.reconciled(name)
+        status = (await alone.see(name))["status"]
+        assert (status["state"], status["reason"]) == ("queued", "WebhookUnavailable")
+        assert "jobs.example.com" in status["message"]
+        assert (await alone.job(job_id)).attempts[0].outcome is None
 
 
 async def test_a_namespace_that_goes_cancels_nothing(alone: Scene) -> None:
