@@ -9,7 +9,6 @@ from time import perf_counter
 from prometheus_client import Counter, Gauge, Histogram
 
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.model import AttemptEnd
 from hybridjobs.store.database import Database
 from hybridjobs.store.statistics import ready_by_type
 
@@ -19,16 +18,6 @@ _LAGS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 _reconciles = Histogram(
     "hybridjobs_reconcile_seconds", "Looks at one HybridJob.", ["result"], buckets=_SECONDS
-)
-_ended = Counter(
-    "hybridjobs_attempts_ended",
-    "Attempts whose end the operator recorded.",
-    ["type", "outcome", "reason"],
-)
-_lag = Histogram(
-    "hybridjobs_record_lag_seconds",
-    "From the end of an attempt's container to its outcome in the database.",
-    buckets=_LAGS,
 )
 _waits = Histogram(
     "hybridjobs_start_wait_seconds",
@@ -47,6 +36,11 @@ _oldest = Gauge(
     ["type"],
 )
 _depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked at.")
+_behind = Gauge(
+    "hybridjobs_watch_behind_seconds",
+    "For how long a watch has not told what a list shows, as of the last check.",
+    ["resource"],
+)
 _leading = Gauge("hybridjobs_operator_leading", "1 in the operator that acts, else 0.")
 
 
@@ -54,6 +48,11 @@ def watch_state(*, depth: Callable[[], int], leads: Callable[[], bool]) -> None:
     """Where the gauges look when they are asked."""
     _depth.set_function(depth)
     _leading.set_function(leads)
+
+
+def watch_behind(resource: str, seconds: float) -> None:
+    """A watch was checked; 0: it has told everything."""
+    _behind.labels(resource).set(seconds)
 
 
 async def follow_queue(database: Database) -> None:
@@ -110,10 +109,3 @@ def count_start(claimed_at: datetime | None, started_at: datetime) -> None:
     """A container was seen to run."""
     if claimed_at is not None:
         _waits.observe(max((started_at - claimed_at).total_seconds(), 0.0))
-
-
-def count_end(type_: str, end: AttemptEnd, now: datetime) -> None:
-    """An outcome was recorded, and changed the row."""
-    _ended.labels(type_, end.outcome.value, end.reason).inc()
-    if end.ended_at is not None:
-        _lag.observe(max((now - end.ended_at).total_seconds(), 0.0))

@@ -12,7 +12,8 @@ import structlog
 from hybridjobs.dispatch.cluster import ClusterRuntime
 from hybridjobs.dispatch.loop import Runtime
 from hybridjobs.kube import names
-from hybridjobs.kube.client import ApiError, Kubernetes, load_configuration
+from hybridjobs.kube.client import ApiError, Kubernetes
+from hybridjobs.kube.credentials import load_configuration
 from hybridjobs.kube.reviews import Reviews
 from hybridjobs.model import MAX_LOG_TAIL_BYTES
 from hybridjobs.settings import IngressSettings, comma_separated

@@ -6,7 +6,6 @@ from prometheus_client import REGISTRY
 from hybridjobs.controller import metrics
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.ids import new_id
-from hybridjobs.model import AttemptEnd, Outcome
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,20 +33,6 @@ def test_looks_are_counted_by_their_result(error: Exception | None, result: str)
     except Exception as raised:
         assert raised is error  # noqa: PT017 - None where there is none
     assert sample("reconcile_seconds_count", result=result) == before + 1
-
-
-def test_an_end_has_its_reason_and_its_lag() -> None:
-    labels = {"type": "test/metrics", "outcome": "failed", "reason": "Error"}
-    before, lag = sample("attempts_ended_total", **labels), sample("record_lag_seconds_sum")
-    ended = AttemptEnd(Outcome.FAILED, "Error", ended_at=NOW - timedelta(seconds=3))
-    metrics.count_end("test/metrics", ended, NOW)
-    # Machines' clocks differ: one that ended in the future is no negative lag.
-    metrics.count_end(
-        "test/metrics", AttemptEnd(Outcome.FAILED, "Error", ended_at=NOW), NOW - timedelta(1)
-    )
-    metrics.count_end("test/metrics", AttemptEnd(Outcome.FAILED, "Error"), NOW)
-    assert sample("attempts_ended_total", **labels) == before + 3
-    assert sample("record_lag_seconds_sum") == lag + 3
 
 
 def test_a_wait_ends_with_the_container_s_start() -> None:
