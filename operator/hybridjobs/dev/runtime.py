@@ -15,6 +15,7 @@ from time import monotonic
 from uuid import UUID, uuid4
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs import exits
 from hybridjobs.dev.process import JobProcess
@@ -121,6 +122,7 @@ class LocalRuntime:
             each.kill()
 
     async def _attempt(self, claimed: Claim) -> None:
+        bind_contextvars(job_id=str(claimed.job_id), attempt=claimed.attempt)  # a task of its own
         folder = self._folder / f"{claimed.job_id}-{claimed.attempt}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -134,7 +136,7 @@ class LocalRuntime:
                     await asyncio.sleep(_RECORD_AGAIN_SECONDS)
         except Exception:
             # Not recorded: the next start closes it.
-            log.exception("attempt failed", job_id=str(claimed.job_id), attempt=claimed.attempt)
+            log.exception("attempt failed")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,10 +14,11 @@ from uuid import UUID
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput
-from hybridjobs.ingress.asgi import Application, read_body, respond
+from hybridjobs.ingress.asgi import Application, read_body, respond, traceparent
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import Caller, KeySource, WorkerTokens, forbidden
@@ -46,6 +47,7 @@ class Attempt:
     job_id: UUID
     number: int
     body: bytes
+    traceparent: str | None
 
 
 Endpoint = Callable[[Attempt, Send], Awaitable[None]]
@@ -99,12 +101,15 @@ class WorkerApi:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             job_id: UUID = scope["path_params"]["job_id"]
             number: int = scope["path_params"]["attempt"]
+            # For the rest of the request, a task of its own: errors are logged further out.
+            bind_contextvars(job_id=str(job_id), attempt=number)
             caller = await self._authenticated(scope, job_id, number)
             body = b""
             if method != "GET":
                 body = await read_body(scope, receive, limit_bytes=limit_bytes)
             await self._bind(job_id, number, caller)
-            await endpoint(Attempt(job_id, number, body), send)
+            context = traceparent(dict(scope["headers"]))
+            await endpoint(Attempt(job_id, number, body, context), send)
 
         return Route(f"{_PATH}/{name}", Application(serve), methods=[method])
 
@@ -222,7 +227,9 @@ class WorkerApi:
     async def _post_job(self, attempt: Attempt, send: Send) -> None:
         async with self._database.connection() as connection:
             await attempts.payload_of(connection, attempt.job_id, attempt.number)
-        child_id = await self._children.submit(attempt.job_id, _members(attempt.body))
+        child_id = await self._children.submit(
+            attempt.job_id, _members(attempt.body), traceparent=attempt.traceparent
+        )
         await respond(send, 201, f'{{"jobId":"{child_id}"}}'.encode())
 
 

@@ -3,12 +3,14 @@
 Job semantics and their traps: reference/kubernetes.md section 4 (verified on 1.35).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from hybridjobs.kube import names
 from hybridjobs.model import GROUP, VERSION, Claim, JobTypeSpec, type_slug
+from hybridjobs.tracing import attempt_context
 
 API_VERSION = f"{GROUP}/{VERSION}"
 MAX_ENV_PAYLOAD_BYTES = 32 * 1024
@@ -28,6 +30,7 @@ class WorkerSettings:
     api_url: str
     audience: str
     database_secret: str | None
+    traces: Mapping[str, str] = field(default_factory=dict)  # where pods send theirs, as variables
 
 
 def hybridjob(claim: Claim, *, name: str, namespace: str) -> Object:
@@ -53,6 +56,9 @@ def hybridjob(claim: Claim, *, name: str, namespace: str) -> Object:
             "priority": claim.priority,
         },
     }
+    context = attempt_context(claim.traceparent, claim.job_id, claim.attempt)
+    if context is not None:
+        body["metadata"]["annotations"] = {names.TRACEPARENT: context}
     if claim.resource_uid is not None:
         body["metadata"]["uid"] = claim.resource_uid
     return body
@@ -193,7 +199,7 @@ def _pod(
         attempt,
         deadline_seconds=deadline_seconds,
         payload=payload,
-        traceparent=traceparent,
+        traceparent=attempt_context(traceparent, job_id, attempt),
         api_url=worker.api_url,
         token_file=f"{TOKEN_FOLDER}/token",
     )
@@ -205,6 +211,10 @@ def _pod(
         environment.append({"name": "DATABASE_URL", "valueFrom": source})
     ours = {variable["name"] for variable in environment}
     environment += [dict(variable) for variable in spec.env if variable["name"] not in ours]
+    said = {variable["name"] for variable in environment}
+    environment += [
+        {"name": name, "value": value} for name, value in worker.traces.items() if name not in said
+    ]
     container: Object = {
         "name": names.CONTAINER,
         "image": spec.image or worker.image,
