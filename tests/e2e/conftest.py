@@ -81,6 +81,7 @@ TYPES = {
         mapping={"issue": "issue.number", "order": "data.order"},
     ),
     "test/late": _type(LATE, gracePeriodSeconds=30),
+    "test/queued": _type(SCRIPT, queueName="team-a", startDeadlineSeconds=15),
     "test/missing-image": _type(
         SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
     ),
@@ -96,6 +97,7 @@ def _values(inngest: InngestServer) -> dict[str, Any]:
     return {
         "log": {"level": "debug"},
         "types": {"extra": TYPES},
+        "jobs": {"kueue": True},
         "github": {"app": {"id": APP_ID, "privateKey": private_key.decode()}},
         "webhooks": {
             "standard": {"secrets": {"acme": STANDARD_SECRET}},

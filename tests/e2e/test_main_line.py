@@ -104,6 +104,21 @@ async def test_a_permanent_failure_is_final(release: Release, access: Access) ->
     assert _conditions(release.object("hybridjob", job["resourceName"]))["Succeeded"] == "False"
 
 
+async def test_a_result_that_is_too_large_for_the_termination_message_is_none(
+    access: Access,
+) -> None:
+    rows = json.dumps(["row"] * 1000)
+    job = await access.until(await access.submit("test/script", {"message": rows}))
+    assert (job["status"], job["outcomeReason"], job["result"]) == (
+        "failed",
+        "ResultTooLarge",
+        None,
+    )
+    [attempt] = job["attempts"]
+    assert (attempt["outcome"], attempt["exitCode"]) == ("permanent", 0)
+    assert "cut" in job["error"]
+
+
 async def test_a_transient_failure_is_retried_until_its_limit(access: Access) -> None:
     job = await access.until(await access.submit("test/script", {"exit": 3}))
     assert job["status"] == "failed"
