@@ -206,11 +206,24 @@ def remove() -> None:
         run("ip", "link", "del", HOST_LINK)
     _remove_cgroups()
     if MADE_FOLDERS.exists():
-        for point in MADE_FOLDERS.read_text().splitlines():
-            if Path(point).is_dir() and not any(Path(point).iterdir()):
-                Path(point).rmdir()
+        _give_folders_back()
     shutil.rmtree(RECORDS, ignore_errors=True)
     shutil.rmtree(RUN, ignore_errors=True)
+
+
+def _give_folders_back() -> None:
+    """Remove the folders made to mount on, or leave that to another instance that is up.
+
+    To remove a folder on which another mount namespace has something mounted unmounts it there.
+    """
+    made = MADE_FOLDERS.read_text().splitlines()
+    for theirs in RUN.parent.glob(f"hybridjobs*/{MADE_FOLDERS.name}"):
+        if theirs != MADE_FOLDERS:
+            theirs.write_text("\n".join({*theirs.read_text().splitlines(), *made}))
+            return
+    for point in made:
+        if Path(point).is_dir() and not any(Path(point).iterdir()):
+            Path(point).rmdir()
 
 
 def end_strays_of(program: Path) -> None:
