@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.model import AttemptEnd
 from hybridjobs.store.database import Database
+from hybridjobs.store.queue import paused_types
 from hybridjobs.store.statistics import ready_by_type
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -46,6 +47,7 @@ _oldest = Gauge(
     "For how long the first job in line has been due; told by the leader.",
     ["type"],
 )
+_paused = Gauge("hybridjobs_paused", "1: no job of the type starts, as somebody asked.", ["type"])
 _depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked at.")
 _leading = Gauge("hybridjobs_operator_leading", "1 in the operator that acts, else 0.")
 
@@ -63,12 +65,15 @@ async def follow_queue(database: Database) -> None:
             try:
                 async with database.connection() as connection:
                     lines = await ready_by_type(connection)
+                    paused = await paused_types(connection)
             except DatabaseUnavailable:
-                lines = []  # no figure is better than an old one
+                lines, paused = [], []  # no figure is better than an old one
             _clear_queue()
             for line in lines:
                 _ready.labels(line.type).set(line.jobs)
                 _oldest.labels(line.type).set(line.oldest_seconds)
+            for type_ in paused:
+                _paused.labels(type_).set(1)
             await asyncio.sleep(_QUEUE_SECONDS)
     finally:
         _clear_queue()
@@ -77,6 +82,7 @@ async def follow_queue(database: Database) -> None:
 def _clear_queue() -> None:
     _ready.clear()
     _oldest.clear()
+    _paused.clear()
 
 
 @contextmanager
