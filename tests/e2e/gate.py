@@ -5,11 +5,11 @@ from typing import Any, Self
 
 from tests.cluster import current
 
-# Its payload is the gate's address. A job looks every three seconds, and costs next to nothing.
+# Its payload is the gate's address. A job looks every five seconds, and costs next to nothing.
 GATED = """
 told=${HYBRIDJOB_PAYLOAD//[^0-9.-]/}
 echo "begun attempt $HYBRIDJOB_ATTEMPT"
-until (: < "/dev/tcp/${told#*-}/${told%%-*}") 2>/dev/null; do sleep 3; done
+until (: < "/dev/tcp/${told#*-}/${told%%-*}") 2>/dev/null; do sleep 5; done
 echo "attempt $HYBRIDJOB_ATTEMPT may go"
 """
 

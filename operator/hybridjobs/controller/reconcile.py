@@ -14,6 +14,7 @@ from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion
+from hybridjobs.controller.definitions import is_going
 from hybridjobs.controller.events import Events
 from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import is_ended, is_finished, job_id
@@ -22,10 +23,8 @@ from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube import names
 from hybridjobs.kube.client import (
-    CRDS,
     HYBRIDJOBS,
     JOBS,
-    NAMESPACES,
     PODS,
     AlreadyExists,
     Conflict,
@@ -36,7 +35,7 @@ from hybridjobs.kube.client import (
     Resource,
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job
-from hybridjobs.model import GROUP, AttemptEnd, Outcome, Status
+from hybridjobs.model import AttemptEnd, Outcome, Status
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
@@ -332,7 +331,7 @@ class Reconciler:
         row = await self._row_of(hybridjob)
         if row is None or not is_cancelled_by_deletion(row, hybridjob):
             return
-        if not await self._cluster_still_wants_jobs():
+        if await is_going(self._kubernetes, HYBRIDJOBS, self._namespace):
             return
         view = await self._view(hybridjob, row)
         async with self._database.connection() as connection:
@@ -342,14 +341,6 @@ class Reconciler:
             await self._record_end(view, end)
             if view.job is not None:
                 await self._delete(JOBS, view.job)  # left alone by a deletion that orphans
-
-    async def _cluster_still_wants_jobs(self) -> bool:
-        try:
-            crd = await self._kubernetes.get(CRDS, None, f"hybridjobs.{GROUP}")
-            namespace = await self._kubernetes.get(NAMESPACES, None, self._namespace)
-        except NotFound:
-            return False
-        return not any(each["metadata"].get("deletionTimestamp") for each in (crd, namespace))
 
     async def _without_row(self, hybridjob: Object) -> None:
         name = hybridjob["metadata"]["name"]
