@@ -86,6 +86,7 @@ TYPES = {
         "",
         command=["/bin/bash", "-c", GATED],
         deadlineSeconds=600,
+        concurrency={"limit": 25},
         resources={"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "64Mi"}},
     ),
     "test/missing-image": _type(
