@@ -79,9 +79,13 @@ async def _counted(access: Access, jobs: list[str], **expected: int) -> None:
 
 
 def _pods(release: Release) -> set[str]:
-    """The uids of ingress and operator."""
+    """The uids of ingress and operator, but for pods that are about to end."""
     components = "app.kubernetes.io/component in (ingress,operator)"
-    return {each["metadata"]["uid"] for each in release.objects("pods", components)}
+    return {
+        each["metadata"]["uid"]
+        for each in release.objects("pods", components)
+        if "deletionTimestamp" not in each["metadata"]
+    }
 
 
 def _pods_of_jobs(release: Release, jobs: list[str]) -> set[tuple[str, str, int]]:
