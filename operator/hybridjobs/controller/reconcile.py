@@ -17,6 +17,7 @@ from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_begun, is_cancelled_by_deletion
+from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.events import Events
 from hybridjobs.controller.holds import Holds
 from hybridjobs.controller.logs import PodLogs
@@ -34,10 +35,8 @@ from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube import names
 from hybridjobs.kube.client import (
-    CRDS,
     HYBRIDJOBS,
     JOBS,
-    NAMESPACES,
     PODS,
     AlreadyExists,
     ApiError,
@@ -48,7 +47,7 @@ from hybridjobs.kube.client import (
     Resource,
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_reference
-from hybridjobs.model import GROUP, AttemptEnd, Outcome
+from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
@@ -335,7 +334,7 @@ class Reconciler:
 
     async def _record_end(self, view: View, end: AttemptEnd) -> None:
         row = view.row
-        if end.reason in _TAKEN and await self._namespace_goes():
+        if end.reason in _TAKEN and await namespace_goes(self._kubernetes, self._namespace):
             end = replace(end, reason=NAMESPACE_TERMINATING, message=_NAMESPACE_GOES)
         end = await self._logs.added(view, end)
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
@@ -386,10 +385,10 @@ class Reconciler:
             return
         bind_contextvars(attempt=row.attempt)
         view = await self._view(hybridjob, row)
-        if await self._namespace_goes():
+        if await namespace_goes(self._kubernetes, self._namespace):
             # The job waits for the namespace to be there again: nobody has cancelled it.
             end = AttemptEnd(Outcome.LOST, NAMESPACE_TERMINATING, _NAMESPACE_GOES)
-        elif await self._goes(CRDS, f"hybridjobs.{GROUP}"):
+        elif await definition_goes(self._kubernetes, HYBRIDJOBS):
             return
         else:
             end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
@@ -399,17 +398,6 @@ class Reconciler:
             await self._record_end(view, end)
             if view.job is not None:
                 await self._delete(JOBS, view.job)  # left alone by a deletion that orphans
-
-    async def _namespace_goes(self) -> bool:
-        return await self._goes(NAMESPACES, self._namespace)
-
-    async def _goes(self, resource: Resource, name: str) -> bool:
-        """Whether a thing of the whole cluster is being deleted, or gone."""
-        try:
-            found = await self._kubernetes.get(resource, None, name)
-        except NotFound:
-            return True
-        return "deletionTimestamp" in found["metadata"]
 
     async def _without_row(self, hybridjob: Object) -> None:
         name = hybridjob["metadata"]["name"]
