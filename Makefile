@@ -82,7 +82,7 @@ manifests: setup ## Make manifests/ anew from the chart
 openapi: setup ## The API's OpenAPI document, on standard output
 	@$(PY) -m hybridjobs.ingress.api
 
-.PHONY: bench-ingest bench-queue bench-plans bench-latency bench-capture bench-scale
+.PHONY: bench-ingest bench-queue bench-plans bench-latency bench-capture bench-scale bench-controller
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest
 
@@ -100,3 +100,6 @@ bench-capture: setup ## Rows a second of captures against COPY, a worker's memor
 
 bench-scale: setup ## 5,000 pull requests captured with kills, limits and trouble: every row, the fewest requests
 	@HYBRIDJOBS_TEST_SCALE=full $(PY) -m pytest tests/integration/handlers/scale
+
+bench-controller: image ## Writes a job, row after condition, the operator's memory beside 10,000 jobs, a sweep of 100,000 rows
+	@$(PY) -m bench.controller

@@ -1,4 +1,4 @@
-"""What is told of jobs' attempts, whichever process it is that does the work: figures and spans."""
+"""What is told of work that more than one process does: figures, and spans of attempts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +36,9 @@ _waits = Histogram(
     ["type"],
     buckets=_WAITS,
 )
+_requests = Counts(
+    "kubernetes_requests", "Requests to the Kubernetes API; code 0: no answer.", "verb", "code"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class EndedAttempt:
     claimed_at: datetime
     started_at: datetime | None
     ended_at: datetime
+
+
+def kubernetes_answered(verb: str, status: int) -> None:
+    """The API server answered; 0: it did not."""
+    _requests.add(verb, str(status))
 
 
 def attempt_claimed(type_: str, waited_seconds: float) -> None:

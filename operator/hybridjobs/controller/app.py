@@ -12,7 +12,7 @@ import structlog
 
 from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.leadership import Leadership
-from hybridjobs.controller.metrics import count_request, follow_queue, watch_state
+from hybridjobs.controller.metrics import follow_queue, watch_state
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.shipped import apply_shipped
 from hybridjobs.controller.sweep import Sweep
@@ -33,6 +33,7 @@ from hybridjobs.kube.client import (
 )
 from hybridjobs.kube.credentials import load_configuration
 from hybridjobs.kube.manifests import WorkerSettings
+from hybridjobs.observed import kubernetes_answered
 from hybridjobs.schedules.known import KnownSchedules
 from hybridjobs.schedules.reporter import Reporter
 from hybridjobs.schedules.ticker import Ticker
@@ -53,7 +54,7 @@ async def serve(settings: OperatorSettings) -> None:
     configuration = await load_configuration()
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
     kubernetes = Kubernetes(
-        configuration, field_manager="hybridjobs-operator", answered=count_request
+        configuration, field_manager="hybridjobs-operator", answered=kubernetes_answered
     )
     acting = asyncio.Event()
     leadership = Leadership(

@@ -64,6 +64,11 @@ class BindJob:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnJob:
+    """Make the attempt's Job the HybridJob's own: the one that it was made for is gone."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordStart:
     """The container runs."""
 
@@ -122,6 +127,7 @@ class Wait:
 Action = (
     CreateJob
     | BindJob
+    | OwnJob
     | RecordStart
     | RecordEnd
     | AddEvidence
@@ -169,6 +175,8 @@ def _open(view: View, now: datetime) -> list[Action]:
     if _owner(job) != uid:
         if job["metadata"].get("deletionTimestamp"):
             return [Wait(timedelta(seconds=1))]
+        if row.job_uid == job["metadata"]["uid"]:
+            return [OwnJob()]
         conflict = f"a Job named {job['metadata']['name']} belongs to something else"
         return [RecordEnd(AttemptEnd(Outcome.FAILED, "NameConflict", conflict))]
     if row.job_uid not in (None, job["metadata"]["uid"]):

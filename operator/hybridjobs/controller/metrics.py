@@ -1,16 +1,16 @@
 """The operator's figures for Prometheus."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from time import perf_counter
+from time import monotonic, perf_counter
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge, Histogram
 
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.store.database import Database
-from hybridjobs.store.statistics import ready_by_type
+from hybridjobs.store.statistics import ReadyLine, ready_by_type
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _QUEUE_SECONDS = 15.0
@@ -24,11 +24,6 @@ _waits = Histogram(
     "From the claim of an attempt to the start of its container.",
     buckets=_LAGS,
 )
-_requests = Counter(
-    "hybridjobs_kubernetes_requests",
-    "Requests to the Kubernetes API; code 0: no answer.",
-    ["verb", "code"],
-)
 _ready = Gauge("hybridjobs_ready_jobs", "Jobs in line for a place; told by the leader.", ["type"])
 _oldest = Gauge(
     "hybridjobs_oldest_ready_seconds",
@@ -39,6 +34,11 @@ _depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked 
 _behind = Gauge(
     "hybridjobs_watch_behind_seconds",
     "For how long a watch has not told what a list shows, as of the last check.",
+    ["resource"],
+)
+_age = Gauge(
+    "hybridjobs_watch_age_seconds",
+    "Since a check found that a watch had told all that a list shows.",
     ["resource"],
 )
 _leading = Gauge("hybridjobs_operator_leading", "1 in the operator that acts, else 0.")
@@ -53,6 +53,9 @@ def watch_state(*, depth: Callable[[], int], leads: Callable[[], bool]) -> None:
 def watch_behind(resource: str, seconds: float) -> None:
     """A watch was checked; 0: it has told everything."""
     _behind.labels(resource).set(seconds)
+    if not seconds:
+        seen = monotonic()
+        _age.labels(resource).set_function(lambda: monotonic() - seen)
 
 
 async def follow_queue(database: Database) -> None:
@@ -64,18 +67,19 @@ async def follow_queue(database: Database) -> None:
                     lines = await ready_by_type(connection)
             except DatabaseUnavailable:
                 lines = []  # no figure is better than an old one
-            _clear_queue()
-            for line in lines:
-                _ready.labels(line.type).set(line.jobs)
-                _oldest.labels(line.type).set(line.oldest_seconds)
+            show_queue(lines)
             await asyncio.sleep(_QUEUE_SECONDS)
     finally:
-        _clear_queue()
+        show_queue(())
 
 
-def _clear_queue() -> None:
+def show_queue(lines: Iterable[ReadyLine]) -> None:
+    """The types with jobs in line, and no other."""
     _ready.clear()
     _oldest.clear()
+    for line in lines:
+        _ready.labels(line.type).set(line.jobs)
+        _oldest.labels(line.type).set(line.oldest_seconds)
 
 
 @contextmanager
@@ -98,11 +102,6 @@ def reconciling() -> Iterator[None]:
         raise
     finally:
         _reconciles.labels(result).observe(perf_counter() - began)
-
-
-def count_request(verb: str, status: int) -> None:
-    """The API server answered; 0: it did not."""
-    _requests.labels(verb, str(status)).inc()
 
 
 def count_start(claimed_at: datetime | None, started_at: datetime) -> None:

@@ -9,7 +9,7 @@ from hybridjobs import exits
 from hybridjobs.exits import Account, failure, with_result
 from hybridjobs.ids import derived_id
 from hybridjobs.kube import names
-from hybridjobs.model import AttemptEnd, Outcome
+from hybridjobs.model import AttemptEnd, Outcome, Status
 
 Object = dict[str, Any]
 
@@ -47,6 +47,12 @@ def job_id(hybridjob: Object) -> UUID:
         return UUID(hybridjob["spec"]["jobId"])
     metadata = hybridjob["metadata"]
     return derived_id(metadata["uid"], datetime.fromisoformat(metadata["creationTimestamp"]))
+
+
+def is_over(hybridjob: Object) -> bool:
+    """Whether a HybridJob shows that its job has ended."""
+    state = (hybridjob.get("status") or {}).get("state")
+    return state is not None and Status(state).is_terminal
 
 
 def condition(item: Object | None, type_: str) -> Object | None:

@@ -5,6 +5,7 @@ that a crash between any two lines here is repaired by the next call.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -23,6 +24,7 @@ from hybridjobs.controller.observe import (
     NAMESPACE_TERMINATING,
     is_ended,
     is_finished,
+    is_over,
     is_suspended,
     job_id,
     why_refused,
@@ -45,8 +47,8 @@ from hybridjobs.kube.client import (
     NotFound,
     Resource,
 )
-from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job
-from hybridjobs.model import GROUP, AttemptEnd, Outcome, Status
+from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_reference
+from hybridjobs.model import GROUP, AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
@@ -206,6 +208,8 @@ class Reconciler:
             case decide.BindJob(uid):
                 async with self._database.connection() as connection:
                     await attempts.bind_kubernetes_job(connection, row.job_id, row.attempt, uid)
+            case decide.OwnJob():
+                await self._own_job(view)
             case decide.RecordStart(started_at):
                 await self._record_start(view, started_at)
                 self._queue.add(name)
@@ -307,6 +311,15 @@ class Reconciler:
         await self._patch(view.hybridjob, self._status(replace(view, told=(reason, message))))
         self._queue.add_after(name, _REFUSED_RETRY.total_seconds())
 
+    async def _own_job(self, view: View) -> None:
+        assert view.job is not None
+        metadata = view.job["metadata"]
+        owner = {"uid": metadata["uid"], "ownerReferences": [owner_reference(view.hybridjob)]}
+        with suppress(NotFound, Conflict):
+            await self._kubernetes.patch(
+                JOBS, self._namespace, metadata["name"], {"metadata": owner}
+            )
+
     async def _record_start(self, view: View, started_at: datetime) -> None:
         assert view.pod is not None
         async with self._database.connection() as connection:
@@ -400,7 +413,7 @@ class Reconciler:
 
     async def _without_row(self, hybridjob: Object) -> None:
         name = hybridjob["metadata"]["name"]
-        if _is_over(hybridjob):
+        if is_over(hybridjob):
             return  # it ran, and retention has taken its row since
         refusal = await adopt(self._database, self._cache.types, self._schemas, hybridjob)
         if refusal is None:
@@ -438,8 +451,3 @@ class Reconciler:
         except (NotFound, Conflict):
             return  # gone, or another one has the name now
         self._cache.replace_hybridjob(hybridjob, patched)
-
-
-def _is_over(hybridjob: Object) -> bool:
-    state = (hybridjob.get("status") or {}).get("state")
-    return state is not None and Status(state).is_terminal

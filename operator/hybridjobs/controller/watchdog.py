@@ -121,6 +121,7 @@ class Watchdog:
         namespace: str,
         check_seconds: float,
         stale_seconds: float,
+        hang_seconds: float = 300.0,
     ) -> None:
         self._kubernetes = kubernetes
         self._told = told
@@ -129,6 +130,7 @@ class Watchdog:
         self._namespace = namespace
         self._check_seconds = check_seconds
         self._stale_seconds = stale_seconds
+        self._hang_seconds = hang_seconds
         self._contact = Contact()
         self._behind: dict[tuple[Resource, str], _Behind] = {}
         self._checked: float | None = None
@@ -136,11 +138,11 @@ class Watchdog:
 
     @property
     def hangs(self) -> bool:
-        """Whether no check has come to its end for several times as long as one may take."""
+        """Whether a check has been under way for `hang_seconds`, longer than any request lasts."""
         if self._checked is None:
             return False
         silent = asyncio.get_running_loop().time() - self._checked
-        return silent > 300 + 3 * self._check_seconds
+        return silent > self._check_seconds + self._hang_seconds
 
     async def run(self) -> None:
         """Check until cancelled; WatchStale or CutOff when there is no more use in going on."""

@@ -72,11 +72,18 @@ class LocalRuntime:
 
     async def recover(self) -> int:
         """Close the attempts of an earlier run that was killed; their jobs go on."""
+        closed = 0
+        while left := await self._left():
+            for each in left:
+                await record_final_outcome(
+                    self._database, each.job_id, each.attempt, _ENDED_WITH_US
+                )
+            closed += len(left)
+        return closed
+
+    async def _left(self) -> list[attempts.OpenDispatch]:
         async with self._database.connection() as connection:
-            left = await attempts.open_dispatches(connection, settled=timedelta(0))
-        for each in left:
-            await record_final_outcome(self._database, each.job_id, each.attempt, _ENDED_WITH_US)
-        return len(left)
+            return await attempts.open_dispatches(connection, settled=timedelta(0))
 
     async def dispatch(self, claimed: Claim) -> bool:
         """Have the claim run."""

@@ -15,7 +15,7 @@ Generated models are left aside: they drop fields they do not know and cost more
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -164,12 +164,25 @@ class Kubernetes:
         metadata_only: bool = False,
     ) -> list[Object]:
         """Every object that matches the selectors, or its metadata, read page by page."""
+        pages = self.pages(
+            resource, namespace, labels=labels, fields=fields, metadata_only=metadata_only
+        )
+        return [body async for page in pages for body in page]
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Sequence[Object]]:
+        """As `list`, a page at a time: all of them as they were when the first was read."""
         query = {"labelSelector": labels, "fieldSelector": fields}
         accept = _METADATA if metadata_only else _JSON
-        items: list[Object] = []
         async for page in self._pages(resource.path(namespace), query, accept):
-            items += page["items"] or []  # null in an empty list of metadata
-        return items
+            yield page["items"] or ()  # null in an empty list of metadata
 
     async def versions(
         self, resource: Resource, namespace: str | None, *, labels: str = ""
@@ -182,7 +195,7 @@ class Kubernetes:
         query = {"labelSelector": labels}
         async for page in self._pages(resource.path(namespace), query, _METADATA):
             version = int(page["metadata"]["resourceVersion"])
-            for body in page["items"] or []:
+            for body in page["items"] or ():
                 metadata = body["metadata"]
                 found[metadata["uid"]] = int(metadata["resourceVersion"])
         return version, found

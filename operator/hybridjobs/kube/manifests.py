@@ -64,6 +64,18 @@ def hybridjob(claim: Claim, *, name: str, namespace: str) -> Object:
     return body
 
 
+def owner_reference(hybridjob: Object) -> Object:
+    """What makes an object the HybridJob's own: it goes with it."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "HybridJob",
+        "name": hybridjob["metadata"]["name"],
+        "uid": hybridjob["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
 def kubernetes_job(
     *,
     owner: Object,
@@ -117,16 +129,7 @@ def kubernetes_job(
             "name": name,
             "namespace": metadata["namespace"],
             "labels": {**labels, **queue},
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": "HybridJob",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [owner_reference(owner)],
         },
         "spec": {
             # Kueue's webhook says so too, but a Job that it has not seen must not run uncounted.

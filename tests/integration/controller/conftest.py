@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from hybridjobs.controller.watchdog import Told
 from hybridjobs.kube.client import NAMESPACES, Kubernetes, Resource
 from tests.cluster import Cluster
 from tests.conftest import DatabaseUrls
 from tests.integration.controller.proxy import Proxy, proxied
 from tests.integration.controller.scene import Scene, configured, namespace_of_its_own, opened
+from tests.integration.controller.watching import Watching
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +53,12 @@ async def namespace(kubernetes: Kubernetes) -> AsyncIterator[str]:
     await _settled(kubernetes, name)
     yield name
     await kubernetes.delete(NAMESPACES, None, name, uid=made["metadata"]["uid"])
+
+
+@pytest.fixture
+def changes(kubernetes: Kubernetes, namespace: str) -> Watching:
+    """Where a test makes objects that others watch."""
+    return Watching(kubernetes, namespace, Told(), [])
 
 
 async def _settled(kubernetes: Kubernetes, namespace: str) -> None:

@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
 from hybridjobs.kube.client import Object, Resource
+from tests.waiting import eventually
 
 _NOT_PASSED = {"host", "connection", "transfer-encoding", "content-length", "accept-encoding"}
 
@@ -62,7 +63,8 @@ class Proxy:
             return response
 
     async def tell(self, resource: Resource, event: Object) -> None:
-        """Say something in the newest watch of the resource."""
+        """Say something in the newest watch of the resource, as soon as there is one."""
+        await eventually(lambda: resource.plural in self._open)
         await self._open[resource.plural].write(json.dumps(event).encode() + b"\n")
 
     def _is_silent(self, path: str) -> bool:

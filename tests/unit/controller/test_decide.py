@@ -10,6 +10,7 @@ from hybridjobs.controller.decide import (
     BindJob,
     CreateJob,
     EndPod,
+    OwnJob,
     PatchStatus,
     RecordEnd,
     RecordStart,
@@ -122,6 +123,11 @@ def test_what_was_taken_away_is_lost(
     row: JobState, the_job: dict[str, Any] | None, expected: tuple[Outcome, str, bool]
 ) -> None:
     assert _only_end(_decide(row, the_job=the_job)) == expected
+
+
+def test_the_attempts_job_whose_hybridjob_is_gone_becomes_the_new_ones() -> None:
+    assert _decide(BOUND, the_job=job(owner="gone")) == [OwnJob()]
+    assert _only_end(_decide(BOUND, the_job=job(owner="gone", uid="job-2")))[1] == "NameConflict"
 
 
 def test_a_foreign_job_that_is_going_is_waited_for() -> None:

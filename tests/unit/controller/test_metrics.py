@@ -42,6 +42,21 @@ def test_a_wait_ends_with_the_container_s_start() -> None:
     assert sample("start_wait_seconds_sum") == before + 2
 
 
+def test_a_watch_s_age_begins_anew_when_a_check_finds_nothing_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(metrics, "monotonic", lambda: now)
+    metrics.watch_behind("pods", 0)
+    now = 130.0
+    metrics.watch_behind("pods", 12.5)
+    assert sample("watch_age_seconds", resource="pods") == 30
+    assert sample("watch_behind_seconds", resource="pods") == 12.5
+    metrics.watch_behind("pods", 0)
+    now = 131.0
+    assert sample("watch_age_seconds", resource="pods") == 1
+
+
 def test_gauges_show_what_is_so_now() -> None:
     state = {"depth": 0, "leads": False}
     metrics.watch_state(depth=lambda: state["depth"], leads=lambda: bool(state["leads"]))
