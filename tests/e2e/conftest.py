@@ -93,6 +93,17 @@ TYPES = {
     "test/missing-image": _type(
         SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
     ),
+    "test/missing-node": _type(
+        SCRIPT, podTemplate={"nodeSelector": {"example.com/none": "here"}}, startDeadlineSeconds=8
+    ),
+    "test/missing-secret": _type(
+        SCRIPT,
+        env=[
+            {"name": "X", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "x"}}},
+        ],
+        startDeadlineSeconds=8,
+    ),
+    "test/hungry": _type("held = 'x' * 256 * 1024 * 1024"),
 }
 
 

@@ -233,7 +233,8 @@ def test_cancel_by_spec_is_taken_over() -> None:
 
 def test_cancel_ends_what_has_not_started() -> None:
     asked = replace(BOUND, cancel_requested=True)
-    assert _only_end(_decide(asked, the_job=job())) == (Outcome.CANCELLED, "Cancelled", True)
+    for the_job in (job(), _suspended()):
+        assert _only_end(_decide(asked, the_job=the_job)) == (Outcome.CANCELLED, "Cancelled", True)
     unborn = replace(OPEN, cancel_requested=True)
     assert _only_end(_decide(unborn)) == (Outcome.CANCELLED, "Cancelled", False)
 
