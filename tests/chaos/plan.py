@@ -168,7 +168,7 @@ def _job(
         case "permanent":
             payload["plan"] = ["permanent"] * 99
         case "deadline":
-            payload["sleep"], deadline = 600, chance.randint(3, 8)
+            payload["sleep"], deadline = 1200, chance.randint(3, 8)
         case "oom":
             payload["plan"] = ["oom"] * 99
         case "cancelled":
