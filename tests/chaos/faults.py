@@ -56,7 +56,23 @@ class Faults:
     async def mend(self) -> None:
         """Whatever is still broken: programs that are dead, pods that wait to be started again."""
         await asyncio.to_thread(self._cluster.mend)
-        await asyncio.to_thread(self._revive)
+        await asyncio.to_thread(self.revive)
+
+    def repair_runtime(self) -> list[str]:
+        """Where pods do not end, start containerd anew; their names.
+
+        After a kill containerd 1.6 may take processes for running that have ended, and then fails
+        to end them, for ever: the jobs go on without, as from a node that is lost.
+        """
+        ending = [
+            pod["metadata"]["name"]
+            for pod in self._release.objects("pods", _OF_JOBS)
+            if "deletionTimestamp" in pod["metadata"]
+        ]
+        if ending and self._cluster.kind == "native":
+            self._cluster.stop_component("containerd")
+            self._cluster.start_component("containerd")
+        return ending
 
     @asynccontextmanager
     async def _broken(self, fault: Fault) -> AsyncIterator[str]:
@@ -71,7 +87,7 @@ class Faults:
     def _break(self, target: str, how: str, pick: float) -> tuple[Callable[[], None], str]:
         match target, how:
             case (("ingress" | "operator" | "postgres"), "killed"):
-                return self._revive, self._signal(target, signal.SIGKILL, pick)
+                return self.revive, self._signal(target, signal.SIGKILL, pick)
             case (("operator" | "postgres"), "frozen"):
                 return self._freeze(target)
             case (("ingress" | "operator" | "postgres"), "deleted"):
@@ -168,7 +184,7 @@ class Faults:
         what = f"{component} {pod['metadata']['name']} frozen, {len(pids)} processes"
         return lambda: _signalled(pids, signal.SIGCONT), what
 
-    def _revive(self) -> None:
+    def revive(self) -> None:
         """Make pods anew that the kubelet would start again only minutes later."""
         for component in _PROGRAMS:
             with suppress(CommandFailedError):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
+
 from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS, ApiError, Kubernetes, load_configuration
@@ -130,9 +132,9 @@ class _Run:
                 await self._break_and_send()
             ended = time.monotonic()
             self._tell("everything is mended; waiting until all jobs are over")
-            await self._over()
+            still_open = await self._over()
             recovered = time.monotonic() - ended
-            self._tell(f"all jobs are over, {recovered:.1f} s after the last fault")
+            self._tell(f"{still_open} jobs are open {recovered:.1f} s after the last fault")
             left = await self._left(kubernetes)
             census.cancel()
         evidence = await self._evidence(left)
@@ -197,21 +199,24 @@ class _Run:
                 self._seen[body["metadata"]["uid"]] = key
             await asyncio.sleep(_CENSUS_SECONDS)
 
-    async def _over(self) -> None:
-        """Until no job is open, or for as long as anything here may take."""
+    async def _over(self) -> int:
+        """Wait until no job is open, as long as anything here may take; how many still are."""
         give_up = time.monotonic() + _OVER_SECONDS
         told = time.monotonic()
-        while time.monotonic() < give_up:
-            [row] = await self._access.sql(_OPEN)
-            if not row["open"]:
-                return
+        while True:
+            [row] = await self._sql(_OPEN)
+            count: int = row["open"]
+            if not count or time.monotonic() > give_up:
+                return count
             if time.monotonic() - told > 20:
                 told = time.monotonic()
-                self._tell(f"{row['open']} jobs are open")
+                self._tell(f"{count} jobs are open")
+                await asyncio.to_thread(self._faults.revive)
             await asyncio.sleep(0.5)
 
     async def _left(self, kubernetes: Kubernetes) -> list[str]:
         """What is still there when everything should be gone."""
+        repair = time.monotonic() + _GONE_SECONDS / 2
         give_up = time.monotonic() + _GONE_SECONDS
         while True:
             found = [
@@ -224,19 +229,35 @@ class _Run:
             if not found or time.monotonic() > give_up:
                 self._tell(f"{len(found)} objects are left in the cluster")
                 return found
+            if time.monotonic() > repair:
+                repair = give_up
+                if ending := await asyncio.to_thread(self._faults.repair_runtime):
+                    self._tell(f"containerd started anew, which could not end {ending}")
             await asyncio.sleep(1)
 
     async def _evidence(self, left: list[str]) -> Evidence:
-        access = self._access
         return Evidence(
             accepted=self._load.accepted,
             refusals=self._load.refusals,
-            jobs=await access.sql(_JOBS),
-            attempts=await access.sql(_ATTEMPTS),
-            ends=await access.sql(_ENDS),
-            dead_letters=[row["id"] for row in await access.sql(_LETTERS)],
+            jobs=await self._sql(_JOBS),
+            attempts=await self._sql(_ATTEMPTS),
+            ends=await self._sql(_ENDS),
+            dead_letters=[row["id"] for row in await self._sql(_LETTERS)],
             ledger=list(self._ledger.lines),
             kubernetes_jobs=self._seen,
             cancelled=frozenset(self._faults.cancelled),
             left=left,
         )
+
+    async def _sql(self, query: str) -> list[dict[str, Any]]:
+        """Rows, as soon as the database is there."""
+        give_up = time.monotonic() + _GONE_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(20):
+                    return await self._access.sql(query)
+            except (psycopg.OperationalError, TimeoutError):
+                if time.monotonic() > give_up:
+                    raise
+            await asyncio.to_thread(self._faults.revive)
+            await asyncio.sleep(1)
