@@ -7,7 +7,7 @@ from tests.chaos.plan import FAULTS, KINDS, Plan, planned
 from tests.chaos.run import Verdict, run
 from tests.cluster import current
 
-SEED, JOBS, SECONDS = 20, 40, 60
+SEED, JOBS, SECONDS = 20, 30, 75
 _OFTEN = 2  # each kind of fault
 
 
@@ -26,14 +26,14 @@ async def verdict(plan: Plan) -> Verdict:
     return await run(plan, say=print)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_whatever_is_killed_every_job_has_one_end_and_nothing_is_left(
     verdict: Verdict,
 ) -> None:
     assert [str(each) for each in verdict.violations] == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_the_run_had_jobs_and_faults_of_every_kind(plan: Plan, verdict: Verdict) -> None:
     accepted = {each.key for each in verdict.evidence.accepted}
     assert accepted == {job.key for job in plan.jobs}

@@ -99,11 +99,16 @@ def _clean() -> Evidence:
     )
 
 
+def _replaced(evidence: Evidence, rows: str, by: list[Any]) -> Evidence:
+    changes: dict[str, Any] = {rows: by}
+    return replace(evidence, **changes)
+
+
 def _changed(rows: str, place: int, **values: Any) -> Callable[[Evidence], Evidence]:
     def change(evidence: Evidence) -> Evidence:
         changed = deepcopy(list(getattr(evidence, rows)))
         changed[place] |= values
-        return replace(evidence, **{rows: changed})
+        return _replaced(evidence, rows, changed)
 
     return change
 
@@ -112,13 +117,13 @@ def _without(rows: str, place: int) -> Callable[[Evidence], Evidence]:
     def change(evidence: Evidence) -> Evidence:
         kept = list(getattr(evidence, rows))
         del kept[place]
-        return replace(evidence, **{rows: kept})
+        return _replaced(evidence, rows, kept)
 
     return change
 
 
 def _with(rows: str, *more: Any) -> Callable[[Evidence], Evidence]:
-    return lambda evidence: replace(evidence, **{rows: [*getattr(evidence, rows), *more]})
+    return lambda evidence: _replaced(evidence, rows, [*getattr(evidence, rows), *more])
 
 
 def _with_job_seen(uid: str, job: str, attempt: int) -> Callable[[Evidence], Evidence]:
