@@ -58,22 +58,6 @@ class Faults:
         await asyncio.to_thread(self._cluster.mend)
         await asyncio.to_thread(self.revive)
 
-    def repair_runtime(self) -> list[str]:
-        """Where pods do not end, start containerd anew; their names.
-
-        After a kill containerd 1.6 may take processes for running that have ended, and then fails
-        to end them, for ever: the jobs go on without, as from a node that is lost.
-        """
-        ending = [
-            pod["metadata"]["name"]
-            for pod in self._release.objects("pods", _OF_JOBS)
-            if "deletionTimestamp" in pod["metadata"]
-        ]
-        if ending and self._cluster.kind == "native":
-            self._cluster.stop_component("containerd")
-            self._cluster.start_component("containerd")
-        return ending
-
     @asynccontextmanager
     async def _broken(self, fault: Fault) -> AsyncIterator[str]:
         target, _, how = fault.kind.rpartition("-")

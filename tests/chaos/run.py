@@ -216,7 +216,6 @@ class _Run:
 
     async def _left(self, kubernetes: Kubernetes) -> list[str]:
         """What is still there when everything should be gone."""
-        repair = time.monotonic() + _GONE_SECONDS / 2
         give_up = time.monotonic() + _GONE_SECONDS
         while True:
             found = [
@@ -229,10 +228,6 @@ class _Run:
             if not found or time.monotonic() > give_up:
                 self._tell(f"{len(found)} objects are left in the cluster")
                 return found
-            if time.monotonic() > repair:
-                repair = give_up
-                if ending := await asyncio.to_thread(self._faults.repair_runtime):
-                    self._tell(f"containerd started anew, which could not end {ending}")
             await asyncio.sleep(1)
 
     async def _evidence(self, left: list[str]) -> Evidence:
