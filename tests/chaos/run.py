@@ -12,7 +12,8 @@ import psycopg
 
 from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.kube import names
-from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS, ApiError, Kubernetes, load_configuration
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS, ApiError, Kubernetes
+from hybridjobs.kube.credentials import load_configuration
 from tests.chaos import audit, handlers
 from tests.chaos.audit import Evidence, Violation
 from tests.chaos.faults import Faults

@@ -16,24 +16,20 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
-from hybridjobs.controller.decide import View, is_begun, is_cancelled_by_deletion
+from hybridjobs.controller.decide import View, is_cancelled_by_deletion
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.events import Events
-from hybridjobs.controller.holds import Holds
 from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import (
     NAMESPACE_TERMINATING,
-    is_ended,
-    is_finished,
     is_over,
-    is_suspended,
     job_id,
     why_refused,
 )
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
+from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     HYBRIDJOBS,
     JOBS,
@@ -50,7 +46,6 @@ from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_refe
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
-from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import add_evidence, record_final_outcome, request_cancel
 from hybridjobs.store.resources import forget_uid
@@ -87,7 +82,7 @@ class Reconciler:
         self._schemas = PayloadSchemas()
         self._events = Events(kubernetes, namespace=namespace)
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
-        self._holds = Holds(kubernetes, namespace=namespace)
+        self._views = Views(database, kubernetes, cache, namespace=namespace)
 
     async def run(self, workers: int) -> None:
         """Work until cancelled, beginning with all that is known."""
@@ -148,7 +143,7 @@ class Reconciler:
             # Asked for, and held up by a finalizer, as foreground deletion is by the Job.
             await self._deleted(hybridjob)
             return
-        row = await self._row_of(hybridjob)
+        row = await self._views.row_of(hybridjob)
         if row is None:
             await self._without_row(hybridjob)
             return
@@ -157,47 +152,10 @@ class Reconciler:
             await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
             return
         bind_contextvars(attempt=row.attempt)
-        view = await self._view(hybridjob, row)
+        view = await self._views.view(hybridjob, row)
         await self._logs.read_early(view)
         for action in decide.decide(view, datetime.now(UTC)):
             await self._do(action, view)
-
-    async def _row_of(self, hybridjob: Object) -> JobState | None:
-        async with self._database.connection() as connection:
-            return await attempts.read_job(connection, job_id(hybridjob))
-
-    async def _view(self, hybridjob: Object, row: JobState) -> View:
-        job_type = self._cache.types.get(row.type)
-        job = pod = previous = None
-        if row.attempt:
-            previous = self._cache.job(names.job_name(row.job_id, row.attempt - 1))
-            name = names.job_name(row.job_id, row.attempt)
-            job = self._cache.job(name)
-            if job is None and row.job_uid is not None and row.open_attempt is not None:
-                # The watch may lag behind, or only just have begun: ask before calling it gone.
-                job = await self._get_job(name)
-            pod = self._cache.pod_of(name)
-            if is_suspended(job) and is_begun(row, pod):
-                # Taken away, or just resumed and the watch of Jobs is behind.
-                job = await self._get_job(name)
-            if job is not None and is_finished(job) and not is_ended(pod):
-                pod = await self._get_pod(name) or pod
-        told = None
-        if job is not None and row.open_attempt is not None and not is_finished(job):
-            told = await self._holds.told(job, pod, begun=is_begun(row, pod))
-        spec = job_type.spec if job_type else None
-        return View(row, hybridjob, spec, job, pod, previous, told)
-
-    async def _get_job(self, name: str) -> Object | None:
-        try:
-            return await self._kubernetes.get(JOBS, self._namespace, name)
-        except NotFound:
-            return None
-
-    async def _get_pod(self, job_name: str) -> Object | None:
-        selector = f"batch.kubernetes.io/job-name={job_name}"
-        pods = await self._kubernetes.list(PODS, self._namespace, labels=selector)
-        return pods[0] if pods else None
 
     async def _do(self, action: decide.Action, view: View) -> None:
         row, name = view.row, view.hybridjob["metadata"]["name"]
@@ -268,8 +226,8 @@ class Reconciler:
             job = await self._kubernetes.create(JOBS, self._namespace, body)
         except AlreadyExists:
             # Ours, made before a crash, or foreign: the next look tells by its owner.
-            job = await self._kubernetes.get(JOBS, self._namespace, body["metadata"]["name"])
-            self._cache.add_job(job)
+            if (known := await self._views.job(body["metadata"]["name"])) is not None:
+                self._cache.add_job(known)
             self._queue.add(name)
             return
         except ApiError as error:
@@ -380,11 +338,11 @@ class Reconciler:
 
     async def _deleted(self, hybridjob: Object) -> None:
         """A HybridJob is gone: by a user, who means cancel, or with its namespace or CRD."""
-        row = await self._row_of(hybridjob)
+        row = await self._views.row_of(hybridjob)
         if row is None or not is_cancelled_by_deletion(row, hybridjob):
             return
         bind_contextvars(attempt=row.attempt)
-        view = await self._view(hybridjob, row)
+        view = await self._views.view(hybridjob, row)
         if await namespace_goes(self._kubernetes, self._namespace):
             # The job waits for the namespace to be there again: nobody has cancelled it.
             end = AttemptEnd(Outcome.LOST, NAMESPACE_TERMINATING, _NAMESPACE_GOES)
