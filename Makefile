@@ -67,6 +67,10 @@ STEPS ?= 1000000
 simulate: setup ## The controller through STEPS=1000000 steps of events, losses and kills in random order
 	@$(PY) -m tests.simulation --steps $(STEPS)
 
+.PHONY: chaos
+chaos: image ## Ten minutes of jobs while everything is killed, from a seed (CHAOS="--seed 7 --jobs 300")
+	@$(PY) -m tests.chaos $(CHAOS)
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -76,8 +80,8 @@ lint: setup ## ruff, mypy --strict, import-linter
 .PHONY: lock manifests
 lock: setup ## Write requirements*.txt anew from pyproject.toml
 	@$(PY) -m pip install --quiet uv
-	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.txt
-	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --extra otel pyproject.toml -o requirements.txt
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --extra otel --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header bench/requirements-peers.in -o bench/requirements-peers.txt
 
 manifests: setup ## Make manifests/ anew from the chart
@@ -87,7 +91,7 @@ manifests: setup ## Make manifests/ anew from the chart
 openapi: setup ## The API's OpenAPI document, on standard output
 	@$(PY) -m hybridjobs.ingress.api
 
-.PHONY: bench-ingest bench-queue bench-plans bench-latency bench-capture bench-scale
+.PHONY: bench-ingest bench-queue bench-plans bench-latency bench-capture bench-scale bench-controller
 bench-ingest: setup ## Accepted webhooks a second, against an endpoint that does nothing
 	@$(PY) -m bench.ingest
 
@@ -105,3 +109,6 @@ bench-capture: setup ## Rows a second of captures against COPY, a worker's memor
 
 bench-scale: setup ## 5,000 pull requests captured with kills, limits and trouble: every row, the fewest requests
 	@HYBRIDJOBS_TEST_SCALE=full $(PY) -m pytest tests/integration/handlers/scale
+
+bench-controller: image ## Writes a job, row after condition, the operator's memory beside 10,000 jobs, a sweep of 100,000 rows
+	@$(PY) -m bench.controller

@@ -16,7 +16,8 @@ import uuid
 from typing import Any
 
 from bench.report import Report
-from hybridjobs.kube.client import JOBS, Kubernetes, load_configuration
+from hybridjobs.kube.client import JOBS, Kubernetes
+from hybridjobs.kube.credentials import load_configuration
 from tests.e2e.release import IMAGE, Access, Release, eventually, installed
 
 NAMESPACE = "hybridjobs-bench"

@@ -10,10 +10,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 
-def health_app(*, ready: Callable[[], bool]) -> Starlette:
-    """`/healthz`: the loop runs. `/readyz`: `ready()`. `/metrics`: Prometheus text."""
+def health_app(
+    *, ready: Callable[[], bool], hangs: Callable[[], bool] = lambda: False
+) -> Starlette:
+    """`/healthz`: the loop runs, and not `hangs()`. `/readyz`: `ready()`. `/metrics`: Prometheus
+    text."""
 
     async def healthz(_: Request) -> Response:
+        if hangs():
+            return PlainTextResponse("hangs\n", status_code=503)
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:

@@ -214,6 +214,7 @@ class Claim:
     resource_name: str | None
     resource_uid: str | None
     traceparent: str | None
+    waited_seconds: float  # from when it was due to the claim
 
 
 @dataclass(frozen=True, slots=True)

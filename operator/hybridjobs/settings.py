@@ -202,6 +202,9 @@ class OperatorSettings(DatabaseSettings):
 
     reconcile_workers: Annotated[int, Field(ge=1)] = 16
     sweep_seconds: Annotated[float, Field(gt=0)] = 30.0
+    watch_check_seconds: Annotated[float, Field(gt=0)] = 30.0
+    # kopf needs up to 91 s to notice a connection that is gone, and to try again.
+    watch_stale_seconds: Annotated[float, Field(gt=0)] = 120.0
     keep_succeeded_seconds: Annotated[float, Field(ge=0)] = 3600
     keep_failed_seconds: Annotated[float, Field(ge=0)] = 86_400
     keep_finished: Annotated[int, Field(ge=0)] = 500

@@ -1,6 +1,6 @@
 """What people, workers and bad luck do, each at any moment."""
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
 from typing import Any
@@ -18,7 +18,7 @@ from tests.builders import job_type
 from tests.simulation.checks import TERMINAL, Checks
 from tests.simulation.cluster import ApiServer, Object, owner_uid
 from tests.simulation.nodes import Nodes
-from tests.simulation.processes import NAMESPACE, StoreConnection
+from tests.simulation.processes import NAMESPACE, StoreConnection, at_once
 from tests.simulation.stores import Store
 from tests.simulation.tables import SET_BY_HAND
 from tests.simulation.virtual import EPOCH
@@ -71,7 +71,7 @@ class People:
             max_retries=spec.retry.limit,
             deadline_seconds=spec.deadline_seconds,
         )
-        _at_once(insert_jobs(self._connection(), [job]))
+        at_once(insert_jobs(self._connection(), [job]))
 
     def _make_by_hand(self) -> None:
         spec: dict[str, Any] = {"type": self._random.choice(TYPES).spec.type}
@@ -142,27 +142,19 @@ class People:
     def _report(self, key: tuple[UUID, int], end: AttemptEnd) -> None:
         self._checks.reported.add(key)
         with self._store.transaction():
-            _at_once(record_outcome(self._connection(), *key, end))
+            at_once(record_outcome(self._connection(), *key, end))
 
     def _report_error(self, key: tuple[UUID, int]) -> None:
         report = attempts.report_failure(
             self._connection(), *key, error="no", permanent=False, retry_after_seconds=None
         )
         try:
-            _at_once(report)
+            at_once(report)
         except AttemptClosed:
             return
 
     def _connection(self) -> Any:
         return StoreConnection(self._store, None)
-
-
-def _at_once(work: Coroutine[Any, Any, object]) -> None:
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("nothing here waits")
 
 
 def trouble_of_pods(server: ApiServer, nodes: Nodes) -> Iterator[Deed]:

@@ -1,7 +1,7 @@
 """The programs as they are, on a cluster and a database that answer when it is their turn."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +14,7 @@ from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.sweep import Sweep
 from hybridjobs.controller.types import TypeMirror
-from hybridjobs.controller.watch import Feed
+from hybridjobs.controller.watch import feeding
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.dispatch.cluster import ClusterRuntime
 from hybridjobs.dispatch.loop import Dispatcher
@@ -22,8 +22,6 @@ from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube.client import (
     CRDS,
     EVENTS,
-    HYBRIDJOBS,
-    JOBS,
     NAMESPACES,
     PODS,
     Kubernetes,
@@ -44,6 +42,15 @@ Way = Literal["well", "refused", "unanswered", "late"]
 
 NAMESPACE = "jobs"
 _AWAY = {"database": DatabaseUnavailable, "cluster": ClusterUnavailable}
+
+
+def at_once(work: Awaitable[object]) -> None:
+    """Run what waits for nothing."""
+    try:
+        work.__await__().send(None)  # type: ignore[attr-defined]
+    except StopIteration:
+        return
+    raise RuntimeError("it waits")
 
 
 @dataclass(slots=True)
@@ -200,6 +207,8 @@ class SimulatedKubernetes(Kubernetes):
         metadata_only: bool = False,
     ) -> list[Object]:
         def listed() -> list[Object]:
+            if resource.plural not in WATCHED:
+                return []
             found = self._server.list(resource.plural)
             if resource == PODS:
                 name, _, value = labels.partition("=")
@@ -207,6 +216,17 @@ class SimulatedKubernetes(Kubernetes):
             return found
 
         return await self._process.ask("cluster", f"list {resource.plural}", listed)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Sequence[Object]]:
+        yield await self.list(resource, namespace, labels=labels)
 
     async def apply(
         self, resource: Resource, namespace: str | None, body: Object, *, force: bool = False
@@ -279,12 +299,10 @@ class Watch:
     everything there is, and nothing of what is gone.
     """
 
-    def __init__(self, server: ApiServer, feed: Feed) -> None:
+    def __init__(self, server: ApiServer, cache: Cache, queue: WorkQueue) -> None:
         self._server = server
         self._tell = {
-            HYBRIDJOBS.plural: feed.hybridjob,
-            JOBS.plural: feed.job,
-            PODS.plural: feed.pod,
+            resource.plural: handler for resource, handler in feeding(cache, queue).items()
         }
         self._untold: dict[tuple[str, str], list[tuple[str | None, Object]]] = {}
         self.order: list[tuple[str, str]] = []
@@ -330,7 +348,7 @@ class Watch:
         if not events:
             del self._untold[key]
             del self.order[place]
-        self._tell[key[0]](event, body)
+        at_once(self._tell[key[0]](event, body))
         return f"{event} {body['metadata']['name']} {body['metadata']['resourceVersion']}"
 
 
@@ -361,7 +379,7 @@ class OperatorProcess(Process):
         self.kubernetes = SimulatedKubernetes(server, self, nodes)
         self.cache, self.queue = Cache(), WorkQueue()
         self.cache.types.update({each.spec.type: each for each in types})
-        self.watch = Watch(server, Feed(self.cache, self.queue))
+        self.watch = Watch(server, self.cache, self.queue)
         worker = WorkerSettings("image", "Never", "worker", "http://api", "hybridjobs", None)
         self._reconciler = Reconciler(
             database, self.kubernetes, self.cache, self.queue, namespace=NAMESPACE, worker=worker

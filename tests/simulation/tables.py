@@ -63,6 +63,7 @@ JOB_COLUMNS = (
     "id",
     "type",
     "priority",
+    "created_at",
     "run_at",
     "order_key",
     "max_retries",
@@ -90,6 +91,7 @@ class Tables:
             attempts._REPORT: self._report,
             attempts._OPEN_DISPATCHED: self._open_dispatched,
             attempts._STATUSES: self._statuses,
+            attempts._ENDED: self._ended,
             outcome._LOCK: self._lock,
             outcome._FREE_RETRIES: self._free_retries,
             outcome._END_AND_FINISH: lambda given: self._end(given, again=False),
@@ -99,6 +101,7 @@ class Tables:
             resources._DISPATCHED: self._dispatched,
             resources._ADOPTED: self._adopted,
             resources._FORGET: self._forget,
+            resources._HAND_OUT_AGAIN: self._hand_out_again,
             resources._FORGET_SPENT: self._forget_spent,
             resources._HELD_BY: self._held_by,
             resources._WAITED: self._waited,
@@ -246,14 +249,26 @@ class Tables:
     def _open_dispatched(self, given: Parameters) -> Rows:
         return [
             {
-                "job_id": each["job_id"],
-                "attempt": each["attempt"],
-                "hybridjob_uid": each["hybridjob_uid"],
+                **{name: each[name] for name in ("job_id", "attempt", "hybridjob_uid", "job_uid")},
                 "resource_name": self.jobs[each["job_id"]]["resource_name"],
+                "cancel_requested": self.jobs[each["job_id"]]["cancel_requested_at"] is not None,
                 "settled": each["dispatched_at"] < self._now() - given["settled"],
             }
             for each in sorted(self.attempts.values(), key=_place)
-            if each["ended_at"] is None and each["dispatched_at"] is not None
+            if each["ended_at"] is None
+            and each["dispatched_at"] is not None
+            and _place(each) > (given["job_id"], given["attempt"])
+        ][: given["limit"]]
+
+    def _ended(self, given: Parameters) -> Rows:
+        places = list(zip(given["job_ids"], given["attempts"], strict=True))
+        found = [self.attempts[place] for place in places if place in self.attempts]
+        return [
+            {
+                **dict(zip(("job_id", "attempt"), _place(each), strict=True)),
+                "ended": each["ended_at"] is not None,
+            }
+            for each in found
         ]
 
     def _statuses(self, given: Parameters) -> Rows:
@@ -296,9 +311,17 @@ class Tables:
             if job is None:
                 continue
             found = self._open(given)
-            answers.append({"id": job["id"], "status": job["status"], "changed": found is not None})
+            answers.append(
+                {
+                    **{name: job[name] for name in ("id", "status", "type", "traceparent")},
+                    "changed": found is not None,
+                }
+            )
             if found is not None:
                 self._end_open(*found, given, again=again)
+                attempt = self.attempts[_place(given)]
+                names = ("claimed_at", "started_at", "ended_at")
+                answers[-1] |= {name: attempt[name] for name in names}
         return answers
 
     def _end_open(self, job: Row, attempt: Row, given: Row, *, again: bool) -> None:
@@ -402,6 +425,15 @@ class Tables:
             self._set_job(job, resource_uid=None)
         return []
 
+    def _hand_out_again(self, given: Parameters) -> Rows:
+        found = self._open(given)
+        if found is not None and found[1]["hybridjob_uid"] == given["uid"]:
+            job, attempt = found
+            self._set_attempt(attempt, hybridjob_uid=None, dispatched_at=None)
+            uid = job["resource_uid"]
+            self._set_job(job, resource_uid=None if uid == given["uid"] else uid)
+        return []
+
     def _forget_spent(self, given: Parameters) -> Rows:
         for job in [self.jobs[job_id] for job_id in given["ids"] if job_id in self.jobs]:
             if job["status"] in _TERMINAL and job["resource_uid"] in given["uids"]:
@@ -431,7 +463,9 @@ class Tables:
             now = self._now()
             order_key = now - timedelta(minutes=given["priority"])
             inserted.append(
-                self._set_job({**_NEW_JOB, **given, "run_at": now, "order_key": order_key})
+                self._set_job(
+                    {**_NEW_JOB, **given, "created_at": now, "run_at": now, "order_key": order_key}
+                )
             )
         return inserted
 
@@ -533,6 +567,9 @@ class Tables:
                         "deadline_seconds": each["deadline_seconds"],
                         "payload_digest": f"sha256:{digest}",
                         "traceparent": job["traceparent"],
+                        "waited_seconds": (
+                            each["claimed_at"] - max(job["run_at"], job["created_at"])
+                        ).total_seconds(),
                         **{name: job[name] for name in names},
                     }
                 )

@@ -79,6 +79,12 @@ class _Operations:
                 False,
                 lambda c: attempts.open_dispatches(c, settled=timedelta(seconds=30)),
             ),
+            (
+                "ended",
+                False,
+                lambda c: attempts.have_ended(c, [(job_id, attempt), (job_id, 1)]),
+            ),
+            ("again", False, lambda c: resources.hand_out_again(c, job_id, attempt, uid)),
             ("statuses", False, lambda c: attempts.statuses(c, self._jobs)),
             ("cancel", False, lambda c: outcome.request_cancel(c, job_id)),
             ("forget", False, lambda c: resources.forget_uid(c, job_id, uid)),
@@ -210,7 +216,7 @@ def test_the_tables_in_memory_do_what_postgres_does(stores: Any, seed: int) -> N
         done.add(name)
         assert answers[0] == answers[1], f"step {step}: {name}"
         assert _differences(memory, postgres) == [], f"step {step}: {name}"
-    assert len(done) >= 17
+    assert len(done) >= 19
 
 
 def _differences(memory: InMemory, postgres: InPostgres) -> list[tuple[object, ...]]:

@@ -4,14 +4,14 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import Context
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import count
 from typing import Any, ClassVar, Self
 from unittest.mock import patch
 
-from hybridjobs.controller import events, reconcile, sweep
+from hybridjobs.controller import events, holds, reconcile, spent, sweep
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -118,9 +118,9 @@ class _Clock(datetime):
 def clock_of(loop: Loop) -> Iterator[None]:
     """The controller asks `loop` for the time."""
     clock = type("Clock", (_Clock,), {"loop": loop})
-    with (
-        patch.object(reconcile, "datetime", clock),
-        patch.object(sweep, "datetime", clock),
-        patch.object(events, "datetime", clock),
-    ):
+    with ExitStack() as stack:
+        for module in (events, holds, reconcile, spent, sweep):
+            stack.enter_context(patch.object(module, "datetime", clock))
+        for module in (holds, sweep):
+            stack.enter_context(patch.object(module, "monotonic", loop.time))
         yield

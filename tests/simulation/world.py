@@ -12,6 +12,7 @@ from unittest.mock import patch
 import structlog
 
 from hybridjobs import policy
+from hybridjobs.controller import sweep
 from hybridjobs.dispatch import loop as dispatch_loop
 from hybridjobs.kube.client import HYBRIDJOBS
 from tests.simulation.checks import Checks, Violation, left, unfinished
@@ -83,6 +84,7 @@ class World:
         with ExitStack() as stack:
             stack.enter_context(clock_of(self.loop))
             stack.enter_context(_logs_to(self.loop.errors))
+            stack.enter_context(patch.object(sweep, "random", self._random))
             stack.enter_context(patch.object(policy, "jitter", self._random.random))
             stack.enter_context(patch.object(dispatch_loop, "_POLL_SECONDS", _POLL_SECONDS))
             yield

@@ -324,3 +324,9 @@ readOnly: true
 {{- fail "webhooks.httpRoute.parentRefs is needed with webhooks.httpRoute.enabled: the Gateway whose HTTPS listener serves it" }}
 {{- end }}
 {{- end }}
+
+{{/* The port of a URL. */}}
+{{- define "hybridjobs.portOf" -}}
+{{- $url := urlParse . }}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) }}
+{{- end }}

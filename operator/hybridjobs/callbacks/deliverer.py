@@ -9,15 +9,18 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs.callbacks.retry import what_follows
 from hybridjobs.callbacks.sender import Answer, Sender
 from hybridjobs.errors import DatabaseUnavailable
 from hybridjobs.store.callbacks import Due, Tried, claim_deliveries, record_try
 from hybridjobs.store.database import Database
+from hybridjobs.tracing import span
 from hybridjobs.waits import set_within
 
 log = structlog.get_logger(__name__)
@@ -85,13 +88,14 @@ class Deliverer:
             task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, due: Due) -> None:
+        bind_contextvars(job_id=str(due.job_id), delivery=str(due.id))  # a task of its own
         try:
             tried = await self._try(due)
             async with self._database.connection() as connection:
                 recorded = await record_try(connection, due, tried)
         except DatabaseUnavailable as error:
             # Sent or not: the lease runs out, and it goes once more.
-            log.warning("callback not recorded", delivery=str(due.id), error=error.detail)
+            log.warning("callback not recorded", error=error.detail)
         else:
             self._say(due, tried, recorded)
         finally:
@@ -102,10 +106,15 @@ class Deliverer:
 
     async def _try(self, due: Due) -> Tried:
         try:
-            answer = await self._sender.send(due)
+            with span("callback", due.traceparent, job_id=due.job_id, kind="client") as trace:
+                answer = await self._sender.send(replace(due, traceparent=trace.traceparent))
+                if answer.code is not None:
+                    trace.tell("http.response.status_code", answer.code)
+                if answer.error is not None:
+                    trace.fail(answer.error)
         except Exception as error:
             # One delivery that nobody foresaw must not end the process, and then the next one.
-            log.exception("callback broke", delivery=str(due.id))
+            log.exception("callback broke")
             answer = Answer(datetime.now(UTC), 0, error=f"not sent: {type(error).__name__}")
         return what_follows(
             answer,
@@ -119,10 +128,8 @@ class Deliverer:
         self._tried(tried.status.value, tried.duration_ms / 1000)
         # The URL stays out of the log: its path or query may be what protects it.
         facts = {
-            "delivery": str(due.id),
-            "job_id": str(due.job_id),
             "host": due.host,
-            "attempt": due.attempt,
+            "tries": due.attempt,
             "status": tried.status.value,
             "code": tried.code,
         }

@@ -113,6 +113,7 @@ class Sender:
             ("user-agent", f"hybridjobs/{__version__}"),
             ("accept", "*/*"),
             ("accept-encoding", "identity"),
+            *([("traceparent", due.traceparent)] if due.traceparent else []),
             *signed_headers(str(due.id), int(time()), body, keys).items(),
         ]
         target = httpcore.URL(

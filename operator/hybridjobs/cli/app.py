@@ -20,6 +20,8 @@ from hybridjobs.cli import (
 )
 from hybridjobs.cli.exits import Exit, exit_for
 from hybridjobs.errors import HybridJobsError
+from hybridjobs.logs import configure_logging
+from hybridjobs.settings import LogSettings
 
 _EPILOG = (
     "Exit codes: 0 done · 1 failed, or the job that was waited for did · 2 wrong usage or input · "
@@ -29,6 +31,8 @@ _EPILOG = (
 
 class _App(typer.Typer):
     def __call__(self, *arguments: object, **options: object) -> None:
+        # For people; the long-running processes have a form of their own.
+        configure_logging(LogSettings(log_level="warning", log_format="console"))
         try:
             super().__call__(*arguments, **options)
         except HybridJobsError as error:

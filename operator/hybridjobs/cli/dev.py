@@ -5,9 +5,6 @@ from typing import Annotated
 
 import typer
 
-from hybridjobs.logs import configure_logging
-from hybridjobs.settings import LogSettings
-
 
 def dev(
     module: Annotated[
@@ -39,5 +36,4 @@ def dev(
 
     from hybridjobs.dev.app import Options, serve
 
-    configure_logging(LogSettings(log_level="warning", log_format="console"))
     uvloop.run(serve(Options(tuple(module or ()), types_dir, port, reset, data)))

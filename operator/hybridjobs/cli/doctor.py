@@ -172,7 +172,8 @@ async def _queue(database: "Database", access: Access) -> AsyncIterator[Finding]
 
 async def _cluster(namespace: str, processes: list[str], access: Access) -> AsyncIterator[Finding]:
     # kubernetes.aio takes 2 s to import.
-    from hybridjobs.kube.client import Kubernetes, load_configuration
+    from hybridjobs.kube.client import Kubernetes
+    from hybridjobs.kube.credentials import load_configuration
     from hybridjobs.kube.rights import may_review
 
     try:

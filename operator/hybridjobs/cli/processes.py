@@ -3,16 +3,24 @@
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
+from hybridjobs.cli.exits import exit_for
 from hybridjobs.cli.worker import run_worker
-from hybridjobs.errors import ConfigurationError
+from hybridjobs.errors import ConfigurationError, HybridJobsError
 from hybridjobs.logs import configure_logging
 from hybridjobs.settings import DatabaseSettings, IngressSettings, LogSettings, OperatorSettings
+from hybridjobs.tracing import configure_tracing, flush_traces
+
+_FLUSH_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
 
 
 def migrate(
@@ -45,7 +53,9 @@ def ingress() -> None:
     """
     from hybridjobs.ingress.app import serve
 
-    _serve(serve(IngressSettings.load()))
+    with _logging():
+        configure_tracing("ingress")
+        _run(serve(IngressSettings.load()))
 
 
 def operator() -> None:
@@ -55,7 +65,9 @@ def operator() -> None:
     """
     from hybridjobs.controller.app import serve
 
-    _serve(serve(OperatorSettings.load()))
+    with _logging():
+        configure_tracing("operator")
+        _run(serve(OperatorSettings.load()))
 
 
 def worker() -> None:
@@ -115,8 +127,21 @@ def postgres(
     server.run_forever()
 
 
-def _serve(process: Coroutine[Any, Any, None]) -> None:
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Log in the form that is asked for: also what ends the process."""
+    configure_logging(LogSettings.load())
+    try:
+        yield
+    except HybridJobsError as error:
+        log.critical("ended", error=str(error))
+        raise typer.Exit(exit_for(error)) from None
+
+
+def _run(process: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
-    configure_logging(LogSettings.load())
-    uvloop.run(process)
+    try:
+        uvloop.run(process)
+    finally:
+        flush_traces(_FLUSH_SECONDS)

@@ -7,11 +7,13 @@ from hybridjobs import codec
 from hybridjobs.controller.cache import Object
 from hybridjobs.controller.observe import job_id
 from hybridjobs.errors import BrokenPayloadSchema, InvalidInput
+from hybridjobs.kube import names
 from hybridjobs.model import JobType, NewJob
 from hybridjobs.payload import check_payload
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.resources import adopt_job
+from hybridjobs.tracing import TRACEPARENT
 
 _TYPE_SECONDS = 10.0
 
@@ -72,6 +74,13 @@ def _row(hybridjob: Object, job_type: JobType) -> NewJob:
         max_retries=defaults.retry.limit,
         deadline_seconds=spec.get("deadlineSeconds") or defaults.deadline_seconds,
         submitted_by="kubernetes",
+        traceparent=_traceparent(hybridjob),
         key_path=defaults.key_path,
         callbacks=defaults.callbacks(),
     )
+
+
+def _traceparent(hybridjob: Object) -> str | None:
+    """The trace that whoever made it wants to see it in."""
+    said = (hybridjob["metadata"].get("annotations") or {}).get(names.TRACEPARENT, "")
+    return said if TRACEPARENT.fullmatch(said.encode()) else None

@@ -2,20 +2,23 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from socket import gethostname
+from typing import Any
 from uuid import uuid4
 
 import structlog
 
 from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.leadership import Leadership
-from hybridjobs.controller.metrics import count_request, follow_queue, watch_state
+from hybridjobs.controller.metrics import follow_queue, watch_state
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.shipped import apply_shipped
 from hybridjobs.controller.sweep import Sweep
 from hybridjobs.controller.types import TypeMirror
-from hybridjobs.controller.watch import Feed, start_watching
+from hybridjobs.controller.watch import SELECTORS, feeding, start_watching
+from hybridjobs.controller.watchdog import Contact, Told, Watchdog
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.health import health_app
@@ -23,17 +26,21 @@ from hybridjobs.kube.client import (
     HYBRIDJOB_SCHEDULES,
     HYBRIDJOB_TYPES,
     HYBRIDJOBS,
+    JOBS,
+    PODS,
     ApiError,
     Kubernetes,
-    load_configuration,
 )
+from hybridjobs.kube.credentials import load_configuration
 from hybridjobs.kube.manifests import WorkerSettings
+from hybridjobs.observed import kubernetes_answered
 from hybridjobs.schedules.known import KnownSchedules
 from hybridjobs.schedules.reporter import Reporter
 from hybridjobs.schedules.ticker import Ticker
 from hybridjobs.serving import server
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.database import Database
+from hybridjobs.tracing import endpoints
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +54,7 @@ async def serve(settings: OperatorSettings) -> None:
     configuration = await load_configuration()
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
     kubernetes = Kubernetes(
-        configuration, field_manager="hybridjobs-operator", answered=count_request
+        configuration, field_manager="hybridjobs-operator", answered=kubernetes_answered
     )
     acting = asyncio.Event()
     leadership = Leadership(
@@ -56,8 +63,21 @@ async def serve(settings: OperatorSettings) -> None:
         name=settings.lease_name,
         identity=f"{gethostname()}_{uuid4()}",
     )
+    told = Told()
+    watchdog = Watchdog(
+        kubernetes,
+        told,
+        [HYBRIDJOBS, JOBS, PODS, HYBRIDJOB_TYPES, HYBRIDJOB_SCHEDULES],
+        SELECTORS,
+        namespace=settings.namespace,
+        check_seconds=settings.watch_check_seconds,
+        stale_seconds=settings.watch_stale_seconds,
+    )
     health = server(
-        health_app(ready=lambda: acting.is_set() or leadership.follows),
+        health_app(
+            ready=lambda: (acting.is_set() or leadership.follows) and watchdog.sees,
+            hangs=lambda: watchdog.hangs,
+        ),
         host=settings.bind,
         port=settings.health_port,
     )
@@ -81,9 +101,12 @@ async def serve(settings: OperatorSettings) -> None:
         schedules = KnownSchedules()
         watching = await start_watching(
             configuration,
-            Feed(cache, queue),
-            mirror.on_event,
-            schedules.on_event,
+            {
+                **feeding(cache, queue),
+                HYBRIDJOB_TYPES: mirror.on_event,
+                HYBRIDJOB_SCHEDULES: schedules.on_event,
+            },
+            told,
             namespace=settings.namespace,
         )
         # kopf has just taken these signals for its own tasks alone.
@@ -109,12 +132,13 @@ async def serve(settings: OperatorSettings) -> None:
                 acting.clear()
 
         parts = [
-            *watching,
+            watching,
             health_task,
+            asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(leadership.run(lead, reconciler.follow), name="leadership"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
-        await _until_one_ends(parts)
+        await until_one_ends(parts)
 
 
 async def _apply_shipped(kubernetes: Kubernetes, settings: OperatorSettings) -> None:
@@ -136,27 +160,33 @@ async def _apply_shipped(kubernetes: Kubernetes, settings: OperatorSettings) -> 
 
 
 async def _wait_for_crds(kubernetes: Kubernetes, namespace: str) -> None:
+    contact = Contact()
     while True:
         try:
             for resource in (HYBRIDJOBS, HYBRIDJOB_TYPES, HYBRIDJOB_SCHEDULES):
                 await kubernetes.list(resource, namespace, metadata_only=True)
         except (ApiError, ClusterUnavailable) as error:
             log.warning("waiting for the cluster and its CRDs", error=str(error))
+            contact.failed(error)
             await asyncio.sleep(_RETRY_SECONDS)
         else:
             return
 
 
-async def _until_one_ends(parts: list[asyncio.Task[object]]) -> None:
+async def until_one_ends(parts: Sequence[asyncio.Task[Any]]) -> None:
+    """End all parts as soon as one has; an error, unless it is the one named "stop"."""
     done, running = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
     for part in running:
         part.cancel()
-    await asyncio.wait(running, timeout=10)
-    for part in done:
-        if part.get_name() != "stop":
-            log.error("a part of the operator ended", part=part.get_name())
-            part.result()
-            raise RuntimeError(f"{part.get_name()} ended by itself")
+    if running:
+        await asyncio.wait(running, timeout=10)
+    for part in sorted(done, key=parts.index):
+        name = part.get_name()
+        if name == "stop":
+            continue
+        error = None if part.cancelled() else part.exception()
+        log.error("the operator ends, to be started anew", part=name, error=repr(error))
+        raise error or RuntimeError(f"{name} ended by itself")
 
 
 def _worker_settings(settings: OperatorSettings) -> WorkerSettings:
@@ -167,4 +197,5 @@ def _worker_settings(settings: OperatorSettings) -> WorkerSettings:
         api_url=settings.worker_api_url,
         audience=settings.worker_audience,
         database_secret=settings.handlers_database_secret,
+        traces=endpoints(),
     )

@@ -1,17 +1,17 @@
 """The operator's figures for Prometheus."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from time import perf_counter
+from time import monotonic, perf_counter
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge, Histogram
 
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.model import AttemptEnd
 from hybridjobs.store.database import Database
-from hybridjobs.store.statistics import ready_by_type
+from hybridjobs.store.queue import paused_types
+from hybridjobs.store.statistics import ReadyLine, ready_by_type
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _QUEUE_SECONDS = 15.0
@@ -20,25 +20,10 @@ _LAGS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 _reconciles = Histogram(
     "hybridjobs_reconcile_seconds", "Looks at one HybridJob.", ["result"], buckets=_SECONDS
 )
-_ended = Counter(
-    "hybridjobs_attempts_ended",
-    "Attempts whose end the operator recorded.",
-    ["type", "outcome", "reason"],
-)
-_lag = Histogram(
-    "hybridjobs_record_lag_seconds",
-    "From the end of an attempt's container to its outcome in the database.",
-    buckets=_LAGS,
-)
 _waits = Histogram(
     "hybridjobs_start_wait_seconds",
     "From the claim of an attempt to the start of its container.",
     buckets=_LAGS,
-)
-_requests = Counter(
-    "hybridjobs_kubernetes_requests",
-    "Requests to the Kubernetes API; code 0: no answer.",
-    ["verb", "code"],
 )
 _ready = Gauge("hybridjobs_ready_jobs", "Jobs in line for a place; told by the leader.", ["type"])
 _oldest = Gauge(
@@ -46,7 +31,18 @@ _oldest = Gauge(
     "For how long the first job in line has been due; told by the leader.",
     ["type"],
 )
+_paused = Gauge("hybridjobs_paused", "1: no job of the type starts, as somebody asked.", ["type"])
 _depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked at.")
+_behind = Gauge(
+    "hybridjobs_watch_behind_seconds",
+    "For how long a watch has not told what a list shows, as of the last check.",
+    ["resource"],
+)
+_age = Gauge(
+    "hybridjobs_watch_age_seconds",
+    "Since a check found that a watch had told all that a list shows.",
+    ["resource"],
+)
 _leading = Gauge("hybridjobs_operator_leading", "1 in the operator that acts, else 0.")
 
 
@@ -56,6 +52,14 @@ def watch_state(*, depth: Callable[[], int], leads: Callable[[], bool]) -> None:
     _leading.set_function(leads)
 
 
+def watch_behind(resource: str, seconds: float) -> None:
+    """A watch was checked; 0: it has told everything."""
+    _behind.labels(resource).set(seconds)
+    if not seconds:
+        seen = monotonic()
+        _age.labels(resource).set_function(lambda: monotonic() - seen)
+
+
 async def follow_queue(database: Database) -> None:
     """Keep the queue's gauges up to date, until cancelled: then it is another's to tell."""
     try:
@@ -63,20 +67,25 @@ async def follow_queue(database: Database) -> None:
             try:
                 async with database.connection() as connection:
                     lines = await ready_by_type(connection)
+                    paused = await paused_types(connection)
             except DatabaseUnavailable:
-                lines = []  # no figure is better than an old one
-            _clear_queue()
-            for line in lines:
-                _ready.labels(line.type).set(line.jobs)
-                _oldest.labels(line.type).set(line.oldest_seconds)
+                lines, paused = [], []  # no figure is better than an old one
+            show_queue(lines, paused)
             await asyncio.sleep(_QUEUE_SECONDS)
     finally:
-        _clear_queue()
+        show_queue((), ())
 
 
-def _clear_queue() -> None:
+def show_queue(lines: Iterable[ReadyLine], paused: Iterable[str]) -> None:
+    """The types with jobs in line, those that are paused, and no others."""
     _ready.clear()
     _oldest.clear()
+    _paused.clear()
+    for line in lines:
+        _ready.labels(line.type).set(line.jobs)
+        _oldest.labels(line.type).set(line.oldest_seconds)
+    for type_ in paused:
+        _paused.labels(type_).set(1)
 
 
 @contextmanager
@@ -101,19 +110,7 @@ def reconciling() -> Iterator[None]:
         _reconciles.labels(result).observe(perf_counter() - began)
 
 
-def count_request(verb: str, status: int) -> None:
-    """The API server answered; 0: it did not."""
-    _requests.labels(verb, str(status)).inc()
-
-
 def count_start(claimed_at: datetime | None, started_at: datetime) -> None:
     """A container was seen to run."""
     if claimed_at is not None:
         _waits.observe(max((started_at - claimed_at).total_seconds(), 0.0))
-
-
-def count_end(type_: str, end: AttemptEnd, now: datetime) -> None:
-    """An outcome was recorded, and changed the row."""
-    _ended.labels(type_, end.outcome.value, end.reason).inc()
-    if end.ended_at is not None:
-        _lag.observe(max((now - end.ended_at).total_seconds(), 0.0))

@@ -13,6 +13,8 @@ import structlog
 from hybridjobs.kube.client import (
     HYBRIDJOB_SCHEDULES,
     HYBRIDJOB_TYPES,
+    Forbidden,
+    Invalid,
     Kubernetes,
     Object,
     Resource,
@@ -29,7 +31,8 @@ async def apply_shipped(
 ) -> None:
     """Apply every object in `folder`, and delete those shipped before and no longer there.
 
-    Those of the same name that `selector` does not match are an administrator's, and stay.
+    Those of the same name that `selector` does not match are an administrator's, and stay. One
+    that the API server refuses (its schema, a rule, a policy) keeps none of the others waiting.
     """
     bodies = await asyncio.to_thread(read_objects, folder, _RESOURCES)
     for kind, resource in _RESOURCES.items():
@@ -54,7 +57,10 @@ async def _apply(
         if name in there - owned:
             log.warning("an administrator's object is left as it is", kind=body["kind"], name=name)
             continue
-        await kubernetes.apply(resource, namespace, body, force=True)
+        try:
+            await kubernetes.apply(resource, namespace, body, force=True)
+        except (Invalid, Forbidden) as error:
+            log.error("a shipped object is refused", kind=body["kind"], name=name, error=str(error))
     for body in ours:
         metadata = body["metadata"]
         if metadata["name"] not in shipped:

@@ -1,60 +1,29 @@
 """Watching by kopf: list, watch, reconnect, authenticate. Nothing else of it is on our path.
 
-`on.event` handlers only feed the cache and the work queue: no annotations, no finalizers, no
-writes of kopf's own. kopf's other machinery would write up to four times an object.
+`on.event` handlers only note what they are told and feed the cache and the work queue: no
+annotations, no finalizers, no writes of kopf's own. kopf's other machinery would write up to four
+times an object.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import kopf
 from kubernetes.aio.client import Configuration
 
 from hybridjobs.controller.cache import Cache, Object, hybridjob_of
+from hybridjobs.controller.watchdog import Told
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.kube import names
-from hybridjobs.model import GROUP, VERSION
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS, Resource
 
 EventHandler = Callable[[str | None, Object], Awaitable[None]]
 
+# Of the resources that others use too, ours alone.
+SELECTORS = {JOBS: names.SELECTOR, PODS: names.SELECTOR}
+# A stream that tells nothing, not even a bookmark (one a minute), is opened anew.
 _INACTIVITY_SECONDS = 70.0
-
-
-class Feed:
-    """What the watches tell goes into the cache, and what is to be looked at into the queue."""
-
-    def __init__(self, cache: Cache, queue: WorkQueue) -> None:
-        self._cache = cache
-        self._queue = queue
-
-    def hybridjob(self, kind: str | None, body: Object) -> None:
-        """One event of a HybridJob; `kind` None: it was listed."""
-        if kind == "DELETED":
-            self._cache.remove_hybridjob(body)
-        else:
-            self._cache.put_hybridjob(body)
-        self._queue.add(body["metadata"]["name"])
-
-    def job(self, kind: str | None, body: Object) -> None:
-        """One event of a Kubernetes Job."""
-        if kind == "DELETED":
-            self._cache.remove_job(body)
-        else:
-            self._cache.put_job(body)
-        self._look_at_owner(body)
-
-    def pod(self, kind: str | None, body: Object) -> None:
-        """One event of a pod."""
-        if kind == "DELETED":
-            self._cache.remove_pod(body)
-        else:
-            self._cache.put_pod(body)
-        self._look_at_owner(body)
-
-    def _look_at_owner(self, body: Object) -> None:
-        if (name := hybridjob_of(body)) is not None:
-            self._queue.add(name)
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -71,20 +40,43 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         return None
 
 
+def feeding(cache: Cache, queue: WorkQueue) -> dict[Resource, EventHandler]:
+    """Handlers which keep the cache up to date, and have the HybridJob of each event looked at."""
+
+    def handler(
+        put: Callable[[Object], None],
+        remove: Callable[[Object], None],
+        name_of: Callable[[Object], str | None],
+    ) -> EventHandler:
+        async def on_event(kind: str | None, body: Object) -> None:
+            (remove if kind == "DELETED" else put)(body)
+            if (name := name_of(body)) is not None:
+                queue.add(name)
+
+        return on_event
+
+    return {
+        HYBRIDJOBS: handler(
+            cache.put_hybridjob, cache.remove_hybridjob, lambda body: body["metadata"]["name"]
+        ),
+        JOBS: handler(cache.put_job, cache.remove_job, hybridjob_of),
+        PODS: handler(cache.put_pod, cache.remove_pod, hybridjob_of),
+    }
+
+
 async def start_watching(
     configuration: Configuration,
-    feed: Feed,
-    on_type: EventHandler,
-    on_schedule: EventHandler,
+    handlers: Mapping[Resource, EventHandler],
+    told: Told,
     *,
     namespace: str,
-) -> Collection[asyncio.Task[Any]]:
-    """Start kopf's tasks; when one of them ends, watching has failed and so must the process."""
+) -> asyncio.Task[None]:
+    """Start kopf; when its task ends, watching has failed and so must the process."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401
-        # Refreshes the token where it expires; "Bearer …" or nothing.
+        # Asked at the start and after each 401. Reads the token again; "Bearer …" or nothing.
         key = await configuration.get_api_key_with_prefix("BearerToken") or ""
         scheme, _space, token = key.rpartition(" ")
         return kopf.ConnectionInfo(
@@ -97,29 +89,38 @@ async def start_watching(
             private_key_path=configuration.key_file,
         )
 
-    @kopf.on.event(GROUP, VERSION, "hybridjobs", registry=registry)
-    async def hybridjob(event: Any, **_: Any) -> None:  # noqa: ANN401
-        feed.hybridjob(event["type"], event["object"])
+    def register(resource: Resource, on_event: EventHandler) -> None:
+        @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)
+        async def handler(event: Any, **_: Any) -> None:  # noqa: ANN401
+            told.event(resource, event["type"], event["object"])
+            await on_event(event["type"], event["object"])
 
-    @kopf.on.event("batch", "v1", "jobs", registry=registry)
-    async def job(event: Any, **_: Any) -> None:  # noqa: ANN401
-        feed.job(event["type"], event["object"])
-
-    @kopf.on.event("", "v1", "pods", registry=registry)
-    async def pod(event: Any, **_: Any) -> None:  # noqa: ANN401
-        feed.pod(event["type"], event["object"])
-
-    @kopf.on.event(GROUP, VERSION, "hybridjobtypes", registry=registry)
-    async def job_type(event: Any, **_: Any) -> None:  # noqa: ANN401
-        await on_type(event["type"], event["object"])
-
-    @kopf.on.event(GROUP, VERSION, "hybridjobschedules", registry=registry)
-    async def schedule(event: Any, **_: Any) -> None:  # noqa: ANN401
-        await on_schedule(event["type"], event["object"])
-
-    return await kopf.spawn_tasks(
+    for resource, on_event in handlers.items():
+        register(resource, on_event)
+    tasks = await kopf.spawn_tasks(
         registry=registry, settings=_settings(), namespaces=[namespace], standalone=True
     )
+    return asyncio.create_task(_until_one_ends(tasks), name="kopf")
+
+
+async def _until_one_ends(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Raise what the first of kopf's tasks has ended by, with none of them left."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Where one watcher fails, kopf leaves the others behind; and when all tasks are cancelled
+        # at once, as at the end of a process, these take that for a pause, and go on for ever.
+        left = {*tasks, *watchers()}
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=10)
+    for task in done:
+        task.result()
+
+
+def watchers(of: str = "") -> list[asyncio.Task[Any]]:
+    """kopf's tasks that watch one resource each: all, or those of a plural name."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith(f"watcher for {of}")]
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -132,6 +133,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.watching.chunk_size = 500
     settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
-    settings.watching.label_selectors["batch", "v1", "jobs"] = names.SELECTOR
-    settings.watching.label_selectors["", "v1", "pods"] = names.SELECTOR
+    for resource, selector in SELECTORS.items():
+        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = (
+            selector
+        )
     return settings

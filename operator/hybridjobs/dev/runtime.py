@@ -15,6 +15,7 @@ from time import monotonic
 from uuid import UUID, uuid4
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs import exits
 from hybridjobs.dev.process import JobProcess
@@ -71,11 +72,18 @@ class LocalRuntime:
 
     async def recover(self) -> int:
         """Close the attempts of an earlier run that was killed; their jobs go on."""
+        closed = 0
+        while left := await self._left():
+            for each in left:
+                await record_final_outcome(
+                    self._database, each.job_id, each.attempt, _ENDED_WITH_US
+                )
+            closed += len(left)
+        return closed
+
+    async def _left(self) -> list[attempts.OpenDispatch]:
         async with self._database.connection() as connection:
-            left = await attempts.open_dispatches(connection, settled=timedelta(0))
-        for each in left:
-            await record_final_outcome(self._database, each.job_id, each.attempt, _ENDED_WITH_US)
-        return len(left)
+            return await attempts.open_dispatches(connection, settled=timedelta(0))
 
     async def dispatch(self, claimed: Claim) -> bool:
         """Have the claim run."""
@@ -114,6 +122,7 @@ class LocalRuntime:
             each.kill()
 
     async def _attempt(self, claimed: Claim) -> None:
+        bind_contextvars(job_id=str(claimed.job_id), attempt=claimed.attempt)  # a task of its own
         folder = self._folder / f"{claimed.job_id}-{claimed.attempt}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -127,7 +136,7 @@ class LocalRuntime:
                     await asyncio.sleep(_RECORD_AGAIN_SECONDS)
         except Exception:
             # Not recorded: the next start closes it.
-            log.exception("attempt failed", job_id=str(claimed.job_id), attempt=claimed.attempt)
+            log.exception("attempt failed")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -22,10 +22,13 @@ from hybridjobs.kube.client import (
     TooManyRequests,
 )
 from hybridjobs.kube.manifests import Object, hybridjob
+from hybridjobs.logs import about
 from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
+from hybridjobs.observed import attempt_claimed
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
 from hybridjobs.store.resources import forget_uid, mark_dispatched, waited_since_claim
+from hybridjobs.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -46,18 +49,23 @@ class ClusterRuntime:
     async def dispatch(self, claimed: Claim) -> bool:
         """Say the claim. ClusterUnavailable: nobody can be told now, and it is handed out again."""
         async with self._parallel:
-            try:
+            with about(claimed.job_id, claimed.attempt):
+                return await self._dispatched(claimed)
+
+    async def _dispatched(self, claimed: Claim) -> bool:
+        try:
+            with span("dispatch", claimed.traceparent, job_id=claimed.job_id, kind="producer"):
                 await self._say(claimed)
-            except TooManyRequests as error:
-                raise ClusterUnavailable(error.message, retry_after=error.retry_after) from error
-            except ApiError as error:
-                await self._refused(claimed, error)
-                return False
-            return True
+        except TooManyRequests as error:
+            raise ClusterUnavailable(error.message, retry_after=error.retry_after) from error
+        except ApiError as error:
+            await self._refused(claimed, error)
+            return False
+        return True
 
     async def _refused(self, claimed: Claim, error: ApiError) -> None:
         """The attempt stays open and unconfirmed, so it is tried again; but not for ever."""
-        log.error("HybridJob refused", job_id=str(claimed.job_id), error=str(error))
+        log.error("HybridJob refused", error=str(error))
         if error.status in _NOT_THE_JOBS:
             return
         async with self._database.connection() as connection:
@@ -94,12 +102,13 @@ class ClusterRuntime:
                 name=name,
                 uid=resource["metadata"]["uid"],
             )
+        attempt_claimed(claimed.type, claimed.waited_seconds)
 
     async def _forget(self, claimed: Claim) -> None:
         assert claimed.resource_uid is not None
         async with self._database.connection() as connection:
             await forget_uid(connection, claimed.job_id, claimed.resource_uid)
-        log.info("HybridJob to be made again", job_id=str(claimed.job_id))
+        log.info("HybridJob to be made again")
 
     async def _delete(self, body: Object) -> None:
         metadata = body["metadata"]

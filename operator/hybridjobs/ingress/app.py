@@ -37,6 +37,7 @@ from hybridjobs.ingress.live import Live
 from hybridjobs.ingress.maintenance import maintain
 from hybridjobs.ingress.pool import Pool
 from hybridjobs.ingress.quick import QuickJobs, handler_of
+from hybridjobs.ingress.received import traced
 from hybridjobs.ingress.redelivery import Redelivery
 from hybridjobs.ingress.sources.cloudevents import CloudEvents
 from hybridjobs.ingress.sources.github import GitHubWebhooks
@@ -230,8 +231,8 @@ class Ingress:
             servers = [
                 listener_of(app, settings, port)
                 for app, port in (
-                    (listener("webhooks", webhooks), settings.webhook_port),
-                    (listener("api", access), settings.api_port),
+                    (listener("webhooks", traced(webhooks)), settings.webhook_port),
+                    (listener("api", traced(access)), settings.api_port),
                     (listener("workers", workers.routes()), settings.worker_port),
                 )
             ]

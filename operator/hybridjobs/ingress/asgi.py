@@ -4,7 +4,6 @@ Starlette's Request and Response are left aside where they cost: the webhooks' p
 thousands of requests a second.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ from hybridjobs.errors import PayloadTooLarge, Unavailable
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.problems import ClientGone, Refused, problem_of, send_problem
 from hybridjobs.ingress.protocol import WHOLE
+from hybridjobs.tracing import TRACEPARENT
 
 Header = tuple[bytes, bytes]
 Whole = Callable[[int, Iterable[Header], bytes], bool]
@@ -26,7 +26,6 @@ _held_bytes = 0
 
 PLACE = "hybridjobs.place"
 JSON = (b"content-type", b"application/json")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> bytes:
@@ -76,7 +75,7 @@ async def respond(
 def traceparent(headers: dict[bytes, bytes]) -> str | None:
     """The caller's trace context (W3C Trace Context); None where there is none that is valid."""
     value = headers.get(b"traceparent")
-    return value.decode() if value is not None and _TRACEPARENT.fullmatch(value) else None
+    return value.decode() if value is not None and TRACEPARENT.fullmatch(value) else None
 
 
 def bearer_token(authorization: bytes) -> bytes | None:

@@ -12,9 +12,11 @@ import structlog
 from hybridjobs.dispatch.cluster import ClusterRuntime
 from hybridjobs.dispatch.loop import Runtime
 from hybridjobs.kube import names
-from hybridjobs.kube.client import ApiError, Kubernetes, load_configuration
+from hybridjobs.kube.client import ApiError, Kubernetes
+from hybridjobs.kube.credentials import load_configuration
 from hybridjobs.kube.reviews import Reviews
 from hybridjobs.model import MAX_LOG_TAIL_BYTES
+from hybridjobs.observed import kubernetes_answered
 from hybridjobs.settings import IngressSettings, comma_separated
 from hybridjobs.store.database import Database
 
@@ -59,7 +61,9 @@ async def connected(settings: IngressSettings, *, knows_callers: bool) -> AsyncI
     """The cluster that this process runs in, or that a kubeconfig names; ConfigurationError."""
     audiences = comma_separated(settings.api_audiences)
     configuration = await load_configuration()
-    async with Kubernetes(configuration, field_manager="hybridjobs-dispatcher") as kubernetes:
+    async with Kubernetes(
+        configuration, field_manager="hybridjobs-dispatcher", answered=kubernetes_answered
+    ) as kubernetes:
         yield Cluster(
             kubernetes,
             namespace=settings.namespace,

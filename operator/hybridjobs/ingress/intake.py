@@ -21,6 +21,7 @@ from hybridjobs.ingress.submissions import (
     check_dependencies,
     new_row,
 )
+from hybridjobs.logs import about
 from hybridjobs.model import Enqueued, JobType, NewJob, Status
 from hybridjobs.payload import check_payload
 from hybridjobs.payload_schemas import PayloadSchemas
@@ -149,7 +150,9 @@ class Intake:
             retried, now = await result_within(self._retry(failed), _DATABASE_SECONDS)
         except TimeoutError:
             raise DatabaseUnavailable("the database does not answer in time") from None
-        log.info("failed jobs retried", job_ids=[str(each) for each in retried])
+        for job_id in retried:
+            with about(job_id):
+                log.info("failed job retried")
         self._wake()
         return [replace(row, status=now.get(row.id, row.status)) for row in rows], bool(retried)
 

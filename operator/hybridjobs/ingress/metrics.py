@@ -1,71 +1,33 @@
-"""The ingress' figures for Prometheus.
+"""The ingress' figures for Prometheus."""
 
-Counters are dicts that a collector reads when it is asked: on the webhooks' path the client's own
-counters cost more than the request's routing.
-"""
+from collections.abc import Iterable
 
-import math
-from collections.abc import Iterable, Iterator
+from prometheus_client import Histogram
 
-from prometheus_client import REGISTRY, Histogram
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
-
+from hybridjobs.counts import Counts
 from hybridjobs.model import Enqueued
 
-OTHER = "other"
 MAX_UNMATCHED = 1000
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 7, 8, 10)
 
 
-class _Counts(Collector):
-    """One counter; its values by label values.
-
-    When it has `at_most` of them, new ones are counted with OTHER as their last label.
-    """
-
-    def __init__(
-        self, name: str, description: str, *labels: str, at_most: float = math.inf
-    ) -> None:
-        self._at_most = at_most
-        self._about = (f"hybridjobs_{name}", description)
-        self._labels = labels
-        self._values: dict[tuple[str, ...], int] = {}
-        REGISTRY.register(self)
-
-    def add(self, *labels: str) -> None:
-        """Count one."""
-        if labels not in self._values and len(self._values) >= self._at_most:
-            labels = (*labels[:-1], OTHER)
-        self._values[labels] = self._values.get(labels, 0) + 1
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """The values as Prometheus' client wants them."""
-        name, description = self._about
-        family = CounterMetricFamily(name, description, labels=self._labels)
-        # A copy: the text is made in a thread.
-        for labels, value in self._values.copy().items():
-            family.add_metric(labels, value)
-        yield family
-
-
-_requests = _Counts("http_requests", "Answers; 0: none was sent.", "listener", "code")
-_webhooks = _Counts("webhook_requests", "Webhook deliveries.", "source", "result")
-_unmatched = _Counts(
+_requests = Counts("http_requests", "Answers; 0: none was sent.", "listener", "code")
+_webhooks = Counts("webhook_requests", "Webhook deliveries.", "source", "result")
+_unmatched = Counts(
     "webhook_unmatched_events",
     "Events no type wants.",
     "source",
     "event",
     at_most=MAX_UNMATCHED,
 )
-_enqueued = _Counts("jobs_enqueued", "Jobs that got their row here.", "type", "source")
-_inline_runs = _Counts("inline_runs", "Quick jobs' first attempts.", "type", "outcome")
+_enqueued = Counts("jobs_enqueued", "Jobs that got their row here.", "type", "source")
+_inline_runs = Counts("inline_runs", "Quick jobs' first attempts.", "type", "outcome")
 _inline_seconds = Histogram(
     "hybridjobs_inline_run_seconds", "From a quick job's arrival to its outcome.", buckets=_SECONDS
 )
-_callbacks = _Counts("callback_tries", "Tries to deliver callbacks.", "result")
+_callbacks = Counts("callback_tries", "Tries to deliver callbacks.", "result")
 _callback_seconds = Histogram(
     "hybridjobs_callback_try_seconds", "How long tries to deliver callbacks took.", buckets=_SECONDS
 )

@@ -1,6 +1,7 @@
 """The warm children of this process, replaced when they die, grow too large or go stale."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -10,7 +11,10 @@ from hybridjobs.ingress.child import Child, ChildDied
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 1.0
-_IDLE_CPU_SECONDS = 0.5  # of each such second, which one that has nothing to do may use
+# What one that has nothing to do may use of the processors in so many looks one after another: on a
+# busy machine even an endless loop gets little in one.
+_IDLE_CPU_SECONDS = 0.5
+_IDLE_LOOKS = 10
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
 
 
@@ -103,6 +107,7 @@ class Pool:
         """Until the child is dead, or idle and started for other handlers or before `renew`."""
         self._free.put_nowait(child)
         runs, used = 0, child.cpu_seconds()
+        idle: deque[float] = deque(maxlen=_IDLE_LOOKS)
         try:
             while child.alive:
                 await asyncio.wait([child.exited], timeout=_WATCH_SECONDS)
@@ -111,9 +116,12 @@ class Pool:
                     child.kill()
                 runs_before, used_before = runs, used
                 runs, used = child.runs, child.cpu_seconds()
-                is_idle = not child.busy and runs == runs_before
-                if is_idle and used - used_before > _IDLE_CPU_SECONDS:
-                    log.warning("idle inline child killed for its work", seconds=used - used_before)
+                if child.busy or runs != runs_before:
+                    idle.clear()
+                else:
+                    idle.append(used - used_before)
+                if sum(idle) > _IDLE_CPU_SECONDS:
+                    log.warning("idle inline child killed for its work", seconds=sum(idle))
                     child.kill()
                 is_stale = child.epoch != self._epoch or child.handlers != self._handlers()
                 if is_stale and not child.busy:

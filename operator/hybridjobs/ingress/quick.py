@@ -18,6 +18,7 @@ from hybridjobs.ingress import metrics
 from hybridjobs.ingress.child import Child, ChildDied
 from hybridjobs.ingress.pool import NoFreeChild, Pool
 from hybridjobs.ingress.submissions import ChildJobs
+from hybridjobs.logs import about
 from hybridjobs.model import (
     MAX_LOG_TAIL_BYTES,
     AttemptEnd,
@@ -33,6 +34,7 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.heartbeats import Heartbeats
 from hybridjobs.store.jobs import get_job
 from hybridjobs.store.outcome import Outcomes
+from hybridjobs.tracing import attempt_context
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +94,8 @@ class QuickJobs:
             async with self._database.transaction() as connection:
                 begun = await claim_inline(connection, job.id, lease_seconds=lease_seconds)
         except DatabaseUnavailable as error:
-            log.warning("quick job left in line", job_id=str(job.id), error=error.detail)
+            with about(job.id):
+                log.warning("quick job left in line", error=error.detail)
             return None
         return job._replace(lease_seconds=lease_seconds) if begun else None
 
@@ -115,14 +118,15 @@ class QuickJobs:
             await asyncio.wait(self._running.values())
 
     async def _run(self, job: NewJob, handler: str, arrived: float, until: float) -> Ended:
-        try:
-            end = await self._attempt(job, handler, until)
-            metrics.observe_inline_run(job.type, end.outcome, self._clock() - arrived)
-            return await self._recorded(job, end)
-        except Exception as error:
-            # The lease expires, and the job goes on.
-            log.error("quick job left to its lease", job_id=str(job.id), error=type(error).__name__)
-            return Ended(Status.PROCESSING)
+        with about(job.id, _ATTEMPT):
+            try:
+                end = await self._attempt(job, handler, until)
+                metrics.observe_inline_run(job.type, end.outcome, self._clock() - arrived)
+                return await self._recorded(job, end)
+            except Exception as error:
+                # The lease expires, and the job goes on.
+                log.error("quick job left to its lease", error=type(error).__name__)
+                return Ended(Status.PROCESSING)
 
     async def _attempt(self, job: NewJob, handler: str, until: float) -> AttemptEnd:
         left = until - self._clock()
@@ -156,7 +160,7 @@ class QuickJobs:
             "deadlineSeconds": f"{max(0.1, until - self._clock()):.3f}",
             "payload": job.payload,
             "checkpoint": "null",
-            "traceparent": codec.dumps(job.traceparent),
+            "traceparent": codec.dumps(_context(job)),
         }
         await child.send(_object(request))
         while True:
@@ -180,13 +184,13 @@ class QuickJobs:
                 async with self._database.connection() as connection:
                     await attempts.save_checkpoint(connection, job.id, _ATTEMPT, text)
         except (DatabaseUnavailable, InvalidInput, psycopg.DataError, TypeError) as error:
-            log.warning("not kept", job_id=str(job.id), error=type(error).__name__)
+            log.warning("not kept", error=type(error).__name__)
 
     async def _submitted(self, job: NewJob, text: str) -> str:
         asked = codec.members(text)
         answer = {"id": asked.pop("id")}
         try:
-            child_id = await self._children.submit(job.id, asked)
+            child_id = await self._children.submit(job.id, asked, traceparent=_context(job))
             answer["jobId"] = codec.dumps(str(child_id))
         except HybridJobsError as error:
             answer["error"] = codec.dumps(str(error))
@@ -250,6 +254,10 @@ class QuickJobs:
         if found is None:
             raise AttemptClosed(job.id, _ATTEMPT)
         return Ended(found.status, found.result, found.error)
+
+
+def _context(job: NewJob) -> str | None:
+    return attempt_context(job.traceparent, job.id, _ATTEMPT)
 
 
 def handler_of(job_type: JobType) -> str:

@@ -241,7 +241,9 @@ class ChildJobs:
         self._max_payload_bytes = max_payload_bytes
         self._wake = wake
 
-    async def submit(self, parent_id: UUID, members: dict[str, str]) -> UUID:
+    async def submit(
+        self, parent_id: UUID, members: dict[str, str], *, traceparent: str | None
+    ) -> UUID:
         """The new job's id; the same key of the same parent gives the same job."""
         asked = JobRequest.parse(
             members, max_payload_bytes=self._max_payload_bytes, targets=self._targets
@@ -258,6 +260,7 @@ class ChildJobs:
             submitted_by=f"job:{parent_id}",
             arrived=0.0,
             budget_seconds=None,
+            traceparent=traceparent,
             parent_id=parent_id,
             options=options,
         )

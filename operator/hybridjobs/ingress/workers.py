@@ -14,10 +14,11 @@ from uuid import UUID
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs import codec
-from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput
-from hybridjobs.ingress.asgi import Application, read_body, respond
+from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput, PayloadTooLarge
+from hybridjobs.ingress.asgi import Application, read_body, respond, traceparent
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import Caller, KeySource, WorkerTokens, forbidden
@@ -46,6 +47,7 @@ class Attempt:
     job_id: UUID
     number: int
     body: bytes
+    traceparent: str | None
 
 
 Endpoint = Callable[[Attempt, Send], Awaitable[None]]
@@ -99,12 +101,22 @@ class WorkerApi:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             job_id: UUID = scope["path_params"]["job_id"]
             number: int = scope["path_params"]["attempt"]
+            # For the rest of the request, a task of its own: errors are logged further out.
+            bind_contextvars(job_id=str(job_id), attempt=number)
             caller = await self._authenticated(scope, job_id, number)
+            context = traceparent(dict(scope["headers"]))
             body = b""
             if method != "GET":
-                body = await read_body(scope, receive, limit_bytes=limit_bytes)
+                try:
+                    body = await read_body(scope, receive, limit_bytes=limit_bytes)
+                except PayloadTooLarge:
+                    if name != "outcome":
+                        raise
+                    await self._bind(job_id, number, caller)
+                    attempt = Attempt(job_id, number, b"", context)
+                    raise await self._too_large(attempt) from None
             await self._bind(job_id, number, caller)
-            await endpoint(Attempt(job_id, number, body), send)
+            await endpoint(Attempt(job_id, number, body, context), send)
 
         return Route(f"{_PATH}/{name}", Application(serve), methods=[method])
 
@@ -185,13 +197,18 @@ class WorkerApi:
         members = _members(attempt.body)
         if (result := members.get("result")) is not None and len(members) == 1:
             if len(result.encode()) > self._max_result_bytes:
-                raise Refused(
-                    413, "Too large", f"the result is over {self._max_result_bytes} bytes"
-                )
+                raise await self._too_large(attempt)
             await self._record(attempt, AttemptEnd(Outcome.SUCCEEDED, "Completed", result=result))
         else:
             await self._failed(attempt, members)
         await respond(send, 204)
+
+    async def _too_large(self, attempt: Attempt) -> Refused:
+        """No later attempt would have a smaller result: the refusal is the attempt's end."""
+        message = f"the result is over {self._max_result_bytes} bytes"
+        end = AttemptEnd(Outcome.PERMANENT, "ResultTooLarge", message)
+        await self._record(attempt, end)
+        return Refused(413, "Too large", message)
 
     async def _failed(self, attempt: Attempt, members: dict[str, str]) -> None:
         error, permanent, retry_after = _failure(members)
@@ -222,7 +239,9 @@ class WorkerApi:
     async def _post_job(self, attempt: Attempt, send: Send) -> None:
         async with self._database.connection() as connection:
             await attempts.payload_of(connection, attempt.job_id, attempt.number)
-        child_id = await self._children.submit(attempt.job_id, _members(attempt.body))
+        child_id = await self._children.submit(
+            attempt.job_id, _members(attempt.body), traceparent=attempt.traceparent
+        )
         await respond(send, 201, f'{{"jobId":"{child_id}"}}'.encode())
 
 

@@ -4,6 +4,7 @@ ApiError                 any answer of 400 and above; `.status`, `.reason`, `.me
  ├─ NotFound             404
  ├─ Conflict             409: a precondition does not hold
  │   └─ AlreadyExists    409 on create
+ ├─ Unauthorized         401: the credentials are refused
  ├─ Forbidden            403: RBAC, quota or an admission policy
  ├─ Invalid              422
  └─ TooManyRequests      429, `.retry_after` seconds
@@ -14,8 +15,7 @@ Generated models are left aside: they drop fields they do not know and cost more
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -24,10 +24,9 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from hybridjobs.errors import ClusterUnavailable, ConfigurationError, HybridJobsError
+from hybridjobs.errors import ClusterUnavailable, HybridJobsError
 from hybridjobs.model import GROUP, VERSION
 
 Object = dict[str, Any]
@@ -60,6 +59,10 @@ class Conflict(ApiError):  # noqa: N818 - the API's word
 
 class AlreadyExists(Conflict):
     """An object of that name is there already."""
+
+
+class Unauthorized(ApiError):  # noqa: N818 - the API's word
+    """The credentials are expired, revoked or of nobody."""
 
 
 class Forbidden(ApiError):  # noqa: N818 - the API's word
@@ -107,26 +110,6 @@ EVENTS = Resource("events.k8s.io", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
-
-
-async def load_configuration() -> Configuration:
-    """The credentials of this pod, else those of KUBECONFIG or ~/.kube/config."""
-    configuration = Configuration()
-    # The default reads proxies and netrc again for every request, at four times its cost.
-    configuration.client_session_kwargs = {"trust_env": False}
-    try:
-        config.load_incluster_config(configuration)
-    except config.ConfigException:
-        try:
-            # Named here, since the library reads the variable once, when it is imported.
-            await config.load_kube_config(
-                config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
-            )
-        except (config.ConfigException, OSError, TypeError) as error:
-            raise ConfigurationError(
-                f"no cluster: not in a pod, and no usable kubeconfig ({error})"
-            ) from error
-    return configuration
 
 
 class Kubernetes:
@@ -181,20 +164,51 @@ class Kubernetes:
         metadata_only: bool = False,
     ) -> list[Object]:
         """Every object that matches the selectors, or its metadata, read page by page."""
-        items: list[Object] = []
-        query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
+        pages = self.pages(
+            resource, namespace, labels=labels, fields=fields, metadata_only=metadata_only
+        )
+        return [body async for page in pages for body in page]
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Sequence[Object]]:
+        """As `list`, a page at a time: all of them as they were when the first was read."""
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        accept = _METADATA if metadata_only else _JSON
+        async for page in self._pages(resource.path(namespace), query, accept):
+            yield page["items"] or ()  # null in an empty list of metadata
+
+    async def versions(
+        self, resource: Resource, namespace: str | None, *, labels: str = ""
+    ) -> tuple[int, dict[str, int]]:
+        """The version of the whole list, and that of each object by its uid, as of now.
+
+        Versions of one resource may be compared as integers (KEP-5504).
+        """
+        version, found = 0, dict[str, int]()
+        query = {"labelSelector": labels}
+        async for page in self._pages(resource.path(namespace), query, _METADATA):
+            version = int(page["metadata"]["resourceVersion"])
+            for body in page["items"] or ():
+                metadata = body["metadata"]
+                found[metadata["uid"]] = int(metadata["resourceVersion"])
+        return version, found
+
+    async def _pages(self, path: str, query: dict[str, str], accept: str) -> AsyncIterator[Object]:
+        query = {**query, "limit": str(_PAGE)}
         while True:
-            data, _ = await self._answer(
-                "GET",
-                resource.path(namespace),
-                query=query,
-                accept=_METADATA if metadata_only else _JSON,
-            )
+            data, _ = await self._answer("GET", path, query=query, accept=accept)
             page: Object = json.loads(data)
-            items += page["items"] or []  # null in an empty list of metadata
+            yield page
             token = page["metadata"].get("continue")
             if not token:
-                return items
+                return
             query["continue"] = token
 
     async def apply(
@@ -335,6 +349,7 @@ async def _tail(content: aiohttp.StreamReader, size: int) -> bytes:
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
+    401: Unauthorized,
     403: Forbidden,
     404: NotFound,
     409: Conflict,

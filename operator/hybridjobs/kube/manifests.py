@@ -3,12 +3,14 @@
 Job semantics and their traps: reference/kubernetes.md section 4 (verified on 1.35).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from hybridjobs.kube import names
 from hybridjobs.model import GROUP, VERSION, Claim, JobTypeSpec, type_slug
+from hybridjobs.tracing import attempt_context
 
 API_VERSION = f"{GROUP}/{VERSION}"
 MAX_ENV_PAYLOAD_BYTES = 32 * 1024
@@ -28,6 +30,7 @@ class WorkerSettings:
     api_url: str
     audience: str
     database_secret: str | None
+    traces: Mapping[str, str] = field(default_factory=dict)  # where pods send theirs, as variables
 
 
 def hybridjob(claim: Claim, *, name: str, namespace: str) -> Object:
@@ -53,9 +56,24 @@ def hybridjob(claim: Claim, *, name: str, namespace: str) -> Object:
             "priority": claim.priority,
         },
     }
+    context = attempt_context(claim.traceparent, claim.job_id, claim.attempt)
+    if context is not None:
+        body["metadata"]["annotations"] = {names.TRACEPARENT: context}
     if claim.resource_uid is not None:
         body["metadata"]["uid"] = claim.resource_uid
     return body
+
+
+def owner_reference(hybridjob: Object) -> Object:
+    """What makes an object the HybridJob's own: it goes with it."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "HybridJob",
+        "name": hybridjob["metadata"]["name"],
+        "uid": hybridjob["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
 
 
 def kubernetes_job(
@@ -83,7 +101,7 @@ def kubernetes_job(
         names.HYBRIDJOB: metadata["name"],
         names.TYPE: type_slug(spec.type),
     }
-    queue = {"kueue.x-k8s.io/queue-name": spec.queue_name} if spec.queue_name else {}
+    queue = {names.QUEUE: spec.queue_name} if spec.queue_name else {}
     rules: list[Object] = [
         # First: the exit code of a disrupted pod is no verdict. Not Ignore, which starts a second
         # pod in the same Job.
@@ -111,18 +129,11 @@ def kubernetes_job(
             "name": name,
             "namespace": metadata["namespace"],
             "labels": {**labels, **queue},
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": "HybridJob",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [owner_reference(owner)],
         },
         "spec": {
+            # Kueue's webhook says so too, but a Job that it has not seen must not run uncounted.
+            **({"suspend": True} if queue else {}),
             "parallelism": 1,
             "completions": 1,
             "backoffLimit": 0,
@@ -190,7 +201,7 @@ def _pod(
         attempt,
         deadline_seconds=deadline_seconds,
         payload=payload,
-        traceparent=traceparent,
+        traceparent=attempt_context(traceparent, job_id, attempt),
         api_url=worker.api_url,
         token_file=f"{TOKEN_FOLDER}/token",
     )
@@ -202,6 +213,10 @@ def _pod(
         environment.append({"name": "DATABASE_URL", "valueFrom": source})
     ours = {variable["name"] for variable in environment}
     environment += [dict(variable) for variable in spec.env if variable["name"] not in ours]
+    said = {variable["name"] for variable in environment}
+    environment += [
+        {"name": name, "value": value} for name, value in worker.traces.items() if name not in said
+    ]
     container: Object = {
         "name": names.CONTAINER,
         "image": spec.image or worker.image,

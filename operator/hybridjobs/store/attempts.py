@@ -1,6 +1,6 @@
 """What happens while an attempt is open. Every write names (job, attempt) and requires it open."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -96,12 +96,19 @@ WHERE ended_at IS NULL AND lease_until < now()
 ORDER BY lease_until LIMIT 100
 """
 _OPEN_DISPATCHED = """
-SELECT attempt.job_id, attempt.attempt, attempt.hybridjob_uid, job.resource_name,
+SELECT attempt.job_id, attempt.attempt, attempt.hybridjob_uid, attempt.job_uid, job.resource_name,
+       job.cancel_requested_at IS NOT NULL AS cancel_requested,
        attempt.dispatched_at < now() - %(settled)s AS settled
 FROM hybridjobs.job_attempts attempt
 JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
 WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod' AND attempt.dispatched_at IS NOT NULL
-ORDER BY attempt.job_id
+  AND (attempt.job_id, attempt.attempt) > (%(job_id)s, %(attempt)s)
+ORDER BY attempt.job_id, attempt.attempt LIMIT %(limit)s
+"""
+_ENDED = """
+SELECT attempt.job_id, attempt.attempt, attempt.ended_at IS NOT NULL AS ended
+FROM unnest(%(job_ids)s::uuid[], %(attempts)s::int4[]) AS asked (job_id, attempt)
+JOIN hybridjobs.job_attempts attempt USING (job_id, attempt)
 """
 _STATUSES = """
 SELECT id, status FROM hybridjobs.background_jobs WHERE id = ANY(%s)
@@ -150,7 +157,9 @@ class OpenDispatch:
     job_id: UUID
     attempt: int
     hybridjob_uid: str | None
+    job_uid: str | None
     resource_name: str | None
+    cancel_requested: bool
     settled: bool
 
 
@@ -246,11 +255,32 @@ async def expired_leases(connection: AsyncConnection[DictRow]) -> list[tuple[UUI
 
 
 async def open_dispatches(
-    connection: AsyncConnection[DictRow], *, settled: timedelta
+    connection: AsyncConnection[DictRow],
+    *,
+    settled: timedelta,
+    after: tuple[UUID, int] = (UUID(int=0), 0),
+    limit: int = 1000,
 ) -> list[OpenDispatch]:
-    """Every open attempt with a confirmed HybridJob; `settled` is how long ago makes it so."""
-    cursor = await connection.execute(_OPEN_DISPATCHED, {"settled": settled})
+    """The next open attempts with a confirmed HybridJob, by job and attempt.
+
+    `settled` is how long ago it must have been confirmed for a list to show it.
+    """
+    job_id, attempt = after
+    parameters = {"settled": settled, "job_id": job_id, "attempt": attempt, "limit": limit}
+    cursor = await connection.execute(_OPEN_DISPATCHED, parameters)
     return [OpenDispatch(**row) for row in await cursor.fetchall()]
+
+
+async def have_ended(
+    connection: AsyncConnection[DictRow], attempts: Sequence[tuple[UUID, int]]
+) -> dict[tuple[UUID, int], bool]:
+    """Of each of these attempts that has a row, whether it has ended."""
+    parameters = {
+        "job_ids": [job_id for job_id, _ in attempts],
+        "attempts": [attempt for _, attempt in attempts],
+    }
+    cursor = await connection.execute(_ENDED, parameters)
+    return {(row["job_id"], row["attempt"]): row["ended"] for row in await cursor.fetchall()}
 
 
 async def statuses(

@@ -48,7 +48,9 @@ WITH RECURSIVE line AS (
 UPDATE hybridjobs.callback_deliveries delivery
 SET attempts = attempts + 1, next_at = now() + %(lease)s, lease_until = now() + %(lease)s
 FROM chosen WHERE delivery.id = chosen.id
-RETURNING delivery.id, job_id, host, url, secret, body, attempts AS attempt, failures, give_up_at
+RETURNING delivery.id, job_id, host, url, secret, body, attempts AS attempt, failures, give_up_at,
+          (SELECT traceparent FROM hybridjobs.background_jobs job
+           WHERE job.id = delivery.job_id) AS traceparent
 """
 _RECORD = """
 UPDATE hybridjobs.callback_deliveries
@@ -111,6 +113,7 @@ class Due:
     attempt: int
     failures: int
     give_up_at: datetime
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,9 @@ RETURNING job_id
 _CLAIMS = """
 SELECT attempt.job_id, job.type, attempt.attempt, attempt.deadline_seconds, job.priority,
        'sha256:' || encode(sha256(convert_to(job.payload::text, 'UTF8')), 'hex') AS payload_digest,
-       job.namespace, job.resource_name, job.resource_uid, job.traceparent
+       job.namespace, job.resource_name, job.resource_uid, job.traceparent,
+       extract(epoch FROM attempt.claimed_at - greatest(job.run_at, job.created_at))::float8
+           AS waited_seconds
 FROM hybridjobs.job_attempts attempt JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
 WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod' AND attempt.dispatched_at IS NULL
   AND (attempt.job_id = ANY(%(ids)b::uuid[]) OR attempt.claimed_at < now() - %(redrive_after)s)

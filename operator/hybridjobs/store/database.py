@@ -20,7 +20,17 @@ from hybridjobs.store.migrate import check
 
 # Read-only: after a failover this connection leads to what has become the standby.
 _AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
-_OPTIONS: dict[str, Any] = {"autocommit": True, "row_factory": dict_row, "connect_timeout": 5}
+_OPTIONS: dict[str, Any] = {
+    "autocommit": True,
+    "row_factory": dict_row,
+    "connect_timeout": 5,
+    # A peer that is gone without a word (its node, or a cut network) is noticed within some 20 s,
+    # where the system's own settings take 15 minutes, or 2 hours while only an answer is awaited.
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
 
 
 async def connect(url: str) -> AsyncConnection[DictRow]:

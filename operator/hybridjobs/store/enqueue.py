@@ -8,6 +8,7 @@ from psycopg.rows import DictRow
 from hybridjobs.errors import DatabaseUnavailable
 from hybridjobs.model import Enqueued, NewJob, Status
 from hybridjobs.store.group_commit import GroupCommit
+from hybridjobs.tracing import span
 
 _COLUMNS = (
     "id",
@@ -238,7 +239,8 @@ class Enqueuer:
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Durable when it returns; DatabaseUnavailable where it is not known to be."""
-        return await self._commits.submit(jobs)
+        with span("enqueue", jobs[0].traceparent if jobs else None):
+            return await self._commits.submit(jobs)
 
     async def run(self) -> None:
         """Commit until cancelled."""

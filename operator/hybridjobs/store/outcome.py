@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from math import isfinite
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from psycopg.rows import DictRow
 
 from hybridjobs import policy
 from hybridjobs.model import AttemptEnd, Outcome, Retry, Status
+from hybridjobs.observed import EndedAttempt, attempt_ended
 from hybridjobs.store.database import Database
 from hybridjobs.store.group_commit import GroupCommit
 
@@ -47,7 +48,7 @@ def _end_and(follow: str) -> str:
     # `ended_at IS NULL` would use, is read as a whole.
     return f"""
 WITH locked AS (
-    SELECT job.id, job.status AS old_status, report.*
+    SELECT job.id, job.status AS old_status, job.type, job.traceparent, report.*
     FROM unnest(
         %(job_id)b::uuid[], %(attempt)b::int4[], %(ended_at)b::timestamptz[], %(outcome)b::text[],
         %(reason)b::text[], %(category)b::text[], %(exit_code)b::int4[], %(message)b::text[],
@@ -73,7 +74,8 @@ WITH locked AS (
     FROM locked AS report
     WHERE attempt.job_id = report.job_id AND attempt.attempt = report.attempt
       AND CASE WHEN attempt.ended_at IS NULL THEN true ELSE false END
-    RETURNING attempt.job_id, attempt.started_at, attempt.ended_at, attempt.progress,
+    RETURNING attempt.job_id, attempt.claimed_at, attempt.started_at, attempt.ended_at,
+              attempt.progress,
               report.error, report.reason, report.category, report.status, report.result,
               report.run_at, report.order_key, report.spent_retry
 ), moved AS (
@@ -83,7 +85,9 @@ WITH locked AS (
         progress = coalesce(ended.progress, job.progress)
     FROM ended WHERE job.id = ended.job_id
 )
-SELECT id, old_status AS status, id IN (SELECT job_id FROM ended) AS changed FROM locked
+SELECT locked.id, locked.old_status AS status, locked.type, locked.traceparent, ended.claimed_at,
+       ended.started_at, ended.ended_at, ended.job_id IS NOT NULL AS changed
+FROM locked LEFT JOIN ended ON ended.job_id = locked.id
 """  # noqa: S608 - of constants
 
 
@@ -250,11 +254,27 @@ async def _end(
             continue
         if not row["changed"]:
             answers[each.report.job_id] = Recorded(False, Status(row["status"]))
-        elif isinstance(each.decision, policy.Again):
+            continue
+        _tell(each.report, row)
+        if isinstance(each.decision, policy.Again):
             answers[each.report.job_id] = Recorded(True, Status.QUEUED, each.decision.run_at)
         else:
             answers[each.report.job_id] = Recorded(True, each.decision.status)
     return answers
+
+
+def _tell(report: Report, row: DictRow) -> None:
+    """Of those whose commit fails, too: they are recorded again, which is counted again."""
+    ended = EndedAttempt(
+        job_id=report.job_id,
+        attempt=report.attempt,
+        type=row["type"],
+        traceparent=row["traceparent"],
+        claimed_at=row["claimed_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+    )
+    attempt_ended(ended, report.end, datetime.now(UTC))
 
 
 def _row(decided: _Decided) -> dict[str, object]:

@@ -35,6 +35,19 @@ _FORGET = """
 UPDATE hybridjobs.background_jobs SET resource_uid = NULL
 WHERE id = %(job_id)s AND resource_uid = %(uid)s
 """
+_HAND_OUT_AGAIN = """
+WITH job AS (
+    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
+), unsaid AS (
+    UPDATE hybridjobs.job_attempts attempt SET hybridjob_uid = NULL, dispatched_at = NULL
+    FROM job
+    WHERE attempt.job_id = job.id AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
+      AND attempt.hybridjob_uid = %(uid)s
+    RETURNING attempt.job_id
+)
+UPDATE hybridjobs.background_jobs job SET resource_uid = nullif(job.resource_uid, %(uid)s)
+FROM unsaid WHERE job.id = unsaid.job_id
+"""
 _FORGET_SPENT = """
 UPDATE hybridjobs.background_jobs SET resource_uid = NULL
 WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
@@ -82,6 +95,13 @@ async def mark_dispatched(
 async def forget_uid(connection: AsyncConnection[DictRow], job_id: UUID, uid: str) -> None:
     """The job's HybridJob is gone, or is about to go by us: the next dispatch makes a new one."""
     await connection.execute(_FORGET, {"job_id": job_id, "uid": uid})
+
+
+async def hand_out_again(
+    connection: AsyncConnection[DictRow], job_id: UUID, attempt: int, uid: str
+) -> None:
+    """The open attempt's HybridJob `uid` is gone, its Job is not: the dispatcher says it anew."""
+    await connection.execute(_HAND_OUT_AGAIN, {"job_id": job_id, "attempt": attempt, "uid": uid})
 
 
 async def forget_spent(

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import logging
 import sys
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from hybridjobs import codec
 from hybridjobs.ids import new_id
+from hybridjobs.logs import configure_standard_logging
 from hybridjobs.sdk.context import Context
 from hybridjobs.worker import registry
 from hybridjobs.worker.exits import Exit
@@ -39,8 +39,7 @@ async def run_alone(name: str, text: str, *, deadline_seconds: float) -> int:
     The result goes to standard output as JSON; progress, and what would be submitted, to standard
     error. The codes are those of a pod, and 2 for a wrong type or payload text.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_standard_logging(form="console")
     try:
         handler = registry.load_from(name) if ":" in name else registry.load(name)
         payload = codec.loads(text)

@@ -34,11 +34,13 @@ from typing import Any, BinaryIO, NoReturn
 from uuid import UUID
 
 from hybridjobs import codec
+from hybridjobs.logs import about, configure_standard_logging
 from hybridjobs.sdk.context import Context
 from hybridjobs.sdk.errors import PermanentError
 from hybridjobs.worker import registry
 from hybridjobs.worker.capture import OutputCapture
 from hybridjobs.worker.runner import CANCELLED, Completed, End, Failure, run
+from hybridjobs.worker.traces import begin_tracing
 
 PROGRESS_SECONDS = 0.2
 TIDY_SECONDS = 1.0
@@ -152,7 +154,8 @@ class Child:
             traceparent=request.get("traceparent"),
         )
         # A task of its own: what the handler does to its task ends with it.
-        task = asyncio.create_task(run(handler, request["payload"], context))
+        with about(context.job_id, context.attempt):
+            task = asyncio.create_task(run(handler, request["payload"], context))
         await asyncio.wait([task])
         return CANCELLED if task.cancelled() else task.result()
 
@@ -272,8 +275,8 @@ async def main(handlers: list[str]) -> NoReturn:
     """Be the child."""
     frames = _frames()
     capture = OutputCapture()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_standard_logging()
+    begin_tracing()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to take
     await Child(frames, capture).serve(handlers)
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,14 +18,17 @@ from typing import NoReturn
 from uuid import UUID, uuid4
 
 from hybridjobs import codec
+from hybridjobs.logs import configure_standard_logging
 from hybridjobs.sdk.context import Context
 from hybridjobs.sdk.errors import PermanentError
+from hybridjobs.tracing import flush_traces
 from hybridjobs.worker import registry
 from hybridjobs.worker.api import ApiError, Fenced, Refused, Unreachable, WorkerApi
 from hybridjobs.worker.assignment import Assignment, BadEnvironment
 from hybridjobs.worker.exits import Exit
 from hybridjobs.worker.reporter import Reporter
 from hybridjobs.worker.runner import CANCELLED, Completed, End, Failure, run
+from hybridjobs.worker.traces import begin_tracing
 
 TERMINATION_LOG = Path("/dev/termination-log")
 TERMINATION_LOG_BYTES = 4096  # the kubelet cuts the rest off
@@ -48,18 +50,15 @@ async def main(
 
     It is a process' last act: LEAVE_SECONDS after it returns the process ends by force.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         assignment = Assignment.read(environment)
     except BadEnvironment as error:
+        configure_standard_logging()
         log.error("%s", error)
         code: int = _leave(Failure(str(error), permanent=True), termination_log)
     else:
+        configure_standard_logging(job_id=str(assignment.job_id), attempt=assignment.attempt)
+        begin_tracing()
         with WorkerApi(assignment) as api:
             code = await _Pod(assignment, api, termination_log).run()
     _end_within(LEAVE_SECONDS, code)
@@ -95,7 +94,9 @@ class _Pod:
             if self._work.cancelled() and self._stopped:
                 return self._interrupted()
             end = CANCELLED if self._work.cancelled() else self._work.result()
-            return await asyncio.to_thread(self._report, end)
+            exit_ = await asyncio.to_thread(self._report, end)
+            await asyncio.to_thread(flush_traces, FLUSH_SECONDS)
+            return exit_
         finally:
             self._loop.remove_signal_handler(signal.SIGTERM)
 

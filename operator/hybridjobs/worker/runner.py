@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hybridjobs import tracing
 from hybridjobs.sdk.context import Context
 from hybridjobs.sdk.errors import PermanentError, RetryLater
 from hybridjobs.sdk.handler import Handler
 from hybridjobs.sdk.values import to_json
 
 MAX_ERROR_CHARACTERS = 4000
+
+_TYPE = "hybridjobs.job.type"
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,8 @@ async def run(handler: Handler[Any, Any], payload: object, context: Context) -> 
     Never raises but CancelledError, and that only when this very task was cancelled.
     """
     try:
-        result = await handler(handler.parse(payload), context)
+        with tracing.span("handler", context.traceparent, attributes={_TYPE: handler.type}):
+            result = await handler(handler.parse(payload), context)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

@@ -14,6 +14,7 @@ from tests.cluster.native.layout import (
     DNS_ADDRESS,
     DOMAIN,
     ETCD,
+    LOGS,
     NODE,
     NODE_ADDRESS,
     PKI,
@@ -23,6 +24,8 @@ from tests.cluster.native.layout import (
 
 PAUSE_IMAGE = "localhost/hybridjobs-pause:1"
 _CNI_PLUGINS = "/usr/lib/cni"
+AUDIT_LOG = LOGS / "audit.log"
+"""A line of JSON for each write that the API server has answered: who, what, when."""
 _QPS, _BURST = 500, 1000
 """Client limits far above what two cores can do, so that a benchmark measures something else."""
 
@@ -133,6 +136,26 @@ SystemdCgroup = false
 
 
 def _api_server(program: Path) -> Component:
+    audit = {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {
+                "level": "None",
+                "resources": [
+                    {"group": "coordination.k8s.io"},
+                    {"group": "authentication.k8s.io"},
+                    {"group": "authorization.k8s.io"},
+                ],
+            },
+            {
+                "level": "Metadata",
+                "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+            },
+            {"level": "None"},
+        ],
+    }
     flags = _flags(
         advertise_address=NODE_ADDRESS,
         allow_privileged="true",
@@ -157,8 +180,12 @@ def _api_server(program: Path) -> Component:
         requestheader_username_headers="X-Remote-User",
         proxy_client_cert_file=_pki("front-proxy.crt"),
         proxy_client_key_file=_pki("front-proxy.key"),
+        audit_policy_file=_config("audit.json"),
+        audit_log_path=AUDIT_LOG,
+        audit_log_maxsize=100,
+        audit_log_maxbackup=1,
     )
-    return Component("api-server", (str(program), *flags), {})
+    return Component("api-server", (str(program), *flags), {"audit.json": _json(audit)})
 
 
 def _controller_manager(program: Path) -> Component:

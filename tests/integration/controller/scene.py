@@ -1,5 +1,6 @@
 """One namespace, one database, and the operator's parts, driven by hand: no watch, no race."""
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -52,7 +53,7 @@ def namespace_of_its_own(name: str) -> Iterator[Cluster]:
     try:
         yield cluster
     finally:
-        _kubectl(cluster, "delete", "namespace", name, "--wait=false")
+        _kubectl(cluster, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def _kubectl(cluster: Cluster, *arguments: str) -> None:
@@ -75,9 +76,9 @@ class Scene:
     sweep: Sweep
     dispatcher: Dispatcher
 
-    async def dispatched(self) -> UUID:
+    async def dispatched(self, job_id: UUID | None = None) -> UUID:
         """A job whose HybridJob exists."""
-        job_id = new_id()
+        job_id = job_id or new_id()
         await self.sql(_INSERT, job_id)
         await self.dispatcher.dispatch_once()
         return job_id
@@ -131,6 +132,18 @@ class Scene:
             "spec": spec,
         }
         await self.kubernetes.create(HYBRIDJOBS, self.namespace, body)
+
+    async def orphan(self, name: str) -> None:
+        """Delete the HybridJob and leave its Job, unseen by the operator."""
+        arguments = ("delete", "hybridjob", name, "--namespace", self.namespace, "--cascade=orphan")
+        await asyncio.to_thread(_kubectl, current(), *arguments)
+
+    async def settle(self) -> None:
+        """As if what is dispatched had been so for a while."""
+        await self.sql(
+            "UPDATE hybridjobs.job_attempts SET claimed_at = claimed_at - interval '1 minute',"
+            " dispatched_at = dispatched_at - interval '1 minute'"
+        )
 
     async def end(self, job_id: UUID, end: AttemptEnd, attempt: int = 1) -> None:
         async with self.database.transaction() as connection:

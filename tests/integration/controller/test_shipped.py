@@ -83,6 +83,15 @@ async def test_types_and_schedules_come_change_and_go(scene: Scene, apply: _Appl
     assert await _specs(scene, HYBRIDJOB_TYPES, "test-shipped") == []
 
 
+async def test_one_that_the_api_refuses_keeps_none_of_the_others_waiting(
+    scene: Scene, apply: _Apply
+) -> None:
+    nameless = _body("HybridJobType", "a-refused", {"type": "no slash in it"})
+    await apply(nameless, TYPE)
+    assert await _specs(scene, HYBRIDJOB_TYPES, "a-refused") == []
+    assert len(await _specs(scene, HYBRIDJOB_TYPES, "test-shipped")) == 1
+
+
 async def test_an_administrator_s_schedule_of_the_same_name_stays(
     scene: Scene, apply: _Apply
 ) -> None:

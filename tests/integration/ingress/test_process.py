@@ -1,6 +1,7 @@
 """The ingress as the process that it is in production: its start, its end, its log."""
 
 import asyncio
+import json
 import os
 import signal
 from typing import Any
@@ -133,6 +134,9 @@ async def test_its_log_holds_no_secret_and_no_payload(
                 await owner.execute("ALTER ROLE service CONNECTION LIMIT -1")
         _, log = await process.end(signal.SIGTERM)
     assert "request failed" in log
+    assert all(json.loads(line)["event"] for line in log.splitlines())
+    signature = signed_headers(SECRET, OPENED, delivery_id="one")["x-hub-signature-256"]
+    assert signature.removeprefix("sha256=") not in log
     for secret in (SECRET, TOKEN, "a-private-note", "password=service", OPENED.id, "head_branch"):
         assert secret not in log
 
@@ -144,8 +148,8 @@ async def test_a_database_without_the_schema_is_named_at_the_start(
         code = await process.process.wait()
         _, log = await process.end(signal.SIGKILL)
     assert code != 0
-    assert "run `hybridjobs migrate`" in log
-    assert "Traceback" not in log
+    [line] = [json.loads(line) for line in log.splitlines()]
+    assert (line["event"], "run `hybridjobs migrate`" in line["error"]) == ("ended", True)
 
 
 async def test_a_port_that_is_taken_is_named_at_the_start(database_urls: DatabaseUrls) -> None:
@@ -155,7 +159,8 @@ async def test_a_port_that_is_taken_is_named_at_the_start(database_urls: Databas
             code = await process.process.wait()
             _, log = await process.end(signal.SIGKILL)
     assert code != 0
-    assert f"cannot listen on 127.0.0.1, port {taken}" in log
+    last = json.loads(log.splitlines()[-1])
+    assert last["error"].startswith(f"cannot listen on 127.0.0.1, port {taken}")
     assert "Traceback" not in log
 
 

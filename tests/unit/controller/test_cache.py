@@ -1,7 +1,7 @@
 from typing import Any
 
 from hybridjobs.controller.cache import Cache
-from tests.unit.controller.objects import JOB_ID, hybridjob, job, pod
+from tests.unit.controller.objects import COMPLETE, JOB_ID, hybridjob, job, pod
 
 NAME = "test-long-b302099a8057"
 
@@ -22,12 +22,13 @@ def test_the_answer_to_a_write_does_not_hide_what_a_watch_told_since() -> None:
     cache = Cache()
     known, newer = _hybridjob(attempt=1), _hybridjob(attempt=2)
     cache.put_hybridjob(known)
+    looked_at = cache.hybridjobs[NAME]
     cache.put_hybridjob(newer)
-    cache.replace_hybridjob(known, _hybridjob(attempt=1))
-    assert cache.hybridjobs[NAME] is newer
-    answer = _hybridjob(attempt=2)
-    cache.replace_hybridjob(newer, answer)
-    assert cache.hybridjobs[NAME] is answer
+    cache.replace_hybridjob(looked_at, _hybridjob(attempt=1))
+    assert cache.hybridjobs[NAME] == newer
+    answer = _hybridjob(attempt=2, cancel=True)
+    cache.replace_hybridjob(cache.hybridjobs[NAME], answer)
+    assert cache.hybridjobs[NAME] == answer
 
 
 def test_a_late_deletion_leaves_the_successor_and_is_acted_on() -> None:
@@ -36,16 +37,16 @@ def test_a_late_deletion_leaves_the_successor_and_is_acted_on() -> None:
     cache.put_hybridjob(successor)
     cache.remove_hybridjob(_hybridjob("hj-1"))
     cache.remove_hybridjob(_hybridjob("hj-0"))
-    assert cache.hybridjobs[NAME] is successor
+    assert cache.hybridjobs[NAME] == successor
     assert [body["metadata"]["uid"] for body in cache.deleted[NAME]] == ["hj-1", "hj-0"]
 
 
 def test_a_job_told_by_the_watch_stands_against_the_answer_to_its_create() -> None:
     cache = Cache()
-    told = job()
+    told = job(COMPLETE)
     cache.put_job(told)
     cache.add_job(job())
-    assert cache.job(told["metadata"]["name"]) is told
+    assert cache.job(told["metadata"]["name"]) == told
 
 
 def test_a_log_is_kept_until_it_is_taken_or_its_job_goes() -> None:

@@ -6,7 +6,6 @@ from prometheus_client import REGISTRY
 from hybridjobs.controller import metrics
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.ids import new_id
-from hybridjobs.model import AttemptEnd, Outcome
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,25 +35,26 @@ def test_looks_are_counted_by_their_result(error: Exception | None, result: str)
     assert sample("reconcile_seconds_count", result=result) == before + 1
 
 
-def test_an_end_has_its_reason_and_its_lag() -> None:
-    labels = {"type": "test/metrics", "outcome": "failed", "reason": "Error"}
-    before, lag = sample("attempts_ended_total", **labels), sample("record_lag_seconds_sum")
-    ended = AttemptEnd(Outcome.FAILED, "Error", ended_at=NOW - timedelta(seconds=3))
-    metrics.count_end("test/metrics", ended, NOW)
-    # Machines' clocks differ: one that ended in the future is no negative lag.
-    metrics.count_end(
-        "test/metrics", AttemptEnd(Outcome.FAILED, "Error", ended_at=NOW), NOW - timedelta(1)
-    )
-    metrics.count_end("test/metrics", AttemptEnd(Outcome.FAILED, "Error"), NOW)
-    assert sample("attempts_ended_total", **labels) == before + 3
-    assert sample("record_lag_seconds_sum") == lag + 3
-
-
 def test_a_wait_ends_with_the_container_s_start() -> None:
     before = sample("start_wait_seconds_sum")
     metrics.count_start(NOW, NOW + timedelta(seconds=2))
     metrics.count_start(None, NOW)
     assert sample("start_wait_seconds_sum") == before + 2
+
+
+def test_a_watch_s_age_begins_anew_when_a_check_finds_nothing_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(metrics, "monotonic", lambda: now)
+    metrics.watch_behind("pods", 0)
+    now = 130.0
+    metrics.watch_behind("pods", 12.5)
+    assert sample("watch_age_seconds", resource="pods") == 30
+    assert sample("watch_behind_seconds", resource="pods") == 12.5
+    metrics.watch_behind("pods", 0)
+    now = 131.0
+    assert sample("watch_age_seconds", resource="pods") == 1
 
 
 def test_gauges_show_what_is_so_now() -> None:

@@ -3,8 +3,9 @@
 import pytest
 from prometheus_client import REGISTRY
 
+from hybridjobs.counts import OTHER
 from hybridjobs.ingress import metrics
-from hybridjobs.ingress.metrics import MAX_UNMATCHED, OTHER, count_unmatched
+from hybridjobs.ingress.metrics import MAX_UNMATCHED, count_unmatched
 
 NAME = "hybridjobs_webhook_unmatched_events_total"
 

@@ -7,10 +7,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
-from hybridjobs.kube.client import JOBS, Kubernetes, NotFound
+from hybridjobs.kube.client import JOBS, PODS, Kubernetes, NotFound
 
 LINE = b"x" * 1000 + b"\n"
 LINES = 3000
+PODS_THERE = [f"pod-{n}" for n in range(1200)]
 
 
 async def _log(request: web.Request) -> web.StreamResponse:
@@ -29,11 +30,21 @@ async def _jobs(request: web.Request) -> web.Response:
     return web.json_response({"metadata": {}, "items": None})
 
 
+async def _pods(request: web.Request) -> web.Response:
+    start, size = int(request.query.get("continue", "0")), int(request.query["limit"])
+    names = PODS_THERE[start : start + size]
+    more = {"continue": str(start + size)} if start + size < len(PODS_THERE) else {}
+    return web.json_response(
+        {"metadata": more, "items": [{"metadata": {"name": name}} for name in names]}
+    )
+
+
 @pytest.fixture
 async def kubernetes() -> AsyncIterator[Kubernetes]:
     application = web.Application()
     application.router.add_get("/api/v1/namespaces/n/pods/{pod}/log", _log)
     application.router.add_get("/apis/batch/v1/namespaces/n/jobs", _jobs)
+    application.router.add_get("/api/v1/namespaces/n/pods", _pods)
     async with TestServer(application) as server:
         configuration = Configuration(host=str(server.make_url("")).rstrip("/"))
         configuration.client_session_kwargs = {"trust_env": False}
@@ -54,3 +65,12 @@ async def test_a_log_that_is_gone(kubernetes: Kubernetes) -> None:
 
 async def test_an_empty_list_of_metadata(kubernetes: Kubernetes) -> None:
     assert await kubernetes.list(JOBS, "n", metadata_only=True) == []
+
+
+async def test_a_list_is_read_page_by_page(kubernetes: Kubernetes) -> None:
+    pages = [
+        [body["metadata"]["name"] for body in page] async for page in kubernetes.pages(PODS, "n")
+    ]
+    assert [len(page) for page in pages] == [500, 500, 200]
+    assert [name for page in pages for name in page] == PODS_THERE
+    assert len(await kubernetes.list(PODS, "n")) == len(PODS_THERE)

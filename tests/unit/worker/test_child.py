@@ -133,12 +133,14 @@ async def test_a_failure_is_told_and_the_child_lives_on(
     assert await parent.end() == ([], end)
 
 
-async def test_the_traceback_of_a_surprise_is_in_the_log(parent: Parent) -> None:
-    parent.request("fail", '{"how": "transient"}')
+async def test_the_traceback_of_a_surprise_is_in_the_log_with_the_job_s_id(parent: Parent) -> None:
+    job_id = parent.request("fail", '{"how": "transient"}')
     _, end = await parent.end()
     assert end["error"] == "OSError: the network is away"
-    assert "Traceback (most recent call last)" in end["log"]
-    assert "probes.py" in end["log"]
+    line = json.loads(end["log"])
+    assert (line["job_id"], line["attempt"]) == (job_id, 1)
+    assert "Traceback (most recent call last)" in line["exception"]
+    assert "probes.py" in line["exception"]
 
 
 async def test_an_invalid_payload_and_an_unknown_handler_are_permanent(parent: Parent) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_port
+from tests.otlp import collecting
 from tests.unit.worker.worker_api import WorkerApiServer, token_file
 
 PROGRAM = """
@@ -431,21 +433,67 @@ def test_a_thread_that_a_handler_leaves_does_not_keep_the_pod(
     assert api.seen("outcome") == [{"result": "left"}]
 
 
+def test_each_line_of_its_log_is_json_and_names_the_attempt(
+    start: Start, api: WorkerApiServer
+) -> None:
+    api.fail("outcome", 503, times=9)
+    pod = start("fail", '{"how": "transient"}', settings={"pod.FLUSH_SECONDS": 0.1})
+    assert pod.wait() == 1
+    lines = [json.loads(line) for line in pod.errors.splitlines()]
+    events = [line["event"] for line in lines]
+    assert events[0] == "handler probe/fail failed"
+    assert events[-1].startswith("the outcome goes into the termination message")
+    assert "OSError: the network is away" in lines[0]["exception"]
+    assert {(line["job_id"], line["attempt"]) for line in lines} == {(str(api.job_id), 1)}
+
+
+def test_its_handler_is_a_span_of_the_trace_that_it_was_given(
+    start: Start, api: WorkerApiServer
+) -> None:
+    context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with collecting() as collector:
+        sent = {"TRACEPARENT": context, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        assert start("echo", **sent).wait() == 0
+    [handler] = collector.trace("4bf92f3577b34da6a3ce929d0e0e4736").values()
+    assert (handler.service, handler.name) == ("hybridjobs-worker", "handler")
+    assert handler.parent == "00f067aa0ba902b7"
+
+
+def test_a_collector_that_is_away_costs_the_trace_and_not_the_job(
+    start: Start, api: WorkerApiServer
+) -> None:
+    settings = {"pod.FLUSH_SECONDS": 0.2}
+    away = f"http://127.0.0.1:{free_port()}"
+    pod = start("echo", settings=settings, OTEL_EXPORTER_OTLP_ENDPOINT=away)
+    assert pod.wait() == 0
+    assert api.seen("outcome") == [{"result": {}}]
+
+
 def test_the_command_imports_no_more_than_it_needs(
-    environment: dict[str, str], tmp_path: Path
+    api: WorkerApiServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = Path(sys.executable).parent / "hybridjobs"
     done = subprocess.run(
         [sys.executable, "-X", "importtime", command, "worker"],
-        env=environment,
+        env=environment
+        | {
+            "HYBRIDJOB_ID": str(api.job_id),
+            "HYBRIDJOB_TYPE": "probe/echo",
+            "HYBRIDJOB_ATTEMPT": "1",
+            "HYBRIDJOB_DEADLINE_SECONDS": "60",
+            "HYBRIDJOB_PAYLOAD": "{}",
+            "HYBRIDJOB_API": api.url,
+            "HYBRIDJOB_TOKEN_FILE": str(token_file(tmp_path)),
+        },
         check=False,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 65
+    assert done.returncode == 0, done.stderr[-2000:]
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "hybridjobs.worker.pod" in modules
-    heavy = {"kopf", "kubernetes", "psycopg", "starlette", "typer", "githubkit", "structlog"}
+    heavy = {"kopf", "kubernetes", "psycopg", "starlette", "typer", "githubkit"}
+    heavy |= {"structlog", "opentelemetry"}
     assert not modules & heavy
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from hybridjobs import codec
 from hybridjobs.errors import DatabaseUnavailable
@@ -67,6 +68,7 @@ class Notifier:
 
     async def _sent(self, ending: Ending) -> bool:
         """Whether the end needs no more sending."""
+        bind_contextvars(job_id=str(ending.job_id))  # a task of its own
         if not ending.status.is_terminal:
             return True  # retried by hand in the meantime; its next end has a row of its own
         try:
@@ -77,13 +79,12 @@ class Notifier:
             # Without its text, in which the event key may stand.
             log.warning(
                 "Inngest was not told of an end",
-                job_id=str(ending.job_id),
                 run_id=ending.run_id,
                 sends=ending.sends,
                 error=type(error).__name__,
             )
             if ending.sends >= MAX_SENDS:
-                log.error("given up: Inngest will not hear of an end", job_id=str(ending.job_id))
+                log.error("given up: Inngest will not hear of an end")
             return ending.sends >= MAX_SENDS
         return True
 

@@ -14,6 +14,7 @@ from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.sources.delivery import event_of
 from hybridjobs.ingress.submissions import known_type
+from hybridjobs.logs import about
 from hybridjobs.model import Status
 from hybridjobs.store.database import Database
 from hybridjobs.store.inngest import SOURCE, RunJob, cancel_jobs_of_run, job_of_run, tell_again
@@ -81,8 +82,9 @@ class Runs:
         """Ask the run's jobs to end: their statuses by id, null for one that was over."""
         async with self._database.transaction() as connection:
             asked = await cancel_jobs_of_run(connection, run_id)
-        if asked:
-            log.info("run cancelled", run_id=run_id, jobs=[str(job_id) for job_id in asked])
+        for job_id, status in asked.items():
+            with about(job_id):
+                log.info("cancelled with its run", run_id=run_id, status=status)
         return {str(job_id): status and status.value for job_id, status in asked.items()}
 
     async def wait_seconds(self, type_: str) -> int:
