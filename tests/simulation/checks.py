@@ -186,7 +186,7 @@ def unfinished(store: Store, nodes: Nodes) -> list[str]:
 
 
 def left(server: ApiServer, nodes: Nodes) -> list[str]:
-    """What should be gone: all but what people made, or let go of, and what belongs to that."""
+    """What should be gone: all but what people made, and what belongs to that."""
     kept: set[str | None] = set()
     gone_by: list[str] = []
     for body in server.list(HYBRIDJOBS.plural):
@@ -195,7 +195,7 @@ def left(server: ApiServer, nodes: Nodes) -> list[str]:
         else:
             kept.add(body["metadata"]["uid"])
     for job in server.list(JOBS.plural):
-        if is_finished(job) and (owner_uid(job) is None or owner_uid(job) in kept):
+        if is_finished(job) and owner_uid(job) in kept:
             kept.add(job["metadata"]["uid"])
         else:
             gone_by.append(job["metadata"]["name"])

@@ -363,13 +363,16 @@ class World:
 
     def _check_rest(self) -> None:
         """All is over and gone: whatever is written now would be written for ever."""
-        before = self._all_writes()
+        for process in self._processes():
+            self.writes += len(process.kubernetes.writes)
+            process.kubernetes.writes.clear()
         end = self.loop.time() + 300
         while (timer := self.loop.next_timer()) is not None and timer <= end:
             self.loop.advance(timer)
             self._calm()
-        if self._all_writes() != before:
-            raise Violation(f"{self._all_writes() - before} writes after the end")
+        written = [each for process in self._processes() for each in process.kubernetes.writes]
+        if written:
+            raise Violation(f"written after the end: {', '.join(written)}")
 
 
 @contextmanager
