@@ -47,7 +47,7 @@ _AWAY = {"database": DatabaseUnavailable, "cluster": ClusterUnavailable}
 def at_once(work: Awaitable[object]) -> None:
     """Run what waits for nothing."""
     try:
-        work.__await__().send(None)  # type: ignore[attr-defined]
+        work.__await__().send(None)
     except StopIteration:
         return
     raise RuntimeError("it waits")

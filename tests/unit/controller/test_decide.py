@@ -137,12 +137,10 @@ def test_a_foreign_job_that_is_going_is_waited_for() -> None:
     assert _decide(OPEN, the_job=going) == [Wait(timedelta(seconds=1))]
 
 
-def test_a_job_whose_owner_lets_go_of_it_is_still_its_attempts() -> None:
-    orphan = job(COMPLETE)
+def test_a_job_whose_owner_let_go_of_it_before_it_was_bound_is_still_its_attempts() -> None:
+    orphan = job()
     orphan["metadata"] |= {"ownerReferences": [], "labels": {names.JOB_ID: str(JOB_ID)}}
     assert _decide(OPEN, the_job=orphan)[0] == BindJob("job-1")
-    ended = _decide(STARTED, the_job=orphan, the_pod=pod(state=terminated(0)))
-    assert _only_end(ended)[0] is Outcome.SUCCEEDED
 
 
 def test_a_foreign_job_is_left_alone_when_its_name_has_ended_the_attempt() -> None:
