@@ -89,11 +89,12 @@ class ApiServer:
         """A merge patch, which names the uid where it must be that very object."""
         found = self.get(kind, name)
         metadata = patch.get("metadata", {})
-        if metadata.get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
-            raise Conflict(409, "Conflict", f"{name} is another one now")
-        part = subresource or "spec"
-        patched = merged(found.get(part) or {}, patch.get(part) or {})
-        return self.replace(kind, {**found, part: patched})
+        for each in ("uid", "resourceVersion"):
+            if metadata.get(each, found["metadata"][each]) != found["metadata"][each]:
+                raise Conflict(409, "Conflict", f"{name} is not what it was")
+        parts = (subresource,) if subresource else ("metadata", "spec")
+        patched = {part: merged(found.get(part) or {}, patch.get(part) or {}) for part in parts}
+        return self.replace(kind, {**found, **patched})
 
     def delete(
         self, kind: str, name: str, *, uid: str | None = None, version: str | None = None
