@@ -405,12 +405,11 @@ class Tables:
         found = self._open(given)
         if found is not None:
             job, attempt = found
-            self._set_attempt(
-                attempt,
-                dispatched_at=attempt["dispatched_at"] or self._now(),
-                hybridjob_uid=attempt["hybridjob_uid"] or given["uid"],
-            )
-            self._point(job, given)
+            bound = attempt["hybridjob_uid"] or given["uid"]
+            dispatched_at = attempt["dispatched_at"] or self._now()
+            self._set_attempt(attempt, dispatched_at=dispatched_at, hybridjob_uid=bound)
+            if bound == given["uid"] or job["resource_uid"] != bound:
+                self._point(job, given)
         return []
 
     def _adopted(self, given: Parameters) -> Rows:

@@ -20,11 +20,13 @@ WITH job AS (
         hybridjob_uid = coalesce(attempt.hybridjob_uid, %(uid)s)
     FROM job
     WHERE attempt.job_id = job.id AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
-    RETURNING attempt.job_id
+    RETURNING attempt.job_id, attempt.hybridjob_uid
 )
 UPDATE hybridjobs.background_jobs job
 SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
 FROM marked WHERE job.id = marked.job_id
+  -- One that says late what another has said anew: the row stands by the attempt's.
+  AND (marked.hybridjob_uid = %(uid)s OR job.resource_uid IS DISTINCT FROM marked.hybridjob_uid)
 """
 _ADOPTED = """
 UPDATE hybridjobs.background_jobs
