@@ -95,6 +95,21 @@ async def test_binding_notes_what_a_dead_dispatcher_could_not(database_urls: Dat
     assert (row.resource_uid, job.namespace, job.resource_name) == ("u", "n", "a")
 
 
+async def test_a_dispatcher_that_confirms_late_changes_nothing(database_urls: DatabaseUrls) -> None:
+    async with Database(database_urls.service, size=2) as database:
+        async with database.connection() as connection:
+            await register(connection, job_type())
+            await connection.execute(_INSERT, [new_id()])
+        async with database.transaction() as connection:
+            [claimed] = await claim(connection, window=10)
+        async with database.connection() as connection:
+            for uid in ("made anew", "late"):
+                await mark_dispatched(connection, claimed, namespace="n", name="a", uid=uid)
+            row = await attempts.read_job(connection, claimed.job_id)
+    assert row is not None
+    assert (row.hybridjob_uid, row.resource_uid) == ("made anew", "made anew")
+
+
 @pytest.mark.parametrize("after", [float("inf"), 1e300, -1.0])
 async def test_a_failure_is_recorded_whatever_its_account_says(
     after: float, database_urls: DatabaseUrls
