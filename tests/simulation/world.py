@@ -80,6 +80,16 @@ class World:
                 process.stop()
 
     @contextmanager
+    def at_peace(self) -> Iterator[ApiServer]:
+        """One operator that leads, a job that waits, and nothing that goes wrong."""
+        with self._set_up():
+            self._operators.append(self._operator())
+            self._elect()
+            self._people.submit()
+            yield self._server
+            self._end(self._operators[0])
+
+    @contextmanager
     def _set_up(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(clock_of(self.loop))
@@ -313,15 +323,15 @@ class World:
 
     def _until(self, left: Callable[[], list[str]], complaint: str) -> None:
         end = self.loop.time() + _MAX_DRAIN_SECONDS
-        self._calm()
+        self.calm()
         while rest := left():
             timer = self.loop.next_timer()
             if timer is None or timer > end:
                 raise Violation(f"{complaint}: {', '.join(rest)}")
             self.loop.advance(timer)
-            self._calm()
+            self.calm()
 
-    def _calm(self) -> None:
+    def calm(self) -> None:
         """Until nothing happens without time passing."""
         for _ in range(_MAX_CALM_STEPS):
             if not (self._answer_first() or self._tell_first() or self._kubernetes_does_first()):
@@ -369,7 +379,7 @@ class World:
         end = self.loop.time() + 300
         while (timer := self.loop.next_timer()) is not None and timer <= end:
             self.loop.advance(timer)
-            self._calm()
+            self.calm()
         written = [each for process in self._processes() for each in process.kubernetes.writes]
         if written:
             raise Violation(f"written after the end: {', '.join(written)}")
