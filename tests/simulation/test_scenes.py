@@ -6,6 +6,7 @@ from hybridjobs.kube.client import HYBRIDJOBS
 from hybridjobs.kube.manifests import hybridjob
 from hybridjobs.store import resources
 from hybridjobs.store.claim import claim
+from tests.simulation.cluster import Object
 from tests.simulation.processes import NAMESPACE, StoreConnection
 from tests.simulation.stores import Store
 from tests.simulation.tables import SET_BY_HAND
@@ -32,7 +33,7 @@ def test_what_the_database_does_not_know_of_yet_stays() -> None:
     assert left["status"]["reason"] == "NotOurs"
 
 
-def _claimed_and_cancelled(store: Store) -> dict[str, object]:
+def _claimed_and_cancelled(store: Store) -> Object:
     """The HybridJob of a claim whose job is over, and had another one."""
     try:
         claim(StoreConnection(store, None), window=1).send(None)  # type: ignore[arg-type]
