@@ -193,9 +193,11 @@ def left(server: ApiServer, nodes: Nodes) -> list[str]:
         if names.is_dispatched(body) or "ttlSecondsAfterFinished" in body["spec"]:
             gone_by.append(body["metadata"]["name"])
         else:
-            kept.add(body["metadata"]["uid"])
+            kept |= {body["metadata"]["uid"], body["metadata"]["name"]}
     for job in server.list(JOBS.plural):
-        if is_finished(job) and owner_uid(job) in kept:
+        # One that was let go of stays with whatever has its HybridJob's name.
+        owner = owner_uid(job) or job["metadata"]["labels"][names.HYBRIDJOB]
+        if is_finished(job) and owner in kept:
             kept.add(job["metadata"]["uid"])
         else:
             gone_by.append(job["metadata"]["name"])
