@@ -17,7 +17,7 @@ from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_begun, is_cancelled_by_deletion
-from hybridjobs.controller.events import Events
+from hybridjobs.controller.endings import Endings
 from hybridjobs.controller.holds import Holds
 from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import (
@@ -34,10 +34,8 @@ from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube import names
 from hybridjobs.kube.client import (
-    CRDS,
     HYBRIDJOBS,
     JOBS,
-    NAMESPACES,
     PODS,
     AlreadyExists,
     ApiError,
@@ -48,12 +46,12 @@ from hybridjobs.kube.client import (
     Resource,
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_reference
-from hybridjobs.model import GROUP, AttemptEnd, Outcome
+from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
-from hybridjobs.store.outcome import add_evidence, record_final_outcome, request_cancel
+from hybridjobs.store.outcome import add_evidence, request_cancel
 from hybridjobs.store.resources import forget_uid
 
 log = structlog.get_logger(__name__)
@@ -61,9 +59,6 @@ log = structlog.get_logger(__name__)
 _REFUSED_RETRY = timedelta(seconds=5)
 _NO_REFUSAL = {401, 404, 429}  # of our credentials, of a namespace not there, of load
 _DELETIONS_KEPT = 1000
-_NAMESPACE_GOES = "its namespace is being deleted"
-# What the deletion of a namespace looks like from inside, among others.
-_TAKEN = {"JobDeleted", "PodDeleted", "PodLost"}
 
 
 class Reconciler:
@@ -86,8 +81,8 @@ class Reconciler:
         self._namespace = namespace
         self._worker = worker
         self._schemas = PayloadSchemas()
-        self._events = Events(kubernetes, namespace=namespace)
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
+        self._endings = Endings(database, kubernetes, self._logs, namespace=namespace)
         self._holds = Holds(kubernetes, namespace=namespace)
 
     async def run(self, workers: int) -> None:
@@ -214,7 +209,7 @@ class Reconciler:
                 await self._record_start(view, started_at)
                 self._queue.add(name)
             case decide.RecordEnd(end, remove_job):
-                await self._record_end(view, end)
+                await self._endings.record(view, end)
                 if remove_job and view.job is not None:
                     await self._delete(JOBS, view.job)
                 self._queue.add(name)
@@ -299,7 +294,7 @@ class Reconciler:
         otherwise = "InvalidJob" if isinstance(error, Invalid) else "CreateForbidden"
         reason, message = why_refused(error.message, otherwise)
         if reason == "InvalidJob":
-            await self._record_end(view, AttemptEnd(Outcome.PERMANENT, reason, message))
+            await self._endings.record(view, AttemptEnd(Outcome.PERMANENT, reason, message))
             self._queue.add(name)
             return
         limit = timedelta(seconds=view.spec.start_deadline_seconds)
@@ -307,7 +302,7 @@ class Reconciler:
         # A namespace that goes takes the HybridJob along, and that ends the attempt.
         if waited >= limit and reason != NAMESPACE_TERMINATING:
             text = f"no Job was accepted within {int(limit.total_seconds())} s: {message}"
-            await self._record_end(view, AttemptEnd(Outcome.NEVER_STARTED, reason, text))
+            await self._endings.record(view, AttemptEnd(Outcome.NEVER_STARTED, reason, text))
             self._queue.add(name)
             return
         await self._patch(view.hybridjob, self._status(replace(view, told=(reason, message))))
@@ -334,22 +329,6 @@ class Reconciler:
                 started_at=started_at,
             )
         metrics.count_start(view.row.claimed_at, started_at)
-
-    async def _record_end(self, view: View, end: AttemptEnd) -> None:
-        row = view.row
-        if end.reason in _TAKEN and await self._namespace_goes():
-            end = replace(end, reason=NAMESPACE_TERMINATING, message=_NAMESPACE_GOES)
-        end = await self._logs.added(view, end)
-        recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
-        if recorded is not None and recorded.changed:
-            await self._events.ended(view.hybridjob, row.attempt, end)
-            log.info(
-                "attempt ended",
-                type=row.type,
-                outcome=end.outcome.value,
-                reason=end.reason,
-                status=recorded.status.value,
-            )
 
     async def _end_pod(self, view: View) -> None:
         assert view.pod is not None
@@ -387,31 +366,17 @@ class Reconciler:
         if row is None or not is_cancelled_by_deletion(row, hybridjob):
             return
         bind_contextvars(attempt=row.attempt)
-        view = await self._view(hybridjob, row)
-        if await self._namespace_goes():
-            # The job waits for the namespace to be there again: nobody has cancelled it.
-            end = AttemptEnd(Outcome.LOST, NAMESPACE_TERMINATING, _NAMESPACE_GOES)
-        elif await self._goes(CRDS, f"hybridjobs.{GROUP}"):
+        end = await self._endings.by_deletion()
+        if end is None:
             return
-        else:
-            end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
+        view = await self._view(hybridjob, row)
+        if end.outcome is Outcome.CANCELLED:
             async with self._database.connection() as connection:
-                await request_cancel(connection, row.job_id, reason="HybridJobDeleted")
+                await request_cancel(connection, row.job_id, reason=end.reason)
         if row.open_attempt is not None:
-            await self._record_end(view, end)
+            await self._endings.record(view, end)
             if view.job is not None:
                 await self._delete(JOBS, view.job)  # left alone by a deletion that orphans
-
-    async def _namespace_goes(self) -> bool:
-        return await self._goes(NAMESPACES, self._namespace)
-
-    async def _goes(self, resource: Resource, name: str) -> bool:
-        """Whether a thing of the whole cluster is being deleted, or gone."""
-        try:
-            found = await self._kubernetes.get(resource, None, name)
-        except NotFound:
-            return True
-        return "deletionTimestamp" in found["metadata"]
 
     async def _without_row(self, hybridjob: Object) -> None:
         name = hybridjob["metadata"]["name"]
