@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cluster import current
+from tests.e2e.gate import GATED, Gate
 from tests.e2e.release import IMAGE, Access, Release, installed
 from tests.integration.ingress.inngest.server import InngestServer, inngest_server
 
@@ -82,6 +83,13 @@ TYPES = {
     ),
     "test/late": _type(LATE, gracePeriodSeconds=30),
     "test/queued": _type(SCRIPT, queueName="team-a", startDeadlineSeconds=15),
+    "test/gated": _type(
+        "",
+        command=["/bin/bash", "-c", GATED],
+        deadlineSeconds=600,
+        concurrency={"limit": 25},
+        resources={"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "64Mi"}},
+    ),
     "test/missing-image": _type(
         SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
     ),
@@ -161,6 +169,13 @@ async def access(release: Release) -> AsyncIterator[Access]:
     release.ready("operator")
     async with release.access() as access:
         yield access
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A gate that is closed."""
+    with Gate() as gate:
+        yield gate
 
 
 @pytest.hookimpl(wrapper=True)

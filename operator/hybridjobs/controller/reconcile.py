@@ -16,23 +16,20 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
-from hybridjobs.controller.decide import View, is_begun, is_cancelled_by_deletion
-from hybridjobs.controller.endings import Endings
-from hybridjobs.controller.holds import Holds
+from hybridjobs.controller.decide import View, is_cancelled_by_deletion
+from hybridjobs.controller.definitions import definition_goes, namespace_goes
+from hybridjobs.controller.events import Events
 from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import (
     NAMESPACE_TERMINATING,
-    is_ended,
-    is_finished,
     is_over,
-    is_suspended,
     job_id,
     why_refused,
 )
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
+from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     HYBRIDJOBS,
     JOBS,
@@ -49,9 +46,8 @@ from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_refe
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
-from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
-from hybridjobs.store.outcome import add_evidence, request_cancel
+from hybridjobs.store.outcome import add_evidence, record_final_outcome, request_cancel
 from hybridjobs.store.resources import forget_uid
 
 log = structlog.get_logger(__name__)
@@ -59,6 +55,9 @@ log = structlog.get_logger(__name__)
 _REFUSED_RETRY = timedelta(seconds=5)
 _NO_REFUSAL = {401, 404, 429}  # of our credentials, of a namespace not there, of load
 _DELETIONS_KEPT = 1000
+_NAMESPACE_GOES = "its namespace is being deleted"
+# What the deletion of a namespace looks like from inside, among others.
+_TAKEN = {"JobDeleted", "PodDeleted", "PodLost"}
 
 
 class Reconciler:
@@ -81,9 +80,9 @@ class Reconciler:
         self._namespace = namespace
         self._worker = worker
         self._schemas = PayloadSchemas()
+        self._events = Events(kubernetes, namespace=namespace)
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
-        self._endings = Endings(database, kubernetes, self._logs, namespace=namespace)
-        self._holds = Holds(kubernetes, namespace=namespace)
+        self._views = Views(database, kubernetes, cache, namespace=namespace)
 
     async def run(self, workers: int) -> None:
         """Work until cancelled, beginning with all that is known."""
@@ -144,7 +143,7 @@ class Reconciler:
             # Asked for, and held up by a finalizer, as foreground deletion is by the Job.
             await self._deleted(hybridjob)
             return
-        row = await self._row_of(hybridjob)
+        row = await self._views.row_of(hybridjob)
         if row is None:
             await self._without_row(hybridjob)
             return
@@ -153,47 +152,10 @@ class Reconciler:
             await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
             return
         bind_contextvars(attempt=row.attempt)
-        view = await self._view(hybridjob, row)
+        view = await self._views.view(hybridjob, row)
         await self._logs.read_early(view)
         for action in decide.decide(view, datetime.now(UTC)):
             await self._do(action, view)
-
-    async def _row_of(self, hybridjob: Object) -> JobState | None:
-        async with self._database.connection() as connection:
-            return await attempts.read_job(connection, job_id(hybridjob))
-
-    async def _view(self, hybridjob: Object, row: JobState) -> View:
-        job_type = self._cache.types.get(row.type)
-        job = pod = previous = None
-        if row.attempt:
-            previous = self._cache.job(names.job_name(row.job_id, row.attempt - 1))
-            name = names.job_name(row.job_id, row.attempt)
-            job = self._cache.job(name)
-            if job is None and row.job_uid is not None and row.open_attempt is not None:
-                # The watch may lag behind, or only just have begun: ask before calling it gone.
-                job = await self._get_job(name)
-            pod = self._cache.pod_of(name)
-            if is_suspended(job) and is_begun(row, pod):
-                # Taken away, or just resumed and the watch of Jobs is behind.
-                job = await self._get_job(name)
-            if job is not None and is_finished(job) and not is_ended(pod):
-                pod = await self._get_pod(name) or pod
-        told = None
-        if job is not None and row.open_attempt is not None and not is_finished(job):
-            told = await self._holds.told(job, pod, begun=is_begun(row, pod))
-        spec = job_type.spec if job_type else None
-        return View(row, hybridjob, spec, job, pod, previous, told)
-
-    async def _get_job(self, name: str) -> Object | None:
-        try:
-            return await self._kubernetes.get(JOBS, self._namespace, name)
-        except NotFound:
-            return None
-
-    async def _get_pod(self, job_name: str) -> Object | None:
-        selector = f"batch.kubernetes.io/job-name={job_name}"
-        pods = await self._kubernetes.list(PODS, self._namespace, labels=selector)
-        return pods[0] if pods else None
 
     async def _do(self, action: decide.Action, view: View) -> None:
         row, name = view.row, view.hybridjob["metadata"]["name"]
@@ -209,7 +171,7 @@ class Reconciler:
                 await self._record_start(view, started_at)
                 self._queue.add(name)
             case decide.RecordEnd(end, remove_job):
-                await self._endings.record(view, end)
+                await self._record_end(view, end)
                 if remove_job and view.job is not None:
                     await self._delete(JOBS, view.job)
                 self._queue.add(name)
@@ -264,8 +226,8 @@ class Reconciler:
             job = await self._kubernetes.create(JOBS, self._namespace, body)
         except AlreadyExists:
             # Ours, made before a crash, or foreign: the next look tells by its owner.
-            job = await self._kubernetes.get(JOBS, self._namespace, body["metadata"]["name"])
-            self._cache.add_job(job)
+            if (known := await self._views.job(body["metadata"]["name"])) is not None:
+                self._cache.add_job(known)
             self._queue.add(name)
             return
         except Conflict as error:
@@ -294,7 +256,7 @@ class Reconciler:
         otherwise = "InvalidJob" if isinstance(error, Invalid) else "CreateForbidden"
         reason, message = why_refused(error.message, otherwise)
         if reason == "InvalidJob":
-            await self._endings.record(view, AttemptEnd(Outcome.PERMANENT, reason, message))
+            await self._record_end(view, AttemptEnd(Outcome.PERMANENT, reason, message))
             self._queue.add(name)
             return
         limit = timedelta(seconds=view.spec.start_deadline_seconds)
@@ -302,7 +264,7 @@ class Reconciler:
         # A namespace that goes takes the HybridJob along, and that ends the attempt.
         if waited >= limit and reason != NAMESPACE_TERMINATING:
             text = f"no Job was accepted within {int(limit.total_seconds())} s: {message}"
-            await self._endings.record(view, AttemptEnd(Outcome.NEVER_STARTED, reason, text))
+            await self._record_end(view, AttemptEnd(Outcome.NEVER_STARTED, reason, text))
             self._queue.add(name)
             return
         await self._patch(view.hybridjob, self._status(replace(view, told=(reason, message))))
@@ -329,6 +291,22 @@ class Reconciler:
                 started_at=started_at,
             )
         metrics.count_start(view.row.claimed_at, started_at)
+
+    async def _record_end(self, view: View, end: AttemptEnd) -> None:
+        row = view.row
+        if end.reason in _TAKEN and await namespace_goes(self._kubernetes, self._namespace):
+            end = replace(end, reason=NAMESPACE_TERMINATING, message=_NAMESPACE_GOES)
+        end = await self._logs.added(view, end)
+        recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
+        if recorded is not None and recorded.changed:
+            await self._events.ended(view.hybridjob, row.attempt, end)
+            log.info(
+                "attempt ended",
+                type=row.type,
+                outcome=end.outcome.value,
+                reason=end.reason,
+                status=recorded.status.value,
+            )
 
     async def _end_pod(self, view: View) -> None:
         assert view.pod is not None
@@ -362,19 +340,22 @@ class Reconciler:
 
     async def _deleted(self, hybridjob: Object) -> None:
         """A HybridJob is gone: by a user, who means cancel, or with its namespace or CRD."""
-        row = await self._row_of(hybridjob)
+        row = await self._views.row_of(hybridjob)
         if row is None or not is_cancelled_by_deletion(row, hybridjob):
             return
         bind_contextvars(attempt=row.attempt)
-        end = await self._endings.by_deletion()
-        if end is None:
+        view = await self._views.view(hybridjob, row)
+        if await namespace_goes(self._kubernetes, self._namespace):
+            # The job waits for the namespace to be there again: nobody has cancelled it.
+            end = AttemptEnd(Outcome.LOST, NAMESPACE_TERMINATING, _NAMESPACE_GOES)
+        elif await definition_goes(self._kubernetes, HYBRIDJOBS):
             return
-        view = await self._view(hybridjob, row)
-        if end.outcome is Outcome.CANCELLED:
+        else:
+            end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
             async with self._database.connection() as connection:
-                await request_cancel(connection, row.job_id, reason=end.reason)
+                await request_cancel(connection, row.job_id, reason="HybridJobDeleted")
         if row.open_attempt is not None:
-            await self._endings.record(view, end)
+            await self._record_end(view, end)
             if view.job is not None:
                 await self._delete(JOBS, view.job)  # left alone by a deletion that orphans
 

@@ -206,11 +206,21 @@ def remove() -> None:
         run("ip", "link", "del", HOST_LINK)
     _remove_cgroups()
     if MADE_FOLDERS.exists():
-        for point in MADE_FOLDERS.read_text().splitlines():
-            if Path(point).is_dir() and not any(Path(point).iterdir()):
-                Path(point).rmdir()
+        _remove_made_folders()
     shutil.rmtree(RECORDS, ignore_errors=True)
     shutil.rmtree(RUN, ignore_errors=True)
+
+
+def _remove_made_folders() -> None:
+    """By the last cluster of this machine: who removes a mount point unmounts it for all others."""
+    made = MADE_FOLDERS.read_text().splitlines()
+    for other in RUN.parent.glob(f"hybridjobs*/{MADE_FOLDERS.name}"):
+        if other != MADE_FOLDERS:
+            other.write_text("\n".join({*other.read_text().splitlines(), *made}))
+            return
+    for point in made:
+        if Path(point).is_dir() and not any(Path(point).iterdir()):
+            Path(point).rmdir()
 
 
 def end_strays_of(program: Path) -> None:

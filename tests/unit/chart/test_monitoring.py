@@ -17,7 +17,7 @@ from hybridjobs.ingress import metrics as ingress
 from hybridjobs.model import AttemptEnd, Enqueued, Outcome, Status
 from hybridjobs.observed import EndedAttempt
 from hybridjobs.store.statistics import ReadyLine
-from tests.unit.chart.helm import named, of_kind, pod_templates, render
+from tests.unit.chart.helm import environment, named, of_kind, pod_templates, render
 
 PAGE = Path(__file__).parents[3] / "docs" / "operations" / "alerts.md"
 
@@ -71,7 +71,7 @@ def told() -> dict[str, set[str]]:
     controller.watch_behind("pods", 0)
     controller.count_start(now, now)
     with controller.reconciling():
-        controller.show_queue([ReadyLine("test/told", 1, 1)])
+        controller.show_queue([ReadyLine("test/told", 1, 1)], ["test/paused"])
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(generate_latest().decode()):
         for sample in family.samples:
@@ -177,3 +177,27 @@ def test_each_alert_has_its_part_of_the_page_and_each_part_its_alert(alerts: lis
         anchor = alert["annotations"]["runbook"].partition("#")[2]
         assert anchor == alert["alert"].lower()
         assert alert["labels"]["severity"] in ("critical", "warning")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://collector.obs:4318", 4318), ("https://otlp.example/base", 443), ("http://one", 80)],
+)
+def test_a_collector_is_named_to_all_that_trace_and_the_operator_may_call_it(
+    endpoint: str, port: int
+) -> None:
+    release = render({"tracing": {"endpoint": endpoint}, "networkPolicy": {"enabled": True}})
+    templates = pod_templates(release)
+    ingress_ = environment(templates["Deployment/hybridjobs-ingress"], "ingress")
+    operator = environment(templates["Deployment/hybridjobs-operator"], "operator")
+    assert operator["OTEL_EXPORTER_OTLP_ENDPOINT"] == endpoint
+    assert ingress_["OTEL_EXPORTER_OTLP_ENDPOINT"] == endpoint
+    assert ingress_["HYBRIDJOBS_CHILD_ENV_OTEL_EXPORTER_OTLP_ENDPOINT"] == endpoint
+    policy = named(release, "NetworkPolicy", "hybridjobs-operator")["spec"]
+    assert port in [each["port"] for rule in policy["egress"] for each in rule["ports"]]
+
+
+def test_nothing_is_traced_unless_asked_for() -> None:
+    for template in pod_templates(render()).values():
+        for container in template["spec"]["containers"]:
+            assert not [each for each in container.get("env", []) if "OTEL" in each["name"]]
