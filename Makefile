@@ -62,6 +62,10 @@ test: image lint ## Every test: lint, unit, integration, end to end
 test-fast: setup lint ## Without the cluster: lint, unit, integration
 	@$(PY) -m pytest --numprocesses 2 tests/unit tests/integration tests/conformance --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds
 
+.PHONY: chaos
+chaos: image ## Ten minutes of jobs while everything is killed, from a seed (CHAOS="--seed 7 --jobs 300")
+	@$(PY) -m tests.chaos $(CHAOS)
+
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .

@@ -29,8 +29,8 @@ class Report:
         """What the figures come from: JSON."""
         self._details[name] = value
 
-    def write(self) -> None:
-        """Write results/NAME.json, then print the figures, one a line."""
+    def write(self, path: Path | None = None) -> None:
+        """Write them to a file, by default results/NAME.json, then print the figures."""
         document = {
             "figures": self._figures,
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -39,8 +39,9 @@ class Report:
             "versions": _versions(),
             "details": self._details,
         }
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{self._name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        path = path or RESULTS / f"{self._name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=2) + "\n")
         self.show()
 
     def show(self) -> None:

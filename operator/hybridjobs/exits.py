@@ -10,6 +10,7 @@ from hybridjobs import codec
 from hybridjobs.model import AttemptEnd, Outcome
 
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: ended on request, work left to do
+MAX_TERMINATION_MESSAGE_BYTES = 4096  # the last of a longer one, as the kubelet keeps it
 _LONG_SECONDS = 1e9
 
 
@@ -77,5 +78,11 @@ def with_result(end: AttemptEnd, message: str | None) -> AttemptEnd:
     try:
         codec.loads(message)
     except (ValueError, RecursionError):
+        if len(message.encode()) >= MAX_TERMINATION_MESSAGE_BYTES:
+            cut = (
+                "the result was cut: a termination message has room for"
+                f" {MAX_TERMINATION_MESSAGE_BYTES} bytes, the worker API for more"
+            )
+            return replace(end, outcome=Outcome.PERMANENT, reason="ResultTooLarge", message=cut)
         message = codec.dumps(message)
     return replace(end, result=message)

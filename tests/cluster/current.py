@@ -43,22 +43,35 @@ class Cluster:
 
     @property
     def can_stop_api_server(self) -> bool:
-        """Return whether the two functions below work (native only)."""
+        """Return whether what follows works (native only)."""
         return self.kind == "native"
 
     def stop_api_server(self, *, pause: bool = False) -> None:
         """Kill the API server, or freeze it: connections stay open and nothing answers."""
-        self._must_be_native()
-        native.stop_api_server(pause=pause)
+        self.stop_component("api-server", pause=pause)
 
     def start_api_server(self) -> None:
         """Start the API server again, and return when it is ready."""
+        self.start_component("api-server")
+
+    def stop_component(self, name: str, *, pause: bool = False) -> None:
+        """Kill or freeze a program of the native cluster, such as kubelet or containerd."""
         self._must_be_native()
-        native.start_api_server()
+        native.stop_component(name, pause=pause)
+
+    def start_component(self, name: str) -> None:
+        """Start or wake it."""
+        self._must_be_native()
+        native.start_component(name)
+
+    def mend(self) -> None:
+        """Start whatever of the native cluster is dead; others have supervisors for that."""
+        if self.kind == "native":
+            native.up()
 
     def _must_be_native(self) -> None:
         if self.kind != "native":
-            raise ClusterError("only the native cluster's API server can be stopped")
+            raise ClusterError("only the native cluster's programs can be stopped")
 
 
 def named() -> Path | None:

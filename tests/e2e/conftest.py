@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cluster import current
+from tests.e2e.gate import GATED, Gate
 from tests.e2e.release import IMAGE, Access, Release, installed
 from tests.integration.ingress.inngest.server import InngestServer, inngest_server
 
@@ -81,9 +82,28 @@ TYPES = {
         mapping={"issue": "issue.number", "order": "data.order"},
     ),
     "test/late": _type(LATE, gracePeriodSeconds=30),
+    "test/queued": _type(SCRIPT, queueName="team-a", startDeadlineSeconds=15),
+    "test/gated": _type(
+        "",
+        command=["/bin/bash", "-c", GATED],
+        deadlineSeconds=600,
+        concurrency={"limit": 25},
+        resources={"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "64Mi"}},
+    ),
     "test/missing-image": _type(
         SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
     ),
+    "test/missing-node": _type(
+        SCRIPT, podTemplate={"nodeSelector": {"example.com/none": "here"}}, startDeadlineSeconds=8
+    ),
+    "test/missing-secret": _type(
+        SCRIPT,
+        env=[
+            {"name": "X", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "x"}}},
+        ],
+        startDeadlineSeconds=8,
+    ),
+    "test/hungry": _type("held = 'x' * 256 * 1024 * 1024"),
 }
 
 
@@ -96,6 +116,7 @@ def _values(inngest: InngestServer) -> dict[str, Any]:
     return {
         "log": {"level": "debug"},
         "types": {"extra": TYPES},
+        "jobs": {"kueue": True},
         "github": {"app": {"id": APP_ID, "privateKey": private_key.decode()}},
         "webhooks": {
             "standard": {"secrets": {"acme": STANDARD_SECRET}},
@@ -148,6 +169,13 @@ async def access(release: Release) -> AsyncIterator[Access]:
     release.ready("operator")
     async with release.access() as access:
         yield access
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A gate that is closed."""
+    with Gate() as gate:
+        yield gate
 
 
 @pytest.hookimpl(wrapper=True)

@@ -48,7 +48,7 @@ class Release:
     def install(self) -> None:
         """Install or upgrade, and wait until everything is ready."""
         self.say(f"namespace {self.namespace}, recorded GitHub API")
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(_namespace(self.namespace)), scoped=False)
+        self.make_namespace(self.namespace)
         manifest = _run(
             [
                 sys.executable,
@@ -69,6 +69,10 @@ class Release:
             "upgrade", "--install", self.name, str(ROOT / "charts/hybridjobs"), *self._flags()
         )
         self.kubectl("rollout", "status", "deployment/recorded-github", "--timeout=120s")
+
+    def make_namespace(self, name: str) -> None:
+        """A namespace in which only restricted pods may run."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(_namespace(name)), scoped=False)
 
     def uninstall(self) -> None:
         """Remove the release and its namespace."""
@@ -145,6 +149,13 @@ class Release:
         """A value of one of the release's Secrets."""
         data = self.object("secret", f"{self.name}-{name}")["data"][key]
         return base64.b64decode(data).decode()
+
+    def may(self, account: str, verb: str, kind: str) -> bool:
+        """Whether the account may do that in this namespace."""
+        try:
+            return self.kubectl("auth", "can-i", verb, kind, f"--as={account}").strip() == "yes"
+        except CommandFailedError:
+            return False  # its way to say no
 
     def _selector(self, component: str) -> str:
         return f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"

@@ -1,5 +1,6 @@
 """Whatever is killed, every accepted job ends, recorded once."""
 
+import asyncio
 import json
 
 import pytest
@@ -137,3 +138,35 @@ async def test_the_database_may_die_and_nothing_is_lost(release: Release, access
     job = await access.until(job_id)
     assert (job["status"], job["result"]) == ("completed", "survived")
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["succeeded"]
+
+
+async def test_jobs_go_on_while_the_kubelet_is_away(release: Release, access: Access) -> None:
+    await _go_on_without(release, access, "kubelet")
+
+
+async def test_jobs_go_on_while_containerd_is_away(release: Release, access: Access) -> None:
+    await _go_on_without(release, access, "containerd")
+
+
+async def _go_on_without(release: Release, access: Access, program: str) -> None:
+    """One runs meanwhile, and one is accepted: each is completed by its only attempt."""
+    if release.cluster.kind != "native":
+        pytest.skip("this cluster's programs are not ours to kill")
+    running = await _running(access, sleep=4, message='"went on"')
+    release.cluster.stop_component(program)
+    try:
+        accepted = await access.submit("test/script", {"message": '"came later"'})
+
+        async def has_a_job() -> bool | None:
+            selector = f"hybridjobs.dev/job-id={accepted}"
+            return True if release.objects("jobs", selector) else None
+
+        await eventually(has_a_job, seconds=30, what="its Kubernetes Job")
+        await asyncio.sleep(5)  # the running one ends, and nobody is there to see it
+        assert (await access.job(running))["status"] == "processing"
+    finally:
+        release.cluster.start_component(program)
+    for job_id, result in ((running, "went on"), (accepted, "came later")):
+        job = await access.until(job_id)
+        assert (job["status"], job["result"]) == ("completed", result)
+        assert [attempt["outcome"] for attempt in job["attempts"]] == ["succeeded"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,16 @@ EXACT = (
 
 def _conditions(hybridjob: dict[str, object]) -> dict[str, str]:
     return {each["type"]: each["status"] for each in hybridjob["status"]["conditions"]}  # type: ignore[index]
+
+
+async def _described(release: Release, job: dict[str, Any], words: str) -> None:
+    """Wait until `kubectl describe` says so of the job's HybridJob."""
+
+    async def look() -> bool | None:
+        told = release.kubectl("describe", "hybridjob", job["resourceName"])
+        return True if words in told else None
+
+    await eventually(look, seconds=30, what=f"{words!r} to be described")
 
 
 async def test_a_quick_job_is_answered_at_once(access: Access) -> None:
@@ -104,6 +115,21 @@ async def test_a_permanent_failure_is_final(release: Release, access: Access) ->
     assert _conditions(release.object("hybridjob", job["resourceName"]))["Succeeded"] == "False"
 
 
+async def test_a_result_that_is_too_large_for_the_termination_message_is_none(
+    access: Access,
+) -> None:
+    rows = json.dumps(["row"] * 1000)
+    job = await access.until(await access.submit("test/script", {"message": rows}))
+    assert (job["status"], job["outcomeReason"], job["result"]) == (
+        "failed",
+        "ResultTooLarge",
+        None,
+    )
+    [attempt] = job["attempts"]
+    assert (attempt["outcome"], attempt["exitCode"]) == ("permanent", 0)
+    assert "cut" in job["error"]
+
+
 async def test_a_transient_failure_is_retried_until_its_limit(access: Access) -> None:
     job = await access.until(await access.submit("test/script", {"exit": 3}))
     assert job["status"] == "failed"
@@ -126,16 +152,57 @@ async def test_a_deadline_holds_and_the_log_survives_it(release: Release, access
     assert "begun attempt 1" in release.kubectl("logs", f"job/hj-{job_id}-1")
 
 
-async def test_an_image_that_is_missing_is_named(access: Access) -> None:
-    job_id = await access.submit("test/missing-image")
+@pytest.mark.parametrize(
+    ("type_", "reasons", "message"),
+    [
+        ("test/missing-image", {"ErrImagePull", "ImagePullBackOff"}, "hybridjobs:none"),
+        ("test/missing-node", {"Unschedulable"}, "didn't match Pod's node affinity/selector"),
+        ("test/missing-secret", {"CreateContainerConfigError"}, "no-such-secret"),
+    ],
+)
+async def test_what_keeps_a_container_from_starting_is_named(
+    release: Release, access: Access, type_: str, reasons: set[str], message: str
+) -> None:
+    job_id = await access.submit(type_)
 
-    async def ended() -> dict[str, object] | None:
+    async def ended() -> dict[str, Any] | None:
         found = [each for each in (await access.job(job_id))["attempts"] if each["outcome"]]
         return found[0] if found else None
 
     attempt = await eventually(ended, seconds=60, what="the first attempt to end")
     assert attempt["outcome"] == "never_started"
-    assert attempt["reason"] in ("ErrImagePull", "ImagePullBackOff")
+    assert attempt["reason"] in reasons
+    assert message in attempt["message"]
+    await _described(release, await access.job(job_id), message)
+    await access.request("POST", f"/api/jobs/{job_id}/cancel")
+    assert (await access.until(job_id))["status"] == "cancelled"
+
+
+async def test_too_much_memory_is_told_from_other_failures(
+    release: Release, access: Access
+) -> None:
+    job = await access.until(await access.submit("test/hungry"))
+    assert (job["status"], job["outcomeReason"]) == ("failed", "OOMKilled")
+    [attempt] = job["attempts"]
+    assert (attempt["outcome"], attempt["exitCode"]) == ("oom", 137)
+    told = "attempt 1 ended as oom: the container exceeded its memory limit"
+    await _described(release, job, told)
+
+
+async def test_a_handler_that_names_the_time_is_run_again_then(access: Access) -> None:
+    message = json.dumps({"error": "rate limited", "retryAfter": 3600})
+    job_id = await access.submit("test/script", {"exit": 1, "message": message})
+
+    async def put_off() -> dict[str, Any] | None:
+        job = await access.job(job_id)
+        return job if job["attempts"] and job["attempts"][0]["outcome"] else None
+
+    job = await eventually(put_off, seconds=60, what="the first attempt to end")
+    [attempt] = job["attempts"]
+    assert (attempt["outcome"], attempt["message"]) == ("retry_later", "rate limited")
+    assert (job["status"], job["retryCount"]) == ("queued", 0)
+    waits = datetime.fromisoformat(job["runAt"]) - datetime.fromisoformat(attempt["endedAt"])
+    assert waits > timedelta(minutes=59)
     await access.request("POST", f"/api/jobs/{job_id}/cancel")
     assert (await access.until(job_id))["status"] == "cancelled"
 

@@ -6,10 +6,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.e2e.processes import pids_of
 from tests.e2e.release import Access, Release, eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -29,22 +29,10 @@ def _pod(leader: str) -> str:
 
 def _processes(release: Release, leader: str) -> list[int]:
     """Its pids on this machine."""
-    uid = release.object("pod", _pod(leader))["metadata"]["uid"]
-    pids = [
-        int(each.name)
-        for each in Path("/proc").glob("[0-9]*")
-        if uid in _read(each / "cgroup").replace("_", "-") and "operator" in _read(each / "cmdline")
-    ]
+    pids = pids_of(release.object("pod", _pod(leader)), "operator")
     if not pids:
         pytest.skip("this cluster's processes are not on this machine")
     return pids
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""  # it has ended
 
 
 async def _another_leads(release: Release, former: str) -> float:

@@ -132,7 +132,7 @@ async def serve(settings: OperatorSettings) -> None:
                 acting.clear()
 
         parts = [
-            *watching,
+            watching,
             health_task,
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(leadership.run(lead, reconciler.follow), name="leadership"),

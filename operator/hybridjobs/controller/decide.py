@@ -4,7 +4,7 @@ The row is the truth. Level-triggered: nothing here depends on which event led t
 calling it again with the same view is harmless, since every action is guarded where it lands.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,10 @@ from hybridjobs.controller.observe import (
     classify,
     condition,
     container_started_at,
+    is_emptied,
     is_finished,
+    is_suspended,
+    taken_away,
     time,
     why_not_started,
 )
@@ -26,6 +29,8 @@ Object = dict[str, Any]
 NODE_LOST_SLACK = timedelta(seconds=60)
 SETTLE = timedelta(seconds=2)
 LONG_BACKOFF = timedelta(seconds=60)
+LONGEST_LOOK_AWAY = timedelta(seconds=60)
+_REPLACED = "its Job was suspended and resumed: a second pod may not go on for the first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class View:
 
     `job` and `pod` belong to the row's last attempt. A missing `job` is known to be missing (it was
     asked for by name) when the row says that there was one. `previous` is the Job of the attempt
-    before.
+    before; `told` why the Job has no pod, in words of whoever keeps it so (`controller.holds`).
     """
 
     row: JobState
@@ -43,6 +48,7 @@ class View:
     job: Object | None
     pod: Object | None
     previous: Object | None = None
+    told: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +188,19 @@ def _open(view: View, now: datetime) -> list[Action]:
         retry = view.spec.retry if view.spec else Retry()
         exit_codes = set(retry.permanent_exit_codes)
         end = classify(job, pod, reported=row.reported, permanent_exit_codes=exit_codes)
+        if _is_second_pod(view) and end.outcome is not Outcome.SUCCEEDED:
+            end = replace(end, outcome=Outcome.DISRUPTED, reason="PodReplaced", message=_REPLACED)
         return [*actions, RecordEnd(after_cancel(end, pod) if cancel else end)]
+    if is_suspended(job):
+        return actions + _suspended(view, now, cancel=cancel)
     started_at = container_started_at(pod)
     if started_at is None:
         return actions + _not_started(view, now, cancel=cancel)
     if row.attempt_started_at is None:
         # What follows rests on the row as it is then.
         return [*actions, RecordStart(started_at)]
-    if cancel and pod is not None and pod["spec"].get("activeDeadlineSeconds") != 1:
+    unwanted = cancel or _is_second_pod(view)
+    if unwanted and pod is not None and pod["spec"].get("activeDeadlineSeconds") != 1:
         actions.append(EndPod())
     return actions + _running(view, now)
 
@@ -208,14 +219,12 @@ def _not_started(view: View, now: datetime, *, cancel: bool) -> list[Action]:
     job, pod = view.job, view.pod
     if cancel:
         return [RecordEnd(AttemptEnd(Outcome.CANCELLED, "Cancelled"), remove_job=True)]
-    if job is not None and job["spec"].get("suspend"):
-        return [PatchStatus()]  # a queue holds it back; no clock of ours runs
     limit = timedelta(seconds=view.spec.start_deadline_seconds if view.spec else 300)
     begun = time(((job or {}).get("status") or {}).get("startTime")) or view.row.claimed_at
     waited = _since(begun, now)
     # A pod that is ending needs no verdict of ours: its Job is about to have one.
     if waited >= limit and condition(job, "FailureTarget") is None:
-        reason, message = why_not_started(job, pod)
+        reason, message = why_not_started(job, pod, view.told)
         text = f"no container started within {int(limit.total_seconds())} s: {message}"
         return [RecordEnd(AttemptEnd(Outcome.NEVER_STARTED, reason, text), remove_job=True)]
     shown: list[Action] = [PatchStatus()] if waited >= 5 * SETTLE else []
@@ -223,9 +232,40 @@ def _not_started(view: View, now: datetime, *, cancel: bool) -> list[Action]:
     return [*shown, Wait(next_look - waited)]
 
 
+def _suspended(view: View, now: datetime, *, cancel: bool) -> list[Action]:
+    """Held back: no clock runs. But one Job has one pod, so that what began ends here."""
+    row, job, pod = view.row, view.job, view.pod
+    assert job is not None
+    if not is_begun(row, pod):
+        if cancel:
+            return [RecordEnd(AttemptEnd(Outcome.CANCELLED, "Cancelled"), remove_job=True)]
+        # Nobody tells when its place in the queue changes.
+        waited = _since(row.claimed_at, now)
+        return [PatchStatus(), Wait(min(max(waited, SETTLE), LONGEST_LOOK_AWAY))]
+    if is_emptied(job):
+        return [RecordEnd(taken_away(pod, view.told), remove_job=True)]
+    return _running(view, now)
+
+
+def is_begun(row: JobState, pod: Object | None) -> bool:
+    """Whether a container of the last attempt has started, as far as row and pod know."""
+    return row.attempt_started_at is not None or container_started_at(pod) is not None
+
+
+def _is_second_pod(view: View) -> bool:
+    """Whether the Job was suspended and resumed unseen, so that a second pod came of it."""
+    row, pod = view.row, view.pod
+    if row.attempt_started_at is None or row.pod_name is None or pod is None:
+        return False
+    return bool(pod["metadata"]["name"] != row.pod_name)
+
+
 def _running(view: View, now: datetime) -> list[Action]:
     row, job = view.row, view.job or {}
-    began = time((job.get("status") or {}).get("startTime")) or row.claimed_at
+    # A Job that is suspended, as a queue does it, has no start time.
+    began = time((job.get("status") or {}).get("startTime")) or (
+        row.attempt_started_at or container_started_at(view.pod) or row.claimed_at
+    )
     backstop = timedelta(seconds=job["spec"].get("activeDeadlineSeconds", 0))
     grace = timedelta(seconds=view.spec.grace_period_seconds if view.spec else 30)
     silent_for = _since(began, now) - backstop - grace - NODE_LOST_SLACK
@@ -247,6 +287,8 @@ def _closed(view: View, now: datetime) -> list[Action]:
         actions.append(
             AddEvidence(classify(job, view.pod, reported=row.reported, permanent_exit_codes=set()))
         )
+    elif job is not None and not is_finished(job) and is_suspended(job):
+        actions.append(RemoveJob(job))  # resumed, it would begin once more
     elif job is not None and not is_finished(job) and row.status is not Status.COMPLETED:
         # Closed over its head: by hand, as its worker failed, or just before a crash of ours.
         if container_started_at(view.pod) is not None:

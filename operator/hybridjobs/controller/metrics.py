@@ -10,6 +10,7 @@ from prometheus_client import Gauge, Histogram
 
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.store.database import Database
+from hybridjobs.store.queue import paused_types
 from hybridjobs.store.statistics import ReadyLine, ready_by_type
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -30,6 +31,7 @@ _oldest = Gauge(
     "For how long the first job in line has been due; told by the leader.",
     ["type"],
 )
+_paused = Gauge("hybridjobs_paused", "1: no job of the type starts, as somebody asked.", ["type"])
 _depth = Gauge("hybridjobs_workqueue_depth", "HybridJobs that wait to be looked at.")
 _behind = Gauge(
     "hybridjobs_watch_behind_seconds",
@@ -65,21 +67,25 @@ async def follow_queue(database: Database) -> None:
             try:
                 async with database.connection() as connection:
                     lines = await ready_by_type(connection)
+                    paused = await paused_types(connection)
             except DatabaseUnavailable:
-                lines = []  # no figure is better than an old one
-            show_queue(lines)
+                lines, paused = [], []  # no figure is better than an old one
+            show_queue(lines, paused)
             await asyncio.sleep(_QUEUE_SECONDS)
     finally:
-        show_queue(())
+        show_queue((), ())
 
 
-def show_queue(lines: Iterable[ReadyLine]) -> None:
-    """The types with jobs in line, and no other."""
+def show_queue(lines: Iterable[ReadyLine], paused: Iterable[str]) -> None:
+    """The types with jobs in line, those that are paused, and no others."""
     _ready.clear()
     _oldest.clear()
+    _paused.clear()
     for line in lines:
         _ready.labels(line.type).set(line.jobs)
         _oldest.labels(line.type).set(line.oldest_seconds)
+    for type_ in paused:
+        _paused.labels(type_).set(1)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Readings of Kubernetes objects: pure functions from Job and pod to what they mean for us."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,8 @@ from hybridjobs.kube import names
 from hybridjobs.model import AttemptEnd, Outcome, Status
 
 Object = dict[str, Any]
+
+NAMESPACE_TERMINATING = "NamespaceTerminating"
 
 _KILLED = {128 + 9, 128 + 15}  # by SIGKILL, SIGTERM
 
@@ -24,6 +27,18 @@ _HOPELESS = {
     "CreateContainerError",
     "RunContainerError",
 }
+
+
+# What the API server's refusals have in common, each with a word for it.
+_REFUSALS = (
+    ("exceeded quota:", "QuotaExceeded"),
+    ("insufficient quota", "QuotaExceeded"),
+    ("failed quota:", "QuotaUnmet"),  # it wants requests or limits that the type does not set
+    ("is being terminated", NAMESPACE_TERMINATING),
+    ("violates PodSecurity", "PodSecurityViolated"),
+    ("denied the request", "AdmissionRefused"),  # a webhook
+    ("denied request", "AdmissionRefused"),  # a ValidatingAdmissionPolicy
+)
 
 
 def job_id(hybridjob: Object) -> UUID:
@@ -54,6 +69,24 @@ def is_finished(job: Object | None) -> bool:
     return condition(job, "Complete") is not None or condition(job, "Failed") is not None
 
 
+def is_suspended(job: Object | None) -> bool:
+    """Whether a queue, or a person, holds the Job back.
+
+    Also for the moment in which it is resumed and the Job controller has not begun its clock.
+    """
+    return bool(((job or {}).get("spec") or {}).get("suspend")) or (
+        condition(job, "Suspended") is not None
+    )
+
+
+def is_emptied(job: Object) -> bool:
+    """Whether a suspended Job's pod has ended: the Job controller deletes it, with its grace."""
+    status = job.get("status") or {}
+    return condition(job, "Suspended") is not None and not (
+        status.get("active") or status.get("terminating")
+    )
+
+
 def time(text: str | None) -> datetime | None:
     """A Kubernetes timestamp (RFC 3339, UTC)."""
     return None if text is None else datetime.fromisoformat(text)
@@ -81,8 +114,15 @@ def is_ended(pod: Object | None) -> bool:
     return "terminated" in container_state(pod)
 
 
-def why_not_started(job: Object | None, pod: Object | None) -> tuple[str, str]:
-    """Reason and message, for people, of a container that does not start."""
+def why_not_started(
+    job: Object | None, pod: Object | None, told: tuple[str, str] | None = None
+) -> tuple[str, str]:
+    """Reason and message, for people, of a container that does not start.
+
+    `told` is what those say who keep the Job without a pod (`controller.holds`).
+    """
+    if is_suspended(job):
+        return told or ("Suspended", "the Job is suspended")
     waiting = container_state(pod).get("waiting") or {}
     if waiting.get("reason") in _HOPELESS:
         return waiting["reason"], waiting.get("message") or "the container cannot be created"
@@ -93,11 +133,20 @@ def why_not_started(job: Object | None, pod: Object | None) -> tuple[str, str]:
     ]
     if scheduled:
         return scheduled[0].get("reason", "Unschedulable"), scheduled[0].get("message", "")
-    if ((job or {}).get("spec") or {}).get("suspend"):
-        return "Suspended", "the Job is suspended"
     if pod is None:
-        return "NoPod", "no pod was created for the Job"
+        return told or ("NoPod", "no pod was created for the Job")
     return "NotStarted", waiting.get("message") or "the container has not started"
+
+
+def why_refused(message: str, otherwise: str) -> tuple[str, str]:
+    """Reason and message of a create that the API server refused, ours or the Job controller's."""
+    # The name of a pod is another one at each try.
+    _, forbidden, said = message.partition(" is forbidden: ")
+    text = said if forbidden else message
+    for words, reason in _REFUSALS:
+        if words in text:
+            return reason, text
+    return otherwise, text
 
 
 def classify(
@@ -156,6 +205,28 @@ def classify(
     return end(
         *failure(exit_code, account, permanent_exit_codes=permanent_exit_codes, reason=reason)
     )
+
+
+def taken_away(pod: Object | None, told: tuple[str, str] | None) -> AttemptEnd:
+    """How the attempt ended whose Job was suspended while its pod ran, once that is gone.
+
+    The Job controller counts such a pod neither as succeeded nor as failed.
+    """
+    terminated = container_state(pod).get("terminated") or {}
+    reason, message = told or ("Suspended", "its Job was suspended while its container ran")
+    end = AttemptEnd(
+        Outcome.DISRUPTED,
+        reason,
+        message,
+        exit_code=terminated.get("exitCode"),
+        started_at=container_started_at(pod),
+        ended_at=time(terminated.get("finishedAt")),
+        pod_name=None if pod is None else pod["metadata"]["name"],
+    )
+    if end.exit_code != 0:
+        return end
+    done = replace(end, outcome=Outcome.SUCCEEDED, reason="Completed", message=None)
+    return with_result(done, terminated.get("message"))
 
 
 def after_cancel(end: AttemptEnd, pod: Object | None) -> AttemptEnd:

@@ -6,6 +6,7 @@ that a crash between any two lines here is repaired by the next call.
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
@@ -16,40 +17,47 @@ from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion
+from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.events import Events
 from hybridjobs.controller.logs import PodLogs
-from hybridjobs.controller.observe import is_ended, is_finished, is_over, job_id
+from hybridjobs.controller.observe import (
+    NAMESPACE_TERMINATING,
+    is_over,
+    job_id,
+    why_refused,
+)
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
+from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.kube import names
 from hybridjobs.kube.client import (
-    CRDS,
     HYBRIDJOBS,
     JOBS,
-    NAMESPACES,
     PODS,
     AlreadyExists,
+    ApiError,
     Conflict,
-    Forbidden,
     Invalid,
     Kubernetes,
     NotFound,
     Resource,
 )
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_reference
-from hybridjobs.model import GROUP, AttemptEnd, Outcome
+from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
-from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import add_evidence, record_final_outcome, request_cancel
 from hybridjobs.store.resources import forget_uid
 
 log = structlog.get_logger(__name__)
 
-_FORBIDDEN_RETRY = timedelta(seconds=5)
+_REFUSED_RETRY = timedelta(seconds=5)
+_NO_REFUSAL = {401, 404, 429}  # of our credentials, of a namespace not there, of load
 _DELETIONS_KEPT = 1000
+_NAMESPACE_GOES = "its namespace is being deleted"
+# What the deletion of a namespace looks like from inside, among others.
+_TAKEN = {"JobDeleted", "PodDeleted", "PodLost"}
 
 
 class Reconciler:
@@ -74,6 +82,7 @@ class Reconciler:
         self._schemas = PayloadSchemas()
         self._events = Events(kubernetes, namespace=namespace)
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
+        self._views = Views(database, kubernetes, cache, namespace=namespace)
 
     async def run(self, workers: int) -> None:
         """Work until cancelled, beginning with all that is known."""
@@ -134,7 +143,7 @@ class Reconciler:
             # Asked for, and held up by a finalizer, as foreground deletion is by the Job.
             await self._deleted(hybridjob)
             return
-        row = await self._row_of(hybridjob)
+        row = await self._views.row_of(hybridjob)
         if row is None:
             await self._without_row(hybridjob)
             return
@@ -143,40 +152,10 @@ class Reconciler:
             await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
             return
         bind_contextvars(attempt=row.attempt)
-        view = await self._view(hybridjob, row)
+        view = await self._views.view(hybridjob, row)
         await self._logs.read_early(view)
         for action in decide.decide(view, datetime.now(UTC)):
             await self._do(action, view)
-
-    async def _row_of(self, hybridjob: Object) -> JobState | None:
-        async with self._database.connection() as connection:
-            return await attempts.read_job(connection, job_id(hybridjob))
-
-    async def _view(self, hybridjob: Object, row: JobState) -> View:
-        job_type = self._cache.types.get(row.type)
-        job = pod = previous = None
-        if row.attempt:
-            previous = self._cache.job(names.job_name(row.job_id, row.attempt - 1))
-            name = names.job_name(row.job_id, row.attempt)
-            job = self._cache.job(name)
-            if job is None and row.job_uid is not None and row.open_attempt is not None:
-                # The watch may lag behind, or only just have begun: ask before calling it gone.
-                job = await self._get_job(name)
-            pod = self._cache.pod_of(name)
-            if job is not None and is_finished(job) and not is_ended(pod):
-                pod = await self._get_pod(name) or pod
-        return View(row, hybridjob, job_type.spec if job_type else None, job, pod, previous)
-
-    async def _get_job(self, name: str) -> Object | None:
-        try:
-            return await self._kubernetes.get(JOBS, self._namespace, name)
-        except NotFound:
-            return None
-
-    async def _get_pod(self, job_name: str) -> Object | None:
-        selector = f"batch.kubernetes.io/job-name={job_name}"
-        pods = await self._kubernetes.list(PODS, self._namespace, labels=selector)
-        return pods[0] if pods else None
 
     async def _do(self, action: decide.Action, view: View) -> None:
         row, name = view.row, view.hybridjob["metadata"]["name"]
@@ -247,18 +226,20 @@ class Reconciler:
             job = await self._kubernetes.create(JOBS, self._namespace, body)
         except AlreadyExists:
             # Ours, made before a crash, or foreign: the next look tells by its owner.
-            job = await self._kubernetes.get(JOBS, self._namespace, body["metadata"]["name"])
-            self._cache.add_job(job)
+            if (known := await self._views.job(body["metadata"]["name"])) is not None:
+                self._cache.add_job(known)
             self._queue.add(name)
             return
-        except Invalid as error:
-            end = AttemptEnd(Outcome.PERMANENT, "InvalidJob", error.message)
-            await self._record_end(view, end)
-            self._queue.add(name)
+        except ApiError as error:
+            if error.status in _NO_REFUSAL:
+                raise
+            await self._refused_job(view, error)
             return
-        except Forbidden as error:
-            await self._forbidden(view, error)
-            return
+        except ClusterUnavailable as error:
+            if "failed calling webhook" in error.detail:
+                told = "WebhookUnavailable", error.detail
+                await self._patch(hybridjob, self._status(replace(view, told=told)))
+            raise
         self._cache.add_job(job)
         async with self._database.connection() as connection:
             await attempts.bind_kubernetes_job(
@@ -266,22 +247,26 @@ class Reconciler:
             )
         log.info("attempt begun", type=row.type)
 
-    async def _forbidden(self, view: View, error: Forbidden) -> None:
-        """A quota or a policy: it may pass, so wait for it as long as a start may take."""
+    async def _refused_job(self, view: View, error: ApiError) -> None:
+        """By a quota or a policy: it may pass, so wait for it as long as a start may take."""
         assert view.spec is not None
+        name = view.hybridjob["metadata"]["name"]
+        otherwise = "InvalidJob" if isinstance(error, Invalid) else "CreateForbidden"
+        reason, message = why_refused(error.message, otherwise)
+        if reason == "InvalidJob":
+            await self._record_end(view, AttemptEnd(Outcome.PERMANENT, reason, message))
+            self._queue.add(name)
+            return
         limit = timedelta(seconds=view.spec.start_deadline_seconds)
         waited = datetime.now(UTC) - (view.row.claimed_at or datetime.now(UTC))
-        if waited >= limit:
-            await self._record_end(
-                view, AttemptEnd(Outcome.NEVER_STARTED, "CreateForbidden", error.message)
-            )
-            self._queue.add(view.hybridjob["metadata"]["name"])
+        # A namespace that goes takes the HybridJob along, and that ends the attempt.
+        if waited >= limit and reason != NAMESPACE_TERMINATING:
+            text = f"no Job was accepted within {int(limit.total_seconds())} s: {message}"
+            await self._record_end(view, AttemptEnd(Outcome.NEVER_STARTED, reason, text))
+            self._queue.add(name)
             return
-        status = self._status(view)
-        await self._patch(
-            view.hybridjob, {**status, "reason": "CreateForbidden", "message": error.message[:1024]}
-        )
-        self._queue.add_after(view.hybridjob["metadata"]["name"], _FORBIDDEN_RETRY.total_seconds())
+        await self._patch(view.hybridjob, self._status(replace(view, told=(reason, message))))
+        self._queue.add_after(name, _REFUSED_RETRY.total_seconds())
 
     async def _own_job(self, view: View) -> None:
         assert view.job is not None
@@ -307,6 +292,8 @@ class Reconciler:
 
     async def _record_end(self, view: View, end: AttemptEnd) -> None:
         row = view.row
+        if end.reason in _TAKEN and await namespace_goes(self._kubernetes, self._namespace):
+            end = replace(end, reason=NAMESPACE_TERMINATING, message=_NAMESPACE_GOES)
         end = await self._logs.added(view, end)
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
         if recorded is not None and recorded.changed:
@@ -351,28 +338,24 @@ class Reconciler:
 
     async def _deleted(self, hybridjob: Object) -> None:
         """A HybridJob is gone: by a user, who means cancel, or with its namespace or CRD."""
-        row = await self._row_of(hybridjob)
+        row = await self._views.row_of(hybridjob)
         if row is None or not is_cancelled_by_deletion(row, hybridjob):
             return
         bind_contextvars(attempt=row.attempt)
-        if not await self._cluster_still_wants_jobs():
+        view = await self._views.view(hybridjob, row)
+        if await namespace_goes(self._kubernetes, self._namespace):
+            # The job waits for the namespace to be there again: nobody has cancelled it.
+            end = AttemptEnd(Outcome.LOST, NAMESPACE_TERMINATING, _NAMESPACE_GOES)
+        elif await definition_goes(self._kubernetes, HYBRIDJOBS):
             return
-        view = await self._view(hybridjob, row)
-        async with self._database.connection() as connection:
-            await request_cancel(connection, row.job_id, reason="HybridJobDeleted")
-        if row.open_attempt is not None:
+        else:
             end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
+            async with self._database.connection() as connection:
+                await request_cancel(connection, row.job_id, reason="HybridJobDeleted")
+        if row.open_attempt is not None:
             await self._record_end(view, end)
             if view.job is not None:
                 await self._delete(JOBS, view.job)  # left alone by a deletion that orphans
-
-    async def _cluster_still_wants_jobs(self) -> bool:
-        try:
-            crd = await self._kubernetes.get(CRDS, None, f"hybridjobs.{GROUP}")
-            namespace = await self._kubernetes.get(NAMESPACES, None, self._namespace)
-        except NotFound:
-            return False
-        return not any(each["metadata"].get("deletionTimestamp") for each in (crd, namespace))
 
     async def _without_row(self, hybridjob: Object) -> None:
         name = hybridjob["metadata"]["name"]
@@ -389,7 +372,12 @@ class Reconciler:
 
     def _status(self, view: View) -> Object:
         return hybridjob_status(
-            view.row, view.hybridjob, job=view.job, pod=view.pod, now=datetime.now(UTC)
+            view.row,
+            view.hybridjob,
+            job=view.job,
+            pod=view.pod,
+            now=datetime.now(UTC),
+            told=view.told,
         )
 
     def _refused(self, hybridjob: Object, reason: str, message: str) -> Object:

@@ -14,12 +14,22 @@ _MAX_MESSAGE = 1024
 
 
 def hybridjob_status(
-    row: JobState, hybridjob: Object, *, job: Object | None, pod: Object | None, now: datetime
+    row: JobState,
+    hybridjob: Object,
+    *,
+    job: Object | None,
+    pod: Object | None,
+    now: datetime,
+    told: tuple[str, str] | None = None,
 ) -> Object:
-    """The whole `status`; unchanged conditions keep their times, so that equal means no write."""
+    """The whole `status`; unchanged conditions keep their times, so that equal means no write.
+
+    `told` is why there is no pod, or no Job, where others say it.
+    """
     reason, message = row.outcome_reason, row.error
-    if row.open_attempt is not None and row.status is Status.QUEUED and job is not None:
-        reason, message = why_not_started(job, pod)
+    waits = row.open_attempt is not None and row.status is Status.QUEUED
+    if waits and (job is not None or told is not None):
+        reason, message = why_not_started(job, pod, told)
     status: Object = {
         "state": row.status.value,
         "attempt": row.attempt,

@@ -6,6 +6,7 @@ import structlog
 from pydantic import ValidationError
 
 from hybridjobs.controller.cache import Cache, Object
+from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import (
     BrokenPayloadSchema,
@@ -48,6 +49,11 @@ class TypeMirror:
         bodies = await self._kubernetes.list(HYBRIDJOB_TYPES, self._namespace)
         for body in bodies:
             await self._put(body)
+        if not bodies:
+            # What a cluster made anew shows. No administrator means by it that webhooks are to
+            # be ignored until somebody has applied the types again.
+            log.warning("the cluster has no job types; those known are kept")
+            return
         listed = {body["metadata"]["uid"] for body in bodies}
         if not self._complete:
             async with self._database.connection() as connection:
@@ -61,6 +67,10 @@ class TypeMirror:
         """One watch event. What the database cannot take now, the next `read_all` brings."""
         try:
             if kind == "DELETED":
+                if await definition_goes(self._kubernetes, HYBRIDJOB_TYPES) or (
+                    await namespace_goes(self._kubernetes, self._namespace)
+                ):
+                    return  # by nobody's wish
                 await self._delete(body["spec"]["type"], body["metadata"]["uid"])
             else:
                 await self._put(body)

@@ -70,8 +70,8 @@ async def start_watching(
     told: Told,
     *,
     namespace: str,
-) -> Collection[asyncio.Task[Any]]:
-    """Start kopf's tasks; when one of them ends, watching has failed and so must the process."""
+) -> asyncio.Task[None]:
+    """Start kopf; when its task ends, watching has failed and so must the process."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -97,9 +97,30 @@ async def start_watching(
 
     for resource, on_event in handlers.items():
         register(resource, on_event)
-    return await kopf.spawn_tasks(
+    tasks = await kopf.spawn_tasks(
         registry=registry, settings=_settings(), namespaces=[namespace], standalone=True
     )
+    return asyncio.create_task(_until_one_ends(tasks), name="kopf")
+
+
+async def _until_one_ends(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Raise what the first of kopf's tasks has ended by, with none of them left."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Where one watcher fails, kopf leaves the others behind; and when all tasks are cancelled
+        # at once, as at the end of a process, these take that for a pause, and go on for ever.
+        left = {*tasks, *watchers()}
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=10)
+    for task in done:
+        task.result()
+
+
+def watchers(of: str = "") -> list[asyncio.Task[Any]]:
+    """kopf's tasks that watch one resource each: all, or those of a plural name."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith(f"watcher for {of}")]
 
 
 def _settings() -> kopf.OperatorSettings:

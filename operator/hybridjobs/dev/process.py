@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from hybridjobs.exits import MAX_TERMINATION_MESSAGE_BYTES
 from hybridjobs.model import MAX_LOG_TAIL_BYTES
 
 _CHUNK_BYTES = 64 * 1024
 _MAX_LINE = 64 * 1024  # characters; one without an end is shown in parts
 _LAST_OUTPUT_SECONDS = 1.0
-_MESSAGE_BYTES = 4096  # as the kubelet reads of a termination message
-_FALLBACK_BYTES = 2048  # as it takes of the log instead
+_FALLBACK_BYTES = 2048  # as the kubelet takes of the log instead of a termination message
 
 
 class JobProcess:
@@ -84,7 +84,7 @@ class JobProcess:
         """The termination message; of a failure without one, the end of the log."""
         try:
             with self._termination_log.open("rb") as file:
-                text = file.read(_MESSAGE_BYTES).decode("utf-8", "replace")
+                text = file.read(MAX_TERMINATION_MESSAGE_BYTES).decode("utf-8", "replace")
         except OSError:
             text = ""
         if not text and exit_code:

@@ -32,6 +32,7 @@ WHOLE = "hybridjobs.whole"
 
 _UNREAD_SECONDS = 60.0  # that a client may leave an answer unread
 _UNREAD_AT_END_SECONDS = 2.0  # when the process ends
+_IDLE_AT_END_SECONDS = 2.0
 _HEAD_TOO_LARGE = Problem(
     431,
     "Request Header Fields Too Large",
@@ -69,6 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
     _unread_seconds = _UNREAD_SECONDS
+    _is_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that connects and says nothing is one whose request never completes."""
@@ -125,6 +127,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is None:
             return  # the connection's first head has Upgrade, and comes again
+        if self._is_ending:
+            self.cycle.keep_alive = False
         # Weakly: the cycle holds the scope, and what holds itself stays, with its body, until a
         # collection finds it.
         self.scope["extensions"] = {WHOLE: {"answer": partial(_answer_whole, ref(self.cycle))}}
@@ -183,12 +187,28 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """The process ends: who does not read does not hold that up."""
+        """The process ends: who does not read does not hold that up.
+
+        A client that keeps its connection may be sending at this moment, and a webhook on a
+        connection that closes is lost; it is answered, and told to connect anew.
+        """
         self._unread_seconds = _UNREAD_AT_END_SECONDS
         if self._unread_timer is not None:
             self._stop_unread_timer()
             self._start_unread_timer()
-        super().shutdown()
+        self._is_ending = True
+        if self._is_idle:
+            self.loop.call_later(_IDLE_AT_END_SECONDS, self._end_idle)
+        else:
+            super().shutdown()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _end_idle(self) -> None:
+        if self._is_idle and not self._incomplete:
+            self.transport.close()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self.request_timeout_seconds, self._out_of_time)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from hybridjobs import codec
-from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput
+from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput, PayloadTooLarge
 from hybridjobs.ingress.asgi import Application, read_body, respond, traceparent
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import ChildJobs
@@ -104,11 +104,18 @@ class WorkerApi:
             # For the rest of the request, a task of its own: errors are logged further out.
             bind_contextvars(job_id=str(job_id), attempt=number)
             caller = await self._authenticated(scope, job_id, number)
+            context = traceparent(dict(scope["headers"]))
             body = b""
             if method != "GET":
-                body = await read_body(scope, receive, limit_bytes=limit_bytes)
+                try:
+                    body = await read_body(scope, receive, limit_bytes=limit_bytes)
+                except PayloadTooLarge:
+                    if name != "outcome":
+                        raise
+                    await self._bind(job_id, number, caller)
+                    attempt = Attempt(job_id, number, b"", context)
+                    raise await self._too_large(attempt) from None
             await self._bind(job_id, number, caller)
-            context = traceparent(dict(scope["headers"]))
             await endpoint(Attempt(job_id, number, body, context), send)
 
         return Route(f"{_PATH}/{name}", Application(serve), methods=[method])
@@ -190,13 +197,18 @@ class WorkerApi:
         members = _members(attempt.body)
         if (result := members.get("result")) is not None and len(members) == 1:
             if len(result.encode()) > self._max_result_bytes:
-                raise Refused(
-                    413, "Too large", f"the result is over {self._max_result_bytes} bytes"
-                )
+                raise await self._too_large(attempt)
             await self._record(attempt, AttemptEnd(Outcome.SUCCEEDED, "Completed", result=result))
         else:
             await self._failed(attempt, members)
         await respond(send, 204)
+
+    async def _too_large(self, attempt: Attempt) -> Refused:
+        """No later attempt would have a smaller result: the refusal is the attempt's end."""
+        message = f"the result is over {self._max_result_bytes} bytes"
+        end = AttemptEnd(Outcome.PERMANENT, "ResultTooLarge", message)
+        await self._record(attempt, end)
+        return Refused(413, "Too large", message)
 
     async def _failed(self, attempt: Attempt, members: dict[str, str]) -> None:
         error, permanent, retry_after = _failure(members)

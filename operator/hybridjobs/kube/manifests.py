@@ -101,7 +101,7 @@ def kubernetes_job(
         names.HYBRIDJOB: metadata["name"],
         names.TYPE: type_slug(spec.type),
     }
-    queue = {"kueue.x-k8s.io/queue-name": spec.queue_name} if spec.queue_name else {}
+    queue = {names.QUEUE: spec.queue_name} if spec.queue_name else {}
     rules: list[Object] = [
         # First: the exit code of a disrupted pod is no verdict. Not Ignore, which starts a second
         # pod in the same Job.
@@ -132,6 +132,8 @@ def kubernetes_job(
             "ownerReferences": [owner_reference(owner)],
         },
         "spec": {
+            # Kueue's webhook says so too, but a Job that it has not seen must not run uncounted.
+            **({"suspend": True} if queue else {}),
             "parallelism": 1,
             "completions": 1,
             "backoffLimit": 0,

@@ -10,6 +10,7 @@ JOB_ID = f"{GROUP}/job-id"
 ATTEMPT = f"{GROUP}/attempt"
 HYBRIDJOB = f"{GROUP}/hybridjob"
 TYPE = f"{GROUP}/type"
+QUEUE = "kueue.x-k8s.io/queue-name"
 TRACEPARENT = f"{GROUP}/traceparent"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED = {MANAGED_BY: "hybridjobs"}

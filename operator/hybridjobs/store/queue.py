@@ -38,6 +38,12 @@ LEFT JOIN waiting USING (type)
 LEFT JOIN running USING (type)
 WHERE job_type.deleted_at IS NULL
 """
+_PAUSED_TYPES = """
+SELECT type FROM hybridjobs.job_types
+WHERE deleted_at IS NULL
+  AND (paused_at IS NOT NULL
+       OR EXISTS (SELECT FROM hybridjobs.queue_settings WHERE paused_at IS NOT NULL))
+"""
 _SCHEDULES = """
 SELECT last.schedule AS name, last.tick_at, last.decision, last.decided_at, last.job_id,
        (SELECT count(*) FROM hybridjobs.background_jobs job
@@ -130,6 +136,12 @@ async def queue_pause(connection: AsyncConnection[DictRow]) -> Pause | None:
     """The pause of the whole queue; None: it is not paused."""
     row = await (await connection.execute(_PAUSED)).fetchone()
     return None if row is None or row["paused_at"] is None else Pause(**row)
+
+
+async def paused_types(connection: AsyncConnection[DictRow]) -> list[str]:
+    """The types of which no job starts: each is paused, or the whole queue is."""
+    cursor = await connection.execute(_PAUSED_TYPES)
+    return [row["type"] for row in await cursor.fetchall()]
 
 
 async def type_lines(connection: AsyncConnection[DictRow]) -> dict[str, TypeLine]:

@@ -112,11 +112,12 @@ def ensure(component: Component) -> bool:
 
 
 def _containerd_answers() -> bool:
+    """Return whether the kubelet would find what it needs: containerd runs on without it, too."""
     try:
-        node.run_inside("ctr", "--address", CONTAINERD_SOCKET, "version")
+        plugins = node.run_inside("ctr", "--address", CONTAINERD_SOCKET, "plugins", "ls")
     except ClusterError:
         return False
-    return True
+    return any(line.split()[1::2] == ["cri", "ok"] for line in plugins.splitlines() if line.strip())
 
 
 def _node_is_ready(api: Api) -> bool:
@@ -186,9 +187,9 @@ def _clear() -> None:
         shutil.rmtree(NATIVE)
 
 
-def stop_api_server(*, pause: bool = False) -> None:
-    """Kill the API server, or with `pause` freeze it: connections open, nothing answers."""
-    process = processes.recorded("api-server")
+def stop_component(name: str, *, pause: bool = False) -> None:
+    """Kill a program of the cluster, or with `pause` freeze it: connections open, no answers."""
+    process = processes.recorded(name)
     if process is None:
         raise ClusterError("the native cluster is not up (make cluster)")
     if pause:
@@ -197,11 +198,16 @@ def stop_api_server(*, pause: bool = False) -> None:
         process.stop(grace_seconds=0)
 
 
-def start_api_server() -> None:
-    """Start or wake the API server, and return when it answers."""
-    ensure(all_components()["api-server"])
-    with closing(Api()) as api:
-        wait_until("API server ready", api.is_ready, 90)
+def start_component(name: str) -> None:
+    """Start or wake it, and return when it answers (API server, containerd, kubelet)."""
+    ensure(all_components()[name])
+    if name == "api-server":
+        with closing(Api()) as api:
+            wait_until("API server ready", api.is_ready, 90)
+    elif name == "containerd":
+        wait_until("containerd answers", _containerd_answers, 30)
+    elif name == "kubelet":
+        wait_until("the kubelet answers", _kubelet_answers, 60)
 
 
 def status() -> str:

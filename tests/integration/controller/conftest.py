@@ -58,7 +58,7 @@ async def namespace(kubernetes: Kubernetes) -> AsyncIterator[str]:
 @pytest.fixture
 def changes(kubernetes: Kubernetes, namespace: str) -> Watching:
     """Where a test makes objects that others watch."""
-    return Watching(kubernetes, namespace, Told(), [])
+    return Watching(kubernetes, namespace, Told())
 
 
 async def _settled(kubernetes: Kubernetes, namespace: str) -> None:

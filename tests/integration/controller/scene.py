@@ -53,7 +53,7 @@ def namespace_of_its_own(name: str) -> Iterator[Cluster]:
     try:
         yield cluster
     finally:
-        _kubectl(cluster, "delete", "namespace", name, "--wait=false")
+        _kubectl(cluster, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def _kubectl(cluster: Cluster, *arguments: str) -> None:

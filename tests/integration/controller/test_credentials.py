@@ -77,7 +77,7 @@ async def test_a_token_that_is_renewed_is_taken_up_by_client_and_watches(
         assert len(await ours.list(PODS, namespace)) == 1
         await found.make(PODS, "two")
         await found.told_of("two")
-        assert not [task for task in found.tasks if task.done()]
+        assert not found.task.done()
 
 
 async def _allow_pods(kubernetes: Kubernetes, namespace: str) -> None:

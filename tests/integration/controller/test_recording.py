@@ -16,6 +16,7 @@ from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import get_job
 from hybridjobs.store.outcome import record_outcome
+from hybridjobs.store.queue import pause_queue
 from hybridjobs.store.resources import mark_dispatched
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
@@ -125,6 +126,14 @@ async def test_the_queue_s_figures_are_told_while_leading(database_urls: Databas
         leading = asyncio.create_task(metrics.follow_queue(database))
         await eventually(lambda: told("ready_jobs") == 1)
         assert told("oldest_ready_seconds") is not None
+        assert told("paused") is None
         leading.cancel()
         await asyncio.wait([leading])
-    assert told("ready_jobs") is None
+        assert told("ready_jobs") is None
+        async with database.connection() as connection:
+            await pause_queue(connection, by="ana")
+        leading = asyncio.create_task(metrics.follow_queue(database))
+        await eventually(lambda: told("paused") == 1)
+        leading.cancel()
+        await asyncio.wait([leading])
+    assert told("paused") is None

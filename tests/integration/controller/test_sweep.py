@@ -2,6 +2,7 @@
 
 import pytest
 
+from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, HYBRIDJOBS, JOBS, NotFound
 from hybridjobs.kube.names import job_name
@@ -120,6 +121,26 @@ async def test_a_type_that_went_or_came_unseen(scene: Scene) -> None:
     await scene.mirror.read_all()
     assert "came-unseen" not in await known()
     assert "came-unseen" not in scene.cache.types
+
+
+async def test_types_that_went_with_their_cluster_stay_known(scene: Scene) -> None:
+    async def known() -> set[str]:
+        async with scene.database.connection() as connection:
+            return {each.spec.type for each in await list_types(connection)}
+
+    before = await known()
+    assert "test/long" in before
+    [body] = [
+        each
+        for each in await scene.kubernetes.list(HYBRIDJOB_TYPES, scene.namespace)
+        if each["spec"]["type"] == "test/long"
+    ]
+    empty = TypeMirror(
+        scene.database, scene.kubernetes, Cache(), scene.queue, namespace=f"{scene.namespace}-new"
+    )
+    await empty.read_all()
+    await empty.on_event("DELETED", body)
+    assert await known() == before
 
 
 async def test_a_payload_that_postgres_cannot_hold_is_refused(scene: Scene) -> None:

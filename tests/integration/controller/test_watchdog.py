@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hybridjobs.controller.watch import watchers
 from hybridjobs.controller.watchdog import Told, WatchStale
 from hybridjobs.kube.client import (
     CRDS,
@@ -21,7 +22,7 @@ from hybridjobs.kube.client import (
 from tests.cluster import Cluster
 from tests.integration.controller.proxy import Proxy
 from tests.integration.controller.scene import configured
-from tests.integration.controller.watching import WATCHED, Watching, watchers, watching
+from tests.integration.controller.watching import WATCHED, Watching, watching
 from tests.waiting import eventually
 
 DEFINITIONS = Path(__file__).parents[3] / "manifests" / "crds"
@@ -85,18 +86,19 @@ async def test_a_watcher_that_kopf_lost_alone_is_found_out(
         await found.make(PODS, "unseen")
         with pytest.raises(WatchStale, match=r"^pods: "):
             await found.watchdog().run()
-        assert not [task for task in found.tasks if task.done()]  # kopf has not noticed
+        assert not found.task.done()  # kopf has not noticed
 
 
-async def test_a_watcher_that_fails_ends_kopf_s_tasks(
+async def test_a_watcher_that_fails_ends_the_others_too(
     proxy: Proxy, kubernetes: Kubernetes, namespace: str
 ) -> None:
     async with watching(proxy.configuration(), kubernetes, namespace) as found:
         await all_watched(proxy)
         failure = {"code": 500, "reason": "InternalError", "message": "by test"}
         await proxy.tell(PODS, {"type": "ERROR", "object": failure})
-        done, _ = await asyncio.wait(found.tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-        assert [type(task.exception()).__name__ for task in done] == ["WatchingError"]
+        await asyncio.wait([found.task], timeout=20)
+        assert type(found.task.exception()).__name__ == "WatchingError"
+        assert not watchers()
 
 
 async def test_a_cluster_that_was_restored_from_a_backup_is_found_out(
@@ -106,7 +108,7 @@ async def test_a_cluster_that_was_restored_from_a_backup_is_found_out(
     version, _ = await kubernetes.versions(PODS, namespace)
     future = {"metadata": {"uid": "x", "resourceVersion": str(version + 10**6)}}
     told.event(PODS, "DELETED", future)
-    found = Watching(kubernetes, namespace, told, [])
+    found = Watching(kubernetes, namespace, told)
     with pytest.raises(WatchStale, match="restored from a backup"):
         await found.watchdog().run()
 
@@ -161,8 +163,8 @@ async def test_definitions_deleted_under_a_watch_end_it_and_the_next_one_sees_ag
         await found.told_of("first")
         await definition.delete()
         await found.told_of("first", "DELETED")
-        done, _ = await asyncio.wait(found.tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-        assert [type(task.exception()).__name__ for task in done] == ["APINotFoundError"]
+        await asyncio.wait([found.task], timeout=20)
+        assert type(found.task.exception()).__name__ == "APINotFoundError"
     await definition.make()
     async with watching(configuration, kubernetes, namespace, [schedules]) as found:
         await found.make(schedules, "second")
@@ -181,6 +183,6 @@ async def test_definitions_made_anew_at_once_are_watched_on_or_the_watch_ends(
         await found.make(schedules, "second")
 
         def is_told_or_over() -> bool:
-            return any(task.done() for task in found.tasks) or ("ADDED", "second") in found.seen
+            return found.task.done() or ("ADDED", "second") in found.seen
 
         await eventually(is_told_or_over)

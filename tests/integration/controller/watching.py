@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubernetes.aio.client import Configuration
 
@@ -46,7 +45,7 @@ class Watching:
     kubernetes: Kubernetes
     namespace: str
     told: Told
-    tasks: list[asyncio.Task[Any]]
+    task: asyncio.Task[None] = field(init=False)
     seen: list[tuple[str | None, str]] = field(default_factory=list)  # kind of event, name
 
     def watchdog(self, *, stale_seconds: float = 1.0) -> Watchdog:
@@ -87,23 +86,15 @@ async def watching(
     namespace: str,
     resources: list[Resource] = WATCHED,
 ) -> AsyncIterator[Watching]:
-    found = Watching(kubernetes, namespace, Told(), [])
+    found = Watching(kubernetes, namespace, Told())
 
     async def on_event(kind: str | None, body: Object) -> None:
         found.seen.append((kind, body["metadata"]["name"]))
 
     handlers = dict.fromkeys(resources, on_event)
-    found.tasks += await start_watching(configuration, handlers, found.told, namespace=namespace)
+    found.task = await start_watching(configuration, handlers, found.told, namespace=namespace)
     try:
         yield found
     finally:
-        # A failing one of kopf's leaves the watchers of the others behind.
-        tasks = {*found.tasks, *watchers()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-
-def watchers(of: str = "") -> list[asyncio.Task[Any]]:
-    """kopf's tasks that watch one resource each."""
-    return [task for task in asyncio.all_tasks() if task.get_name().startswith(f"watcher for {of}")]
+        found.task.cancel()
+        await asyncio.wait([found.task])

@@ -112,25 +112,26 @@ async def running(
     if task.done():
         task.result()
     ports = ingress.ports.result()
-    async with AsyncExitStack() as stack:
-        webhooks, api, workers, health = [
-            await stack.enter_async_context(
-                httpx.AsyncClient(
-                    base_url=f"http://127.0.0.1:{port}",
-                    timeout=30,
-                    verify=False,  # there is no TLS here, and reading certificates takes 60 ms
-                    headers={"Authorization": f"Bearer {TOKEN}"} if port == ports.api else {},
-                    event_hooks={"response": [conforms] if port == ports.api else []},
+    try:
+        async with AsyncExitStack() as stack:
+            webhooks, api, workers, health = [
+                await stack.enter_async_context(
+                    httpx.AsyncClient(
+                        base_url=f"http://127.0.0.1:{port}",
+                        timeout=30,
+                        verify=False,  # there is no TLS here, and reading certificates takes 60 ms
+                        headers={"Authorization": f"Bearer {TOKEN}"} if port == ports.api else {},
+                        event_hooks={"response": [conforms] if port == ports.api else []},
+                    )
                 )
-            )
-            for port in (ports.webhooks, ports.api, ports.workers, ports.health)
-        ]
-        database = await stack.enter_async_context(Database(database_url, size=4))
-        try:
+                for port in (ports.webhooks, ports.api, ports.workers, ports.health)
+            ]
+            database = await stack.enter_async_context(Database(database_url, size=4))
             yield Running(ports, webhooks, api, workers, health, database, stop, task)
-        finally:
-            stop.set()
-            await task
+    finally:
+        # After its clients, whose kept connections it would wait for.
+        stop.set()
+        await task
 
 
 @pytest.fixture

@@ -48,6 +48,39 @@ def signed(body: bytes) -> bytes:
     return b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
 
 
+async def test_a_kept_connection_is_served_once_more_when_the_process_ends(
+    bounded: Running,
+) -> None:
+    request = b"GET /webhooks/github HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with connected(bounded.ports.webhooks) as (reader, writer):
+        writer.write(request)
+        assert b"connection: close" not in await reader.readuntil(b"\r\n\r\n")
+        bounded.stop.set()
+        await _refused(bounded.ports.webhooks)
+        await reader.read(1000)  # the first answer's body
+        writer.write(request)
+        answer = await reader.read()  # to the connection's end
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"connection: close" in answer
+
+
+async def test_an_idle_connection_does_not_hold_up_the_end(bounded: Running) -> None:
+    async with connected(bounded.ports.webhooks) as (reader, _):
+        bounded.stop.set()
+        assert await reader.read() == b""
+        await bounded.task
+
+
+async def _refused(port: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                async with connected(port):
+                    await asyncio.sleep(0.01)
+            except ConnectionError:
+                return
+
+
 async def test_a_request_is_gone_with_its_answer(bounded: Running) -> None:
     """Not when a collection finds it: until then it would hold its body."""
     body = b"{}"

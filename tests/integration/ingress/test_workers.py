@@ -196,6 +196,26 @@ async def test_tokens_that_are_not_this_pods(worker: Worker, name: str) -> None:
     assert job.status is Status.QUEUED
 
 
+@pytest.mark.parametrize("size", [4096, 100_000])
+async def test_a_result_that_is_too_large_ends_the_job(worker: Worker, size: int) -> None:
+    result = '{"result":"' + "x" * size + '"}'
+    for _ in range(2):  # its answer may be lost
+        answer = await worker.ask("PUT", "outcome", result)
+        assert (answer.status_code, answer.json()["detail"]) == (
+            413,
+            "the result is over 4096 bytes",
+        )
+    job = await worker.ingress.job(worker.job_id)
+    assert (job.status, job.error, job.result) == (
+        Status.FAILED,
+        "the result is over 4096 bytes",
+        None,
+    )
+    assert [(each.outcome, each.reason) for each in job.attempts] == [
+        (Outcome.PERMANENT, "ResultTooLarge")
+    ]
+
+
 async def test_tokens_by_other_algorithms_are_refused(worker: Worker) -> None:
     import jwt
 
@@ -229,8 +249,7 @@ async def test_a_type_may_have_a_service_account_of_its_own(worker: Worker) -> N
         ("PUT", "outcome", '{"error":"x","retryAfter":-1}', 422),
         ("PUT", "outcome", '{"result":1,"error":"x"}', 422),
         ("PUT", "outcome", '{"result":"\\u0000"}', 422),
-        ("PUT", "outcome", '{"result":"' + "x" * 4096 + '"}', 413),
-        ("PUT", "outcome", '{"result":"' + "x" * 100_000 + '"}', 413),
+        ("PUT", "progress", '{"done":1,"message":"' + "x" * 100_000 + '"}', 413),
         ("PUT", "checkpoint", "no json", 400),
         ("PUT", "checkpoint", '"\\u0000"', 422),
         ("PUT", "progress", '{"done":"1"}', 422),

@@ -71,7 +71,7 @@ def told() -> dict[str, set[str]]:
     controller.watch_behind("pods", 0)
     controller.count_start(now, now)
     with controller.reconciling():
-        controller.show_queue([ReadyLine("test/told", 1, 1)])
+        controller.show_queue([ReadyLine("test/told", 1, 1)], ["test/paused"])
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(generate_latest().decode()):
         for sample in family.samples:

@@ -24,7 +24,7 @@ OPERATOR = {
     ("", "pods"): {"get", "list", "watch", "patch", "delete"},
     ("", "pods/log"): {"get"},
     ("", "events"): {"create", "patch"},
-    ("events.k8s.io", "events"): {"create", "patch"},
+    ("events.k8s.io", "events"): {"create", "patch", "list"},
     ("coordination.k8s.io", "leases"): {"create", "get", "patch"},
     ("", "namespaces"): {"get"},
 }
@@ -48,6 +48,11 @@ def test_the_ingress_handles_hybridjobs_and_reads_logs_and_nothing_else(
     release: list[Object],
 ) -> None:
     assert _verbs(named(release, "Role", "hybridjobs-ingress")) == INGRESS
+
+
+def test_what_kueue_says_may_be_read_where_there_is_kueue() -> None:
+    role = named(render({"jobs": {"kueue": True}}), "Role", "hybridjobs-operator")
+    assert _verbs(role) == {**OPERATOR, ("kueue.x-k8s.io", "workloads"): {"list"}}
 
 
 def test_the_operator_handles_jobs_and_their_pods(release: list[Object]) -> None:

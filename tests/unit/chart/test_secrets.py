@@ -66,9 +66,11 @@ def test_generated_secrets_differ_between_installations() -> None:
             assert value != second[name][key]
 
 
-def test_the_database_s_passwords_outlive_the_release_as_its_volume_does() -> None:
-    secret = named(render(), "Secret", "hybridjobs-database")
-    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+def test_what_the_volume_and_others_know_outlives_the_release() -> None:
+    release = render({"webhooks": {"cloudevents": {"enabled": True}}})
+    for name in ("database", "api", "github-webhook", "cloudevents", "callbacks"):
+        secret = named(release, "Secret", f"hybridjobs-{name}")
+        assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", name
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from tests.unit.controller.objects import (
     FAILED,
     JOB_ID,
     RUNNING,
+    condition,
     hybridjob,
     job,
     pod,
@@ -143,9 +144,70 @@ def test_a_container_that_never_starts_ends_the_attempt_with_its_reason() -> Non
     assert _only_end(late) == (Outcome.NEVER_STARTED, "ImagePullBackOff", True)
 
 
+def _suspended(*, emptied: bool = True, **spec: Any) -> dict[str, Any]:
+    """As Kueue leaves it: without a start time."""
+    the_job = job(condition("Suspended", "JobSuspended"), suspend=True, **spec)
+    the_job["status"] = {
+        "conditions": the_job["status"]["conditions"],
+        "terminating": 0 if emptied else 1,
+    }
+    return the_job
+
+
 def test_no_clock_runs_while_a_queue_holds_the_job() -> None:
-    actions = _decide(BOUND, the_job=job(suspend=True), now=NOW + timedelta(days=1))
-    assert actions == [PatchStatus()]
+    actions = _decide(BOUND, the_job=_suspended(), now=NOW + timedelta(days=1))
+    assert actions == [PatchStatus(), Wait(timedelta(seconds=60))]
+    resumed = _suspended()
+    resumed["spec"]["suspend"] = False  # and the Job controller has not seen it yet
+    assert _decide(BOUND, the_job=resumed, now=NOW + timedelta(days=1)) == actions
+
+
+def test_a_job_that_waits_in_a_queue_is_looked_at_ever_less_often() -> None:
+    waits = []
+    for seconds in (0, 1, 10, 40, 1000):
+        now = CLAIMED + timedelta(seconds=seconds)
+        waits.append(_decide(BOUND, the_job=_suspended(), now=now)[-1])
+    assert waits == [Wait(timedelta(seconds=seconds)) for seconds in (2, 2, 10, 40, 60)]
+
+
+def test_what_a_queue_takes_away_is_a_disruption_once_its_pod_has_ended() -> None:
+    ending = _decide(STARTED, the_job=_suspended(emptied=False), the_pod=pod(state=RUNNING))
+    assert not any(isinstance(each, RecordEnd) for each in ending)
+    ended: Any = {"the_job": _suspended(), "the_pod": pod(state=terminated(143))}
+    for row in (STARTED, BOUND):  # its start recorded, or not yet
+        assert _only_end(_decide(row, **ended)) == (Outcome.DISRUPTED, "Suspended", True)
+    told = View(
+        STARTED,
+        hybridjob(),
+        SPEC,
+        ended["the_job"],
+        ended["the_pod"],
+        told=("Preempted", "by another"),
+    )
+    assert _only_end(decide(told, NOW)) == (Outcome.DISRUPTED, "Preempted", True)
+    done = _decide(STARTED, the_job=_suspended(), the_pod=pod(state=terminated(0)))
+    assert _only_end(done) == (Outcome.SUCCEEDED, "Completed", True)
+
+
+def test_a_node_that_is_lost_with_a_pod_taken_away_ends_the_wait() -> None:
+    stuck: Any = {"the_job": _suspended(emptied=False), "the_pod": pod(state=RUNNING)}
+    slack = timedelta(seconds=1230 + 30 + 60)
+    assert _only_end(_decide(STARTED, **stuck, now=CLAIMED + slack))[0] is Outcome.NODE_LOST
+
+
+def test_a_second_pod_of_a_job_does_not_go_on_for_the_first() -> None:
+    first = replace(STARTED, pod_name="another")
+    running = _decide(first, the_job=job(), the_pod=pod(state=RUNNING))
+    assert running[0] == EndPod()
+    ended = _decide(first, the_job=job(FAILED), the_pod=pod(state=terminated(143)))
+    assert _only_end(ended) == (Outcome.DISRUPTED, "PodReplaced", False)
+    done = _decide(first, the_job=job(COMPLETE), the_pod=pod(state=terminated(0)))
+    assert _only_end(done)[0] is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("row", [COMPLETED, BACKOFF, replace(CLOSED, status=Status.FAILED)])
+def test_a_queue_cannot_begin_again_what_is_closed(row: JobState) -> None:
+    assert _decide(row, the_job=_suspended())[0] == RemoveJob(_suspended())
 
 
 def test_a_node_gone_silent_is_fenced_after_every_deadline() -> None:
@@ -171,7 +233,8 @@ def test_cancel_by_spec_is_taken_over() -> None:
 
 def test_cancel_ends_what_has_not_started() -> None:
     asked = replace(BOUND, cancel_requested=True)
-    assert _only_end(_decide(asked, the_job=job())) == (Outcome.CANCELLED, "Cancelled", True)
+    for the_job in (job(), _suspended()):
+        assert _only_end(_decide(asked, the_job=the_job)) == (Outcome.CANCELLED, "Cancelled", True)
     unborn = replace(OPEN, cancel_requested=True)
     assert _only_end(_decide(unborn)) == (Outcome.CANCELLED, "Cancelled", False)
 

@@ -2,7 +2,12 @@ from typing import Any
 
 import pytest
 
-from hybridjobs.controller.observe import after_cancel, classify, why_not_started
+from hybridjobs.controller.observe import (
+    after_cancel,
+    classify,
+    why_not_started,
+    why_refused,
+)
 from hybridjobs.model import Outcome
 from tests.unit.controller.objects import (
     COMPLETE,
@@ -206,6 +211,62 @@ def test_why_it_has_not_started(
     the_job: dict[str, Any], the_pod: dict[str, Any] | None, reason: str
 ) -> None:
     assert why_not_started(the_job, the_pod)[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            'pods "hj-1-x7k" is forbidden: exceeded quota: q, requested: pods=1, limited: pods=0',
+            ("QuotaExceeded", "exceeded quota: q, requested: pods=1, limited: pods=0"),
+        ),
+        (
+            'pods "x" is forbidden: failed quota: q: must specify limits.cpu for: main',
+            ("QuotaUnmet", "failed quota: q: must specify limits.cpu for: main"),
+        ),
+        (
+            'pods "x" is forbidden: violates PodSecurity "restricted:latest": hostNetwork',
+            ("PodSecurityViolated", 'violates PodSecurity "restricted:latest": hostNetwork'),
+        ),
+        (
+            'admission webhook "w" denied the request: no',
+            ("AdmissionRefused", 'admission webhook "w" denied the request: no'),
+        ),
+        (
+            'jobs.batch "x" is forbidden: no new content, because n is being terminated',
+            ("NamespaceTerminating", "no new content, because n is being terminated"),
+        ),
+        ("the like", ("Other", "the like")),
+    ],
+)
+def test_why_a_create_is_refused(message: str, expected: tuple[str, str]) -> None:
+    assert why_refused(message, "Other") == expected
+
+
+def test_who_keeps_a_job_without_a_pod_is_heard() -> None:
+    told = "QuotaExceeded", "exceeded quota"
+    assert why_not_started(job(), None, told) == told
+    assert why_not_started(job(suspend=True), None, told) == told
+    refused = pod(state={"waiting": {"reason": "ErrImagePull", "message": "m"}})
+    assert why_not_started(job(), refused, told) == ("ErrImagePull", "m")
+    # Of a pod that a queue has taken away.
+    assert why_not_started(job(suspend=True), refused)[0] == "Suspended"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('{"rows": [' + "1, " * 2000, (Outcome.PERMANENT, "ResultTooLarge")),
+        ("é" * 2048, (Outcome.PERMANENT, "ResultTooLarge")),
+        ('"' + "x" * 4094 + '"', (Outcome.SUCCEEDED, "Completed")),  # whole, and just fits
+        ("x" * 4095, (Outcome.SUCCEEDED, "Completed")),
+    ],
+)
+def test_a_result_that_was_cut_is_none(message: str, expected: tuple[Outcome, str]) -> None:
+    ended = pod(state=terminated(0, "Completed", message))
+    end = classify(job(COMPLETE), ended, reported=None, permanent_exit_codes=set())
+    assert (end.outcome, end.reason) == expected
+    assert (end.result is None) is (end.outcome is Outcome.PERMANENT)
 
 
 def test_a_running_container_is_no_reason() -> None:

@@ -43,6 +43,15 @@ def test_one_attempt_is_one_pod_with_its_deadlines() -> None:
     assert "onPodConditions" in spec["podFailurePolicy"]["rules"][0]
 
 
+def test_a_job_of_a_queue_is_held_until_kueue_lets_it_begin() -> None:
+    held = _job(queueName="team-a")
+    assert held["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
+    assert held["spec"]["suspend"] is True
+    free = _job()
+    assert "kueue.x-k8s.io/queue-name" not in free["metadata"]["labels"]
+    assert "suspend" not in free["spec"]
+
+
 @given(st.dictionaries(st.text(), st.text() | st.integers()))
 def test_a_payload_survives_the_kubelets_expansion(value: dict[str, Any]) -> None:
     payload = json.dumps(value, ensure_ascii=False)
