@@ -103,7 +103,7 @@ TYPES = {
         ],
         startDeadlineSeconds=8,
     ),
-    "test/hungry": _type("held = 'x' * 256 * 1024 * 1024"),
+    "test/hungry": _type("held = 'x' * 256 * 1024 * 1024", deadlineSeconds=300),
 }
 
 

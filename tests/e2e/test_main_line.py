@@ -181,7 +181,7 @@ async def test_what_keeps_a_container_from_starting_is_named(
 async def test_too_much_memory_is_told_from_other_failures(
     release: Release, access: Access
 ) -> None:
-    job = await access.until(await access.submit("test/hungry"))
+    job = await access.until(await access.submit("test/hungry"), seconds=150)
     assert (job["status"], job["outcomeReason"]) == ("failed", "OOMKilled")
     [attempt] = job["attempts"]
     assert (attempt["outcome"], attempt["exitCode"]) == ("oom", 137)

@@ -190,6 +190,10 @@ def _open(view: View, now: datetime) -> list[Action]:
         retry = view.spec.retry if view.spec else Retry()
         exit_codes = set(retry.permanent_exit_codes)
         end = classify(job, pod, reported=row.reported, permanent_exit_codes=exit_codes)
+        if end.outcome is Outcome.DEADLINE and not is_begun(row, pod):
+            # The backstop passed while nobody watched: refused a pod, as by a quota.
+            reason, message = why_not_started(job, pod, view.told)
+            end = replace(end, outcome=Outcome.NEVER_STARTED, reason=reason, message=message)
         if _is_second_pod(view) and end.outcome is not Outcome.SUCCEEDED:
             end = replace(end, outcome=Outcome.DISRUPTED, reason="PodReplaced", message=_REPLACED)
         return [*actions, RecordEnd(after_cancel(end, pod) if cancel else end)]

@@ -241,6 +241,8 @@ class Reconciler:
                 self._cache.add_job(known)
             self._queue.add(name)
             return
+        except Conflict as error:
+            raise ClusterUnavailable(error.message) from error  # many count by one quota
         except ApiError as error:
             if error.status in _NO_REFUSAL:
                 raise

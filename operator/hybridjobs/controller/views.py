@@ -46,7 +46,8 @@ class Views:
             if job is not None and is_finished(job) and not is_ended(pod):
                 pod = await self._pod_of(name) or pod
         told = None
-        if job is not None and row.open_attempt is not None and not is_finished(job):
+        unclear = not is_finished(job) or pod is None
+        if job is not None and row.open_attempt is not None and unclear:
             told = await self._holds.told(job, pod, begun=is_begun(row, pod))
         spec = job_type.spec if job_type else None
         return View(row, hybridjob, spec, job, pod, previous, told)

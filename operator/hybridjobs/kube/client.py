@@ -144,10 +144,12 @@ class Kubernetes:
             await self._client.close()
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
-        """POST; AlreadyExists where the name is taken."""
+        """POST; AlreadyExists where the name is taken, Conflict where a quota was contended for."""
         try:
             return await self._object("POST", resource.path(namespace), body, manager=True)
         except Conflict as error:
+            if error.reason != "AlreadyExists":
+                raise
             raise AlreadyExists(error.status, error.reason, error.message) from None
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:

@@ -10,7 +10,16 @@ from uuid import UUID
 import pytest
 
 from hybridjobs.errors import ClusterUnavailable
-from hybridjobs.kube.client import EVENTS, HYBRIDJOBS, JOBS, NAMESPACES, PODS, ApiError, Resource
+from hybridjobs.kube.client import (
+    EVENTS,
+    HYBRIDJOBS,
+    JOBS,
+    NAMESPACES,
+    PODS,
+    ApiError,
+    Conflict,
+    Resource,
+)
 from hybridjobs.kube.names import job_name
 from hybridjobs.model import Outcome, Status
 from tests.cluster import Cluster
@@ -198,6 +207,24 @@ async def test_a_quota_of_jobs_is_named(alone: Scene) -> None:
 async def test_a_quota_of_pods_is_named(alone: Scene) -> None:
     await _limit(alone, pods="0")
     await _without_a_pod(alone, "QuotaExceeded", "exceeded quota: small")
+
+
+async def test_a_quota_that_many_are_counted_by_at_once_is_tried_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+
+    async def contended(*_: object) -> None:
+        words = 'Operation cannot be fulfilled on resourcequotas "q": it has been modified'
+        raise Conflict(409, "Conflict", words)
+
+    monkeypatch.setattr(scene.kubernetes, "create", contended)
+    with pytest.raises(ClusterUnavailable):  # which the work queue tries again
+        await scene.reconciled(name)
+    monkeypatch.undo()
+    await scene.reconciled(name)
+    assert await scene.kubernetes.get(JOBS, scene.namespace, job_name(job_id, 1))
 
 
 async def test_a_policy_that_refuses_jobs_is_named(alone: Scene) -> None:

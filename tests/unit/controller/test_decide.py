@@ -160,6 +160,14 @@ def test_a_container_that_never_starts_ends_the_attempt_with_its_reason() -> Non
     assert _only_end(late) == (Outcome.NEVER_STARTED, "ImagePullBackOff", True)
 
 
+def test_a_backstop_that_passed_without_a_pod_is_no_deadline_of_the_handlers() -> None:
+    over = job(condition("Failed", "DeadlineExceeded", "Job was active longer than allowed"))
+    refused = View(BOUND, hybridjob(), SPEC, over, None, told=("QuotaExceeded", "no room"))
+    assert _only_end(decide(refused, NOW)) == (Outcome.NEVER_STARTED, "QuotaExceeded", False)
+    assert _only_end(_decide(BOUND, the_job=over))[:2] == (Outcome.NEVER_STARTED, "NoPod")
+    assert _only_end(_decide(STARTED, the_job=over))[0] is Outcome.DEADLINE
+
+
 def _suspended(*, emptied: bool = True, **spec: Any) -> dict[str, Any]:
     """As Kueue leaves it: without a start time."""
     the_job = job(condition("Suspended", "JobSuspended"), suspend=True, **spec)

@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
-from hybridjobs.kube.client import JOBS, PODS, Kubernetes, NotFound
+from hybridjobs.kube.client import JOBS, PODS, AlreadyExists, Conflict, Kubernetes, NotFound
 
 LINE = b"x" * 1000 + b"\n"
 LINES = 3000
@@ -30,6 +30,11 @@ async def _jobs(request: web.Request) -> web.Response:
     return web.json_response({"metadata": {}, "items": None})
 
 
+async def _create_job(request: web.Request) -> web.Response:
+    reason = (await request.json())["reason"]
+    return web.json_response({"reason": reason, "message": "no"}, status=409)
+
+
 async def _pods(request: web.Request) -> web.Response:
     start, size = int(request.query.get("continue", "0")), int(request.query["limit"])
     names = PODS_THERE[start : start + size]
@@ -44,6 +49,7 @@ async def kubernetes() -> AsyncIterator[Kubernetes]:
     application = web.Application()
     application.router.add_get("/api/v1/namespaces/n/pods/{pod}/log", _log)
     application.router.add_get("/apis/batch/v1/namespaces/n/jobs", _jobs)
+    application.router.add_post("/apis/batch/v1/namespaces/n/jobs", _create_job)
     application.router.add_get("/api/v1/namespaces/n/pods", _pods)
     async with TestServer(application) as server:
         configuration = Configuration(host=str(server.make_url("")).rstrip("/"))
@@ -61,6 +67,16 @@ async def test_the_tail_of_a_log_longer_than_fits(kubernetes: Kubernetes) -> Non
 async def test_a_log_that_is_gone(kubernetes: Kubernetes) -> None:
     with pytest.raises(NotFound):
         await kubernetes.pod_log("n", "short", container="main", max_bytes=4096)
+
+
+async def test_a_quota_that_is_contended_for_is_no_name_that_is_taken(
+    kubernetes: Kubernetes,
+) -> None:
+    with pytest.raises(AlreadyExists):
+        await kubernetes.create(JOBS, "n", {"reason": "AlreadyExists"})
+    with pytest.raises(Conflict) as refused:
+        await kubernetes.create(JOBS, "n", {"reason": "Conflict"})
+    assert not isinstance(refused.value, AlreadyExists)
 
 
 async def test_an_empty_list_of_metadata(kubernetes: Kubernetes) -> None:
