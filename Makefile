@@ -60,7 +60,12 @@ test: image lint ## Every test: lint, unit, integration, end to end
 	@$(PY) -m pytest --numprocesses 2 tests
 
 test-fast: setup lint ## Without the cluster: lint, unit, integration
-	@$(PY) -m pytest --numprocesses 2 tests/unit tests/integration tests/conformance --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds
+	@$(PY) -m pytest --numprocesses 2 tests/unit tests/integration tests/conformance tests/simulation --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds
+
+STEPS ?= 1000000
+.PHONY: simulate
+simulate: setup ## The controller through STEPS=1000000 steps of events, losses and kills in random order
+	@$(PY) -m tests.simulation --steps $(STEPS)
 
 .PHONY: chaos
 chaos: image ## Ten minutes of jobs while everything is killed, from a seed (CHAOS="--seed 7 --jobs 300")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import secrets
 import statistics
@@ -129,6 +130,12 @@ class Operator:
         self.peak_mb = kib["VmHWM"] / 1024
         return kib["VmRSS"] / 1024
 
+    def cpu_s(self) -> float:
+        """The processor's time that it has had."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     async def _get(self, path: str) -> str:
         with suppress(httpx.HTTPError):
             async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
@@ -203,7 +210,7 @@ async def _fill(kubernetes: Kubernetes, namespace: str, url: str, jobs: int) -> 
 async def _anew(operator: Operator, jobs: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Start it with all of them present; watch it until it has looked at each, and sweep."""
     with operator.running():
-        ready = await operator.until_ready()
+        ready, cpu = await operator.until_ready(), operator.cpu_s()
         began, caught_up, memory = time.monotonic(), 0.0, [operator.rss_mb()]
         while not caught_up or time.monotonic() - began < _WATCHED_SECONDS:
             await asyncio.sleep(0.5)
@@ -214,6 +221,7 @@ async def _anew(operator: Operator, jobs: int) -> tuple[dict[str, float], dict[s
         return (
             {"operator_mb_at_10k": max(memory), "operator_ready_s_at_10k": ready},
             {
+                "cpu_s_until_ready": cpu,
                 "all_looked_at_s": caught_up,
                 "mb_at_the_end": memory[-1],
                 "peak_mb": operator.peak_mb,

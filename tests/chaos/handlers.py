@@ -70,8 +70,8 @@ def _type(ledger: str, **spec: Any) -> dict[str, Any]:
         "image": IMAGE,
         "command": ["/app/bin/python", "-S", "-c", _SCRIPT],
         "env": [{"name": "LEDGER", "value": ledger}],
-        "deadlineSeconds": 120,
-        "startDeadlineSeconds": 180,
+        "deadlineSeconds": 300,
+        "startDeadlineSeconds": 300,
         "gracePeriodSeconds": 2,
         "retry": {"limit": 2, "baseSeconds": 1, "maxSeconds": 3},
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
@@ -83,6 +83,8 @@ def values(ledger: str) -> dict[str, Any]:
     """The chart's values; `ledger` is its URL. What is over goes soon, so that it can be seen."""
     return {
         "log": {"level": "info"},
+        # No more at once than one node begins in time, however far behind it is.
+        "jobs": {"window": 12},
         "ingress": {"replicas": 2},
         "operator": {
             "extraEnv": [

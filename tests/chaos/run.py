@@ -25,7 +25,7 @@ from tests.e2e.release import Access, Release, installed
 
 NAMESPACE = "hybridjobs-chaos"
 _CENSUS_SECONDS = 1.0
-_OVER_SECONDS = 600.0
+_OVER_SECONDS = 900.0
 _GONE_SECONDS = 120.0
 # Independent of what the database's own columns say afterwards.
 _OBSERVE = """

@@ -194,6 +194,12 @@ class Release:
             )
 
     @contextlib.asynccontextmanager
+    async def worker_api(self) -> AsyncIterator[str]:
+        """The URL of the workers' API, as a pod would use it."""
+        async with self._service(f"{self.name}-worker", 8082) as end:
+            yield f"http://{end}"
+
+    @contextlib.asynccontextmanager
     async def _service(self, service: str, port: int) -> AsyncIterator[str]:
         """host:port of a Service: its ClusterIP where this machine has a route, else a forward."""
         if self.cluster.kind == "native":

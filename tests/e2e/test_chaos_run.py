@@ -26,14 +26,14 @@ async def verdict(plan: Plan) -> Verdict:
     return await run(plan, say=print)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 async def test_whatever_is_killed_every_job_has_one_end_and_nothing_is_left(
     verdict: Verdict,
 ) -> None:
     assert [str(each) for each in verdict.violations] == []
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 async def test_the_run_had_jobs_and_faults_of_every_kind(plan: Plan, verdict: Verdict) -> None:
     accepted = {each.key for each in verdict.evidence.accepted}
     assert accepted == {job.key for job in plan.jobs}

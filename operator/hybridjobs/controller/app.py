@@ -164,7 +164,7 @@ async def _wait_for_crds(kubernetes: Kubernetes, namespace: str) -> None:
     while True:
         try:
             for resource in (HYBRIDJOBS, HYBRIDJOB_TYPES, HYBRIDJOB_SCHEDULES):
-                await kubernetes.list(resource, namespace, metadata_only=True)
+                await anext(kubernetes.pages(resource, namespace, metadata_only=True))
         except (ApiError, ClusterUnavailable) as error:
             log.warning("waiting for the cluster and its CRDs", error=str(error))
             contact.failed(error)

@@ -146,7 +146,8 @@ def decide(view: View, now: datetime) -> list[Action]:
     uid, wanted = hybridjob["metadata"]["uid"], hybridjob["spec"].get("attempt", 0)
     actions: list[Action] = []
     if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
-        if (hybridjob.get("status") or {}).get("state") == Status.CANCELLED:
+        over = (hybridjob.get("status") or {}).get("state") == Status.CANCELLED
+        if over and wanted != row.open_attempt:
             return []  # of an earlier run: the dispatcher replaces it for the one to come
         actions.append(RequestCancel())
     if row.open_attempt is None:
@@ -156,7 +157,8 @@ def decide(view: View, now: datetime) -> list[Action]:
     if row.hybridjob_uid not in (None, uid):
         return [*actions, _lost("Superseded", "another HybridJob took this attempt's place")]
     old = view.previous
-    if old is not None and not (is_finished(old) or "deletionTimestamp" in old["metadata"]):
+    ending = is_finished(old) or "deletionTimestamp" in (old or {}).get("metadata", {})
+    if old is not None and not ending and _is_ours(old, row, uid):
         # Closed as never started or as lost, but a crash came before its removal.
         actions.append(RemoveJob(old))
     return actions + _open(view, now)
@@ -172,11 +174,11 @@ def _open(view: View, now: datetime) -> list[Action]:
         if row.job_uid is not None:
             return [_lost("JobDeleted", "its Kubernetes Job was deleted")]
         return _create(view, now)
-    if _owner(job) != uid:
-        if job["metadata"].get("deletionTimestamp"):
-            return [Wait(timedelta(seconds=1))]
-        if row.job_uid == job["metadata"]["uid"]:
-            return [OwnJob()]
+    if _owner(job) != uid and job["metadata"].get("deletionTimestamp"):
+        return [Wait(timedelta(seconds=1))]
+    if _owner(job) != uid and row.job_uid == job["metadata"]["uid"]:
+        return [OwnJob()]
+    if not _is_ours(job, row, uid):
         conflict = f"a Job named {job['metadata']['name']} belongs to something else"
         return [RecordEnd(AttemptEnd(Outcome.FAILED, "NameConflict", conflict))]
     if row.job_uid not in (None, job["metadata"]["uid"]):
@@ -231,6 +233,8 @@ def _not_started(view: View, now: datetime, *, cancel: bool) -> list[Action]:
         reason, message = why_not_started(job, pod, view.told)
         text = f"no container started within {int(limit.total_seconds())} s: {message}"
         return [RecordEnd(AttemptEnd(Outcome.NEVER_STARTED, reason, text), remove_job=True)]
+    if lost := _node_lost(view, now):
+        return lost
     shown: list[Action] = [PatchStatus()] if waited >= 5 * SETTLE else []
     next_look = 5 * SETTLE if waited < 5 * SETTLE else max(limit, waited + SETTLE)
     return [*shown, Wait(next_look - waited)]
@@ -265,6 +269,25 @@ def _is_second_pod(view: View) -> bool:
 
 
 def _running(view: View, now: datetime) -> list[Action]:
+    if lost := _node_lost(view, now):
+        return lost
+    settling = SETTLE - _since(container_started_at(view.pod), now)
+    if settling > timedelta(0):
+        return [Wait(settling)]
+    return [PatchStatus(), Wait(max(-_silent_for(view, now), SETTLE))]
+
+
+def _node_lost(view: View, now: datetime) -> list[Action]:
+    """The end of an attempt whose pod nobody ends, as soon as its type lets the next one begin."""
+    overlap = view.spec is None or view.spec.retry.overlap == "Allow"
+    if not overlap or _silent_for(view, now) < timedelta(0):
+        return []
+    gone = "its pod did not end after every deadline had passed; the node must be lost"
+    return [RecordEnd(AttemptEnd(Outcome.NODE_LOST, "NodeLost", gone), remove_job=True)]
+
+
+def _silent_for(view: View, now: datetime) -> timedelta:
+    """How long the Job should have been over, whatever its pod does; negative: it may yet run."""
     row, job = view.row, view.job or {}
     # A Job that is suspended, as a queue does it, has no start time.
     began = time((job.get("status") or {}).get("startTime")) or (
@@ -272,21 +295,15 @@ def _running(view: View, now: datetime) -> list[Action]:
     )
     backstop = timedelta(seconds=job["spec"].get("activeDeadlineSeconds", 0))
     grace = timedelta(seconds=view.spec.grace_period_seconds if view.spec else 30)
-    silent_for = _since(began, now) - backstop - grace - NODE_LOST_SLACK
-    overlap = view.spec is None or view.spec.retry.overlap == "Allow"
-    if silent_for >= timedelta(0) and overlap:
-        gone = "its pod did not end after every deadline had passed; the node must be lost"
-        return [RecordEnd(AttemptEnd(Outcome.NODE_LOST, "NodeLost", gone), remove_job=True)]
-    settling = SETTLE - _since(container_started_at(view.pod), now)
-    if settling > timedelta(0):
-        return [Wait(settling)]
-    return [PatchStatus(), Wait(max(-silent_for, SETTLE))]
+    return _since(began, now) - backstop - grace - NODE_LOST_SLACK
 
 
 def _closed(view: View, now: datetime) -> list[Action]:
     """No attempt is open: the job is over, or waits for its next."""
     row, job = view.row, view.job
     actions: list[Action] = []
+    if job is not None and not _is_ours(job, row, view.hybridjob["metadata"]["uid"]):
+        job = None
     if job is not None and row.attempt and not row.has_log and is_finished(job):
         actions.append(
             AddEvidence(classify(job, view.pod, reported=row.reported, permanent_exit_codes=set()))
@@ -335,6 +352,13 @@ def _owner(job: Object) -> str | None:
             uid: str = reference["uid"]
             return uid
     return None
+
+
+def _is_ours(job: Object, row: JobState, uid: str) -> bool:
+    """Whether the HybridJob owns the Job, or did until a deletion that orphans let go of it."""
+    owner, labels = _owner(job), job["metadata"].get("labels") or {}
+    let_go = owner is None and labels.get(names.JOB_ID) == str(row.job_id)
+    return let_go or owner == uid or row.job_uid == job["metadata"]["uid"]
 
 
 def _since(moment: datetime | None, now: datetime) -> timedelta:

@@ -30,6 +30,7 @@ from hybridjobs.controller.status import hybridjob_status, not_accepted_status
 from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     HYBRIDJOBS,
     JOBS,
@@ -46,6 +47,7 @@ from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_refe
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store import attempts
+from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import add_evidence, record_final_outcome, request_cancel
 from hybridjobs.store.resources import forget_uid
@@ -148,14 +150,23 @@ class Reconciler:
             await self._without_row(hybridjob)
             return
         if row.resource_uid not in (None, hybridjob["metadata"]["uid"]):
-            text = f"job {row.job_id} belongs to another HybridJob"
-            await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
+            await self._not_the_rows(hybridjob, row)
             return
         bind_contextvars(attempt=row.attempt)
         view = await self._views.view(hybridjob, row)
         await self._logs.read_early(view)
         for action in decide.decide(view, datetime.now(UTC)):
             await self._do(action, view)
+
+    async def _not_the_rows(self, hybridjob: Object, row: JobState) -> None:
+        """A HybridJob of a job that has, or had, another one."""
+        late = names.is_dispatched(hybridjob) and hybridjob["spec"]["attempt"] <= row.attempt
+        if late and row.status.is_terminal:
+            # By a dispatcher that stopped after its claim, and went on when the job was over.
+            await self._delete(HYBRIDJOBS, hybridjob, hybridjob["metadata"]["resourceVersion"])
+            return
+        text = f"job {row.job_id} belongs to another HybridJob"
+        await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
 
     async def _do(self, action: decide.Action, view: View) -> None:
         row, name = view.row, view.hybridjob["metadata"]["name"]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 from kubernetes.aio.client import Configuration
 
 from hybridjobs.controller.cache import Cache, Object, hybridjob_of
@@ -38,6 +39,41 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
     def store(self, **_: Any) -> None:  # noqa: ANN401 - the base class's signature
         return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Nor is anything to be cleared of an object that never gets into that essence."""
+
+    def fetch(self, **_: Any) -> None:  # noqa: ANN401
+        return None
+
+    def store(self, **_: Any) -> None:  # noqa: ANN401
+        return None
+
+    def purge(self, **_: Any) -> None:  # noqa: ANN401
+        return None
+
+    def touch(self, **_: Any) -> None:  # noqa: ANN401
+        return None
+
+    def clear(self, *, essence: Any) -> Any:  # noqa: ANN401
+        return essence
+
+
+class _NoMemories(ResourceMemories):
+    """kopf remembers a kilobyte of each object that it has seen, for handlers of other kinds."""
+
+    async def recall(
+        self,
+        raw_body: Any,  # noqa: ANN401 - kopf's
+        *,
+        memobase: Any = None,  # noqa: ANN401
+        noticed_by_listing: bool = False,
+        ephemeral: bool = False,  # noqa: ARG002
+    ) -> ResourceMemory:
+        return await super().recall(
+            raw_body, memobase=memobase, noticed_by_listing=noticed_by_listing, ephemeral=True
+        )
 
 
 def feeding(cache: Cache, queue: WorkQueue) -> dict[Resource, EventHandler]:
@@ -98,7 +134,11 @@ async def start_watching(
     for resource, on_event in handlers.items():
         register(resource, on_event)
     tasks = await kopf.spawn_tasks(
-        registry=registry, settings=_settings(), namespaces=[namespace], standalone=True
+        registry=registry,
+        settings=_settings(),
+        memories=_NoMemories(),
+        namespaces=[namespace],
+        standalone=True,
     )
     return asyncio.create_task(_until_one_ends(tasks), name="kopf")
 
@@ -128,10 +168,11 @@ def _settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     # A worker task of kopf's lives this long after its object's last event.
     settings.queueing.idle_timeout = 0.05
     settings.networking.request_timeout = 30
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 200
     settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
     for resource, selector in SELECTORS.items():
         settings.watching.label_selectors[resource.group, resource.version, resource.plural] = (

@@ -22,6 +22,8 @@ from hybridjobs.kube.client import ApiError, Kubernetes, Resource, Unauthorized
 
 log = structlog.get_logger(__name__)
 
+_RESTS = 10  # times as long as a check takes
+
 
 class WatchStale(HybridJobsError):  # noqa: N818 - the field's word
     """A watch does not tell any more what the API server has."""
@@ -108,7 +110,8 @@ class Watchdog:
     """Compares lists with what was told, every `check_seconds`.
 
     `selectors` has the labels by which a resource is watched, where there are some. An object that
-    the watch has not told for `stale_seconds`, as seen by checks that could look, is the end.
+    the watch has not told for `stale_seconds`, as seen by checks that could look, is the end; but
+    with ten thousand to tell at its start, a watch that gets on with them has its time.
     """
 
     def __init__(
@@ -133,6 +136,8 @@ class Watchdog:
         self._hang_seconds = hang_seconds
         self._contact = Contact()
         self._behind: dict[tuple[Resource, str], _Behind] = {}
+        self._complete: set[Resource] = set()  # whose watch has told all that was there before
+        self._rest_seconds = check_seconds
         self._checked: float | None = None
         self.sees = True  # whether the last check has found every watch up to date
 
@@ -142,13 +147,15 @@ class Watchdog:
         if self._checked is None:
             return False
         silent = asyncio.get_running_loop().time() - self._checked
-        return silent > self._check_seconds + self._hang_seconds
+        return silent > self._rest_seconds + self._hang_seconds
 
     async def run(self) -> None:
         """Check until cancelled; WatchStale or CutOff when there is no more use in going on."""
+        loop = asyncio.get_running_loop()
         while True:
-            self._checked = asyncio.get_running_loop().time()
-            await asyncio.sleep(self._check_seconds)
+            self._checked = loop.time()
+            await asyncio.sleep(self._rest_seconds)
+            began = loop.time()
             try:
                 for resource in self._resources:
                     await self._check(resource)
@@ -164,6 +171,8 @@ class Watchdog:
                 self.sees = all(
                     self._seconds(each) < self._check_seconds for each in self._behind.values()
                 )
+            # A list of many, on a machine with much to do, takes from the work that it watches.
+            self._rest_seconds = max(self._check_seconds, _RESTS * (loop.time() - began))
 
     async def _check(self, resource: Resource) -> None:
         told_before = self._told.newest(resource)
@@ -184,6 +193,12 @@ class Watchdog:
             before = self._behind.get((resource, uid))
             still = before is not None and told < before.version
             behind[resource, uid] = before if before and still else _Behind(newest, now)
+        if not behind:
+            self._complete.add(resource)
+        elif resource not in self._complete and len(behind) < sum(
+            key[0] == resource for key in self._behind
+        ):
+            behind = {key: _Behind(each.version, now) for key, each in behind.items()}
         self._told.forget_others(resource, listed.keys(), version)
         self._behind = {
             key: each for key, each in self._behind.items() if key[0] != resource

@@ -8,6 +8,8 @@ import yaml
 
 from tests.integration.crds.api import Answer, Api, hybridjob
 from tests.unit.chart.helm import Object, containers, named, pod_templates
+from tests.unit.chart.test_rights import INGRESS, OPERATOR
+from tests.unit.kube.test_manifests import job_of
 
 JOB_ID = "01936f3a-7c11-7abc-8def-0123456789ab"
 DIGEST = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
@@ -106,6 +108,80 @@ def test_an_account_may_not(
     api: Api, account: str, verb: str, group: str, resource: str, name: str | None
 ) -> None:
     assert not _may(api, account, _resource(api, verb, group, resource, name, api.namespace))
+
+
+# What each account may do, in its namespace and elsewhere: (group, resource, verb, name or "").
+EVERYWHERE = {
+    "ingress": {
+        ("authentication.k8s.io", "tokenreviews", "create", ""),
+        ("authorization.k8s.io", "subjectaccessreviews", "create", ""),
+    },
+    "operator": {
+        ("apiextensions.k8s.io", "customresourcedefinitions", "get", f"{plural}.ours")
+        for plural in ("hybridjobs", "hybridjobtypes", "hybridjobschedules")
+    },
+    "worker": set(),
+}
+NAMED = {
+    ("coordination.k8s.io", "leases", "get"): "hybridjobs-operator",
+    ("coordination.k8s.io", "leases", "patch"): "hybridjobs-operator",
+}
+
+
+def _rights(api: Api, account: str, namespace: str) -> set[tuple[str, str, str, str]]:
+    """All that the API server lets the account do in the namespace."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    groups = [
+        f"--as-group={group}"
+        for group in (
+            "system:serviceaccounts",
+            f"system:serviceaccounts:{api.namespace}",
+            "system:authenticated",
+        )
+    ]
+    answer = api.must(
+        # Validation would ask for definitions, which the account may not see.
+        *("create", "--validate=false", "-f", "-", "-o", "json", f"--as={account}", *groups),
+        stdin=json.dumps(review),
+    )
+    status = json.loads(answer)["status"]
+    assert not status["incomplete"]
+    return {
+        (group.replace(api.group, "hybridjobs.dev"), resource, verb, name)
+        for rule in status["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+
+
+@pytest.mark.parametrize(
+    ("account", "listed"), [("ingress", INGRESS), ("operator", OPERATOR), ("worker", {})]
+)
+def test_an_account_may_do_what_is_listed_and_nothing_else(
+    api: Api, account: str, listed: dict[tuple[str, str], set[str]]
+) -> None:
+    everywhere = {
+        (group, resource, verb, name.replace("ours", api.group))
+        for group, resource, verb, name in EVERYWHERE[account]
+    }
+    names = {**NAMED, ("", "namespaces", "get"): api.namespace}
+    here = {
+        (group, resource, verb, names.get((group, resource, verb), ""))
+        for (group, resource), verbs in listed.items()
+        for verb in verbs
+    }
+    for namespace, expected in (
+        (api.namespace, here | everywhere),
+        (api.other_namespace, everywhere),
+    ):
+        anybody = _rights(api, f"system:serviceaccount:{api.namespace}:default", namespace)
+        assert _rights(api, api.account(account), namespace) - anybody == expected
 
 
 def test_the_operator_sees_its_namespace_and_its_definitions_only(api: Api) -> None:
@@ -237,6 +313,35 @@ def test_pods_pass_restricted_pod_security(api: Api, workload: str) -> None:
     pod = _pod(workload, templates[workload])
     answer = api.send("create", pod, "--dry-run=server")
     assert answer.accepted, answer.error
+    del pod["spec"]["containers"][0]["securityContext"]["capabilities"]
+    refused = api.send("create", pod, "--dry-run=server")
+    assert not refused.accepted
+    assert "restricted" in refused.error
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"handler": "capture/pr.details", "payload": "fetch"},
+        {
+            "image": "registry.example/report:1",
+            "command": ["/bin/report"],
+            "podTemplate": {
+                "nodeSelector": {"disk": "ssd"},
+                "imagePullSecrets": [{"name": "pull"}],
+                "tolerations": [{"key": "batch", "operator": "Exists"}],
+            },
+        },
+    ],
+)
+def test_the_pods_of_jobs_pass_restricted_pod_security(api: Api, spec: Object) -> None:
+    template = job_of(**spec)["spec"]["template"]
+    template["spec"]["serviceAccountName"] = "hybridjobs-worker"
+    pod = _pod("job", template)
+    answer = api.send("create", pod, "--dry-run=server")
+    assert answer.accepted, answer.error
+    assert answer.error == ""
     del pod["spec"]["containers"][0]["securityContext"]["capabilities"]
     refused = api.send("create", pod, "--dry-run=server")
     assert not refused.accepted

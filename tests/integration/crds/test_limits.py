@@ -13,6 +13,7 @@ LIMITS = {
     "memory": "1Gi",
     "deadlineSeconds": 3600,
     "images": ["registry.example/jobs/", "hybridjobs:"],
+    "serviceAccounts": ["hybridjobs-worker", "reports"],
 }
 
 
@@ -46,6 +47,8 @@ def test_what_is_modest_is_taken(limited: Api) -> None:
         "test-modest": {},
         "test-largest": _limits(cpu=2, memory="1024Mi") | {"deadlineSeconds": 3600},
         "test-own-image": {"image": "registry.example/jobs/report:1"},
+        "test-account": {"podTemplate": {"serviceAccountName": "reports"}},
+        "test-no-account": {"podTemplate": {"nodeSelector": {"disk": "ssd"}}},
     }.items():
         body = hybridjobtype(name, **(MODEST | more))
         answer = limited.send("create", body, "--dry-run=server")
@@ -70,6 +73,10 @@ def test_what_is_modest_is_taken(limited: Api) -> None:
             {"image": "elsewhere.example/jobs/x"},
             "image must begin with one of registry.example/jobs/",
         ),
+        (
+            {"podTemplate": {"serviceAccountName": "default"}},
+            "serviceAccountName must be one of hybridjobs-worker, reports",
+        ),
     ],
 )
 def test_what_asks_for_more_is_refused(limited: Api, asked: dict[str, Any], says: str) -> None:
@@ -84,3 +91,32 @@ def test_what_the_release_ships_is_its_own_business(limited: Api) -> None:
     as_operator = (f"--as={limited.account('operator')}", "--dry-run=server")
     answer = limited.send("create", body, *as_operator)
     assert answer.accepted, answer.error
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"privileged": True},
+        {"securityContext": {"privileged": True}},
+        {"securityContext": {"runAsUser": 0}},
+        {"hostNetwork": True},
+        {"hostPID": True},
+        {"automountServiceAccountToken": True},
+        {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]},
+        {"containers": [{"name": "own", "securityContext": {"privileged": True}}]},
+        {"initContainers": [{"name": "own", "image": "x"}]},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_there_is_no_field_for_more_rights(api: Api, asked: dict[str, Any]) -> None:
+    [field] = asked
+    for spec in ({"podTemplate": asked}, asked):
+        body = hybridjobtype("test-rights", **spec)
+        answer = api.send("create", body, "--dry-run=server")
+        assert not answer.accepted
+        assert "unknown field" in answer.error
+        assert f'"{field}"' in answer.error or f'.{field}"' in answer.error
+        # Who does not ask for a check has it left out.
+        answer = api.send("create", body, "--dry-run=server", "--validate=false", "-o", "json")
+        assert answer.accepted, answer.error
+        assert f'"{field}"' not in answer.out

@@ -22,6 +22,7 @@ from hybridjobs.controller.decide import (
     decide,
     is_cancelled_by_deletion,
 )
+from hybridjobs.kube import names
 from hybridjobs.kube.names import hybridjob_name
 from hybridjobs.model import JobTypeSpec, Outcome, Status
 from hybridjobs.store.attempts import JobState
@@ -136,6 +137,23 @@ def test_a_foreign_job_that_is_going_is_waited_for() -> None:
     assert _decide(OPEN, the_job=going) == [Wait(timedelta(seconds=1))]
 
 
+def test_a_job_whose_owner_lets_go_of_it_is_still_its_attempts() -> None:
+    orphan = job(COMPLETE)
+    orphan["metadata"] |= {"ownerReferences": [], "labels": {names.JOB_ID: str(JOB_ID)}}
+    assert _decide(OPEN, the_job=orphan)[0] == BindJob("job-1")
+    ended = _decide(STARTED, the_job=orphan, the_pod=pod(state=terminated(0)))
+    assert _only_end(ended)[0] is Outcome.SUCCEEDED
+
+
+def test_a_foreign_job_is_left_alone_when_its_name_has_ended_the_attempt() -> None:
+    foreign = job(owner="someone")
+    refused = replace(OPEN, open_attempt=None, status=Status.FAILED)
+    assert _decide(refused, the_job=foreign) == [PatchStatus()]
+    second = replace(OPEN, attempt=2, open_attempt=2)
+    view = View(second, hybridjob(attempt=2), SPEC, None, None, previous=foreign)
+    assert decide(view, NOW) == [CreateJob()]
+
+
 def test_a_container_that_never_starts_ends_the_attempt_with_its_reason() -> None:
     waiting = pod(state={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
     early = _decide(BOUND, the_job=job(), the_pod=waiting)
@@ -232,6 +250,21 @@ def test_a_node_gone_silent_is_fenced_after_every_deadline() -> None:
     assert not any(isinstance(each, RecordEnd) for each in patient)
 
 
+def test_a_node_gone_silent_before_it_told_of_a_start_is_fenced_too() -> None:
+    # Past the start deadline while no operator was there; by now the Job has failed but for its
+    # pod, of whose end nobody tells.
+    stuck: Any = {"the_job": job(condition("FailureTarget")), "the_pod": pod()}
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    slack = timedelta(seconds=1230 + 30 + 60)
+    before = _decide(BOUND, **stuck, now=began + slack - timedelta(seconds=1))
+    assert [type(each) for each in before] == [PatchStatus, Wait]
+    assert _only_end(_decide(BOUND, **stuck, now=began + slack)) == (
+        Outcome.NODE_LOST,
+        "NodeLost",
+        True,
+    )
+
+
 def test_cancel_by_spec_is_taken_over() -> None:
     cancelled = hybridjob(cancel=True)
     assert _decide(OPEN, the_hybridjob=cancelled)[0] == RequestCancel()
@@ -285,6 +318,15 @@ def test_a_cancel_of_an_earlier_run_is_left_to_the_dispatcher() -> None:
     cancelled = {**hybridjob(cancel=True), "status": {"state": "cancelled"}}
     anew = replace(CLOSED, status=Status.QUEUED)
     assert _decide(anew, the_hybridjob=cancelled) == []
+
+
+def test_a_cancel_on_which_the_next_attempt_was_said_counts_for_that() -> None:
+    # Run anew before the status said cancelled, so that the dispatcher did not replace it.
+    cancelled = {**hybridjob(cancel=True, attempt=2), "status": {"state": "cancelled"}}
+    anew = replace(OPEN, attempt=2, open_attempt=2)
+    actions = _decide(anew, the_hybridjob=cancelled)
+    assert actions[0] == RequestCancel()
+    assert _only_end(actions)[0] is Outcome.CANCELLED
 
 
 def test_only_a_dispatched_hybridjob_is_released_for_a_long_backoff() -> None:

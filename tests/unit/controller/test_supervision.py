@@ -124,6 +124,25 @@ async def test_time_without_an_answer_is_no_time_that_a_watch_was_silent() -> No
     running.cancel()
 
 
+async def test_a_watch_that_gets_on_with_its_first_list_has_its_time() -> None:
+    there = {f"uid-{n}": 7 for n in range(30)}
+    told = Told()
+    watchdog = _watchdog(_Lists(there), told)
+    running = asyncio.create_task(watchdog.run())
+    for uid, version in there.items():
+        told.event(JOBS, None, {"metadata": {"uid": uid, "resourceVersion": version}})
+        await asyncio.wait([running], timeout=0.03)
+    assert not running.done()
+    running.cancel()
+
+
+async def test_a_watch_that_stops_within_its_first_list_is_stale() -> None:
+    told = Told()
+    told.event(JOBS, None, {"metadata": {"uid": "a", "resourceVersion": "7"}})
+    with pytest.raises(WatchStale, match="2 objects"):
+        await _watchdog(_Lists({"a": 7, "b": 7, "c": 7}), told).run()
+
+
 @asynccontextmanager
 async def _probed(watchdog: Watchdog) -> AsyncIterator[httpx.AsyncClient]:
     app = health_app(ready=lambda: watchdog.sees, hangs=lambda: watchdog.hangs)

@@ -14,7 +14,7 @@ from tests.unit.controller.objects import JOB_ID, hybridjob
 WORKER = WorkerSettings("image:1", "IfNotPresent", "worker", "http://api:8082", "hybridjobs", "db")
 
 
-def _job(text: str = "{}", /, **spec: Any) -> dict[str, Any]:
+def job_of(text: str = "{}", /, **spec: Any) -> dict[str, Any]:
     return kubernetes_job(
         owner=hybridjob(),
         job_id=JOB_ID,
@@ -33,7 +33,7 @@ def _environment(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_one_attempt_is_one_pod_with_its_deadlines() -> None:
-    spec = _job(deadlineSeconds=900, startDeadlineSeconds=300, gracePeriodSeconds=30)["spec"]
+    spec = job_of(deadlineSeconds=900, startDeadlineSeconds=300, gracePeriodSeconds=30)["spec"]
     assert (spec["backoffLimit"], spec["parallelism"], spec["completions"]) == (0, 1, 1)
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert spec["template"]["spec"]["activeDeadlineSeconds"] == 900
@@ -44,10 +44,10 @@ def test_one_attempt_is_one_pod_with_its_deadlines() -> None:
 
 
 def test_a_job_of_a_queue_is_held_until_kueue_lets_it_begin() -> None:
-    held = _job(queueName="team-a")
+    held = job_of(queueName="team-a")
     assert held["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
     assert held["spec"]["suspend"] is True
-    free = _job()
+    free = job_of()
     assert "kueue.x-k8s.io/queue-name" not in free["metadata"]["labels"]
     assert "suspend" not in free["spec"]
 
@@ -55,7 +55,7 @@ def test_a_job_of_a_queue_is_held_until_kueue_lets_it_begin() -> None:
 @given(st.dictionaries(st.text(), st.text() | st.integers()))
 def test_a_payload_survives_the_kubelets_expansion(value: dict[str, Any]) -> None:
     payload = json.dumps(value, ensure_ascii=False)
-    environment = _environment(_job(payload))
+    environment = _environment(job_of(payload))
     assert "$" not in environment["HYBRIDJOB_PAYLOAD"]
     assert json.loads(environment["HYBRIDJOB_PAYLOAD"]) == value
 
@@ -69,7 +69,7 @@ def test_a_payload_survives_the_kubelets_expansion(value: dict[str, Any]) -> Non
     ],
 )
 def test_a_large_payload_is_fetched(payload: str, spec: dict[str, Any]) -> None:
-    environment = _environment(_job(payload, **spec))
+    environment = _environment(job_of(payload, **spec))
     assert "HYBRIDJOB_PAYLOAD" not in environment
     assert environment["HYBRIDJOB_PAYLOAD_URL"] == (
         f"http://api:8082/worker/v1/attempts/{JOB_ID}/2/payload"
@@ -78,16 +78,16 @@ def test_a_large_payload_is_fetched(payload: str, spec: dict[str, Any]) -> None:
 
 def test_a_type_cannot_override_what_the_worker_is_told() -> None:
     environment = _environment(
-        _job(env=[{"name": "HYBRIDJOB_ID", "value": "forged"}, {"name": "MORE", "value": "1"}])
+        job_of(env=[{"name": "HYBRIDJOB_ID", "value": "forged"}, {"name": "MORE", "value": "1"}])
     )
     assert environment["HYBRIDJOB_ID"] == str(JOB_ID)
     assert environment["MORE"] == "1"
 
 
 def test_only_a_type_that_asks_gets_the_database() -> None:
-    assert "DATABASE_URL" not in _environment(_job())
+    assert "DATABASE_URL" not in _environment(job_of())
     secret = {"secretKeyRef": {"name": "db", "key": "handlersUrl"}}
-    assert _environment(_job(database=True))["DATABASE_URL"] == secret
+    assert _environment(job_of(database=True))["DATABASE_URL"] == secret
 
 
 @given(st.from_regex(r"\A[a-z0-9]([a-z0-9._/-]{0,60}[a-z0-9])?\Z"))

@@ -1,0 +1,205 @@
+"""What must hold, after every step and at the end."""
+
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+from hybridjobs.controller.observe import is_finished
+from hybridjobs.kube import names
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
+from hybridjobs.model import Outcome
+from hybridjobs.policy import MAX_DISRUPTIONS, MAX_RETRY_LATER
+from tests.simulation.cluster import ApiServer, Object, owner_uid
+from tests.simulation.nodes import Container, Nodes
+from tests.simulation.stores import Store
+from tests.simulation.tables import Row
+
+TERMINAL = ("completed", "failed", "cancelled")
+# Verdicts on a pod that has ended. Whatever else closes an attempt fences it: its pod may run on.
+_OF_ENDED_PODS = {"failed", "retry_later", "deadline", "oom", "disrupted"}
+_FREE = {
+    Outcome.DISRUPTED: MAX_DISRUPTIONS,
+    Outcome.LOST: MAX_DISRUPTIONS,
+    Outcome.NODE_LOST: MAX_DISRUPTIONS,
+    Outcome.RETRY_LATER: MAX_RETRY_LATER,
+}
+# What may be added to an attempt that has ended.
+_EVIDENCE = ("log_tail", "exit_code", "pod_name")
+
+
+class Violation(AssertionError):  # noqa: N818 - named for what it is
+    """Something is that must not be."""
+
+
+class Checks:
+    """`told_by_hand` are the jobs that somebody has moved on by hand since they were looked at."""
+
+    def __init__(self, server: ApiServer, nodes: Nodes, store: Store) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._seen = -1
+        self._found: list[str] = []  # in the middle of somebody's step
+        self._ended: dict[tuple[UUID, int], Row] = {}
+        self._over: dict[UUID, str] = {}
+        self._jobs_made: Counter[str] = Counter()
+        self.told_by_hand: set[UUID] = set()
+        self.by_hand: Counter[UUID] = Counter()
+        self.reported: set[tuple[UUID, int]] = set()  # ends that a worker told by the API
+        self._deleted_by_others: set[str] = set()  # Jobs, by name
+        server.watchers.append(self._on_event)
+        nodes.begun = self._on_begun
+
+    def look(self) -> None:
+        """After a step."""
+        if self._found:
+            raise Violation(self._found[0])
+        if self._store.changes == self._seen:
+            return
+        jobs, attempts = self._store.rows()
+        self._seen = self._store.changes
+        numbers: dict[UUID, list[Row]] = {job_id: [] for job_id in jobs}
+        for attempt in attempts.values():
+            numbers[attempt["job_id"]].append(attempt)
+        for job in jobs.values():
+            self._look_at_job(job, sorted(numbers[job["id"]], key=lambda each: each["attempt"]))
+        for key, attempt in attempts.items():
+            if attempt["ended_at"] is not None:
+                self._look_at_ended(key, attempt)
+
+    def _look_at_job(self, job: Row, attempts: list[Row]) -> None:
+        job_id, status = job["id"], job["status"]
+        if [each["attempt"] for each in attempts] != list(range(1, job["attempt"] + 1)):
+            raise Violation(f"the attempts of {job_id} do not count up to {job['attempt']}")
+        unended = [each["attempt"] for each in attempts if each["ended_at"] is None]
+        if unended not in ([], [job["attempt"]]):
+            raise Violation(f"open attempts of {job_id}: {unended}, its last is {job['attempt']}")
+        if (status == "processing" or job["dispatched_at"] is not None) and not unended:
+            raise Violation(f"{job_id} is {status} without an open attempt")
+        if status in TERMINAL and unended:
+            raise Violation(f"{job_id} is {status} with an open attempt")
+        before = self._over.get(job_id)
+        if before is not None and status != before and job_id not in self.told_by_hand:
+            raise Violation(f"{job_id} was {before} and is {status}")
+        self.told_by_hand.discard(job_id)
+        self._over.pop(job_id, None)
+        if status in TERMINAL:
+            self._over[job_id] = status
+        self._look_at_retries(job, attempts)
+
+    def _look_at_retries(self, job: Row, attempts: list[Row]) -> None:
+        if job["retry_count"] > job["max_retries"]:
+            raise Violation(f"{job['id']} has {job['retry_count']} retries")
+        free = Counter(each["outcome"] for each in attempts if each["spent_retry"] is False)
+        for outcome, limit in _FREE.items():
+            # One more ends the job; each retry by hand may do so again.
+            if free[outcome] > limit + 1 + self.by_hand[job["id"]]:
+                raise Violation(f"{job['id']} ended as {outcome} {free[outcome]} times for free")
+
+    def _look_at_ended(self, key: tuple[UUID, int], attempt: Row) -> None:
+        before = self._ended.get(key)
+        if before is attempt:
+            return
+        self._ended[key] = attempt
+        if before is None:
+            self._look_at_end(key, attempt)
+            return
+        changed = [
+            name
+            for name, value in attempt.items()
+            if value != before[name] and not (name in _EVIDENCE and before[name] is None)
+        ]
+        if changed:
+            raise Violation(f"attempt {key} has ended, and its {changed} changed")
+
+    def _look_at_end(self, key: tuple[UUID, int], attempt: Row) -> None:
+        if attempt["reason"] == "SetByHand":
+            return
+        containers = self._containers(*key)
+        if attempt["outcome"] in _OF_ENDED_PODS:
+            running = [each.pod for each in containers if each.runs and not each.is_lost]
+            if running:
+                raise Violation(f"attempt {key} ended as {attempt['outcome']}; {running} runs")
+        done = any(each.ended_with == 0 for each in containers)
+        if attempt["outcome"] == "succeeded" and not (done or key in self.reported):
+            raise Violation(f"attempt {key} succeeded, though nothing did")
+
+    def _containers(self, job_id: UUID, attempt: int) -> list[Container]:
+        return [
+            each
+            for each in self._nodes.containers.values()
+            if (each.job_id, each.attempt) == (job_id, attempt)
+        ]
+
+    def _on_event(self, kind: str, event: str, body: Object) -> None:
+        if kind == JOBS.plural and event == "ADDED":
+            name = body["metadata"]["name"]
+            self._jobs_made[name] += 1
+            again = self._jobs_made[name] > 1 and name not in self._deleted_by_others
+            # One whose attempt has ended is by a program that was stopped before its create.
+            if again and self._is_open(body):
+                self._found.append(f"{name} was made {self._jobs_made[name]} times")
+        elif kind == JOBS.plural and event == "DELETED":
+            self._deleted_by_others.add(body["metadata"]["name"])
+
+    def _on_begun(self, container: Container) -> None:
+        """A container starts: no other of its job may run, unless its attempt is fenced."""
+        attempts = self._store.rows()[1]
+        for other in self._nodes.containers.values():
+            if other is container or not other.runs or other.job_id != container.job_id:
+                continue
+            attempt = attempts[other.job_id, min(other.attempt, container.attempt)]
+            if attempt["ended_at"] is None:
+                self._found.append(f"{container.pod} starts while {other.pod} runs, which is open")
+            if other.attempt > container.attempt:
+                continue  # made late: fenced
+            judged = attempt["outcome"] in _OF_ENDED_PODS and attempt["reason"] != "SetByHand"
+            if judged and not other.is_lost:
+                self._found.append(f"{container.pod} starts while {other.pod} runs")
+
+    def _is_open(self, job: Object) -> bool:
+        labels: dict[str, Any] = job["metadata"]["labels"]
+        key = UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT])
+        attempt = self._store.rows()[1].get(key)
+        return attempt is not None and attempt["ended_at"] is None
+
+    def on_delete(self, kind: str, body: Object) -> None:
+        """The operator or the dispatcher deletes something."""
+        if kind == JOBS.plural:
+            self._deleted_by_others.discard(body["metadata"]["name"])
+            if self._is_open(body):
+                self._found.append(f"{body['metadata']['name']} is deleted, its attempt open")
+        elif kind == HYBRIDJOBS.plural and "jobId" in body["spec"]:
+            job = self._store.rows()[0].get(UUID(body["spec"]["jobId"]))
+            if job is not None and job["status"] == "processing":
+                self._found.append(f"{body['metadata']['name']} is deleted while its job runs")
+
+
+def unfinished(store: Store, nodes: Nodes) -> list[str]:
+    """Jobs that are not over, but for those that must not overlap and whose node is lost."""
+    waiting = {each.job_id for each in nodes.containers.values() if each.is_lost}
+    return [
+        f"{job['id']} {job['status']}"
+        for job in store.rows()[0].values()
+        if job["status"] not in TERMINAL
+        and not (job["type"] == "sim/alone" and job["id"] in waiting)
+    ]
+
+
+def left(server: ApiServer, nodes: Nodes) -> list[str]:
+    """What should be gone: all but what people made, or let go of, and what belongs to that."""
+    kept: set[str | None] = set()
+    gone_by: list[str] = []
+    for body in server.list(HYBRIDJOBS.plural):
+        if names.is_dispatched(body) or "ttlSecondsAfterFinished" in body["spec"]:
+            gone_by.append(body["metadata"]["name"])
+        else:
+            kept.add(body["metadata"]["uid"])
+    for job in server.list(JOBS.plural):
+        if is_finished(job) and (owner_uid(job) is None or owner_uid(job) in kept):
+            kept.add(job["metadata"]["uid"])
+        else:
+            gone_by.append(job["metadata"]["name"])
+    gone_by += [
+        pod["metadata"]["name"] for pod in server.list(PODS.plural) if owner_uid(pod) not in kept
+    ]
+    return gone_by + [each.pod for each in nodes.containers.values() if each.runs]

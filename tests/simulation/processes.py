@@ -1,0 +1,425 @@
+"""The programs as they are, on a cluster and a database that answer when it is their turn."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from hybridjobs.controller.cache import Cache
+from hybridjobs.controller.reconcile import Reconciler
+from hybridjobs.controller.sweep import Sweep
+from hybridjobs.controller.types import TypeMirror
+from hybridjobs.controller.watch import feeding
+from hybridjobs.controller.workqueue import WorkQueue
+from hybridjobs.dispatch.cluster import ClusterRuntime
+from hybridjobs.dispatch.loop import Dispatcher
+from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.kube.client import (
+    CRDS,
+    EVENTS,
+    NAMESPACES,
+    PODS,
+    Kubernetes,
+    Resource,
+)
+from hybridjobs.kube.manifests import WorkerSettings
+from hybridjobs.model import JobType
+from hybridjobs.settings import OperatorSettings
+from hybridjobs.store.database import Database
+from tests.simulation.cluster import WATCHED, ApiServer, Object
+from tests.simulation.stores import Store
+from tests.simulation.virtual import Loop
+
+Answer = TypeVar("Answer")
+Dependency = Literal["database", "cluster"]
+# How a request goes: well; not at all; done, but its answer is lost; done, its answer comes late.
+Way = Literal["well", "refused", "unanswered", "late"]
+
+NAMESPACE = "jobs"
+_AWAY = {"database": DatabaseUnavailable, "cluster": ClusterUnavailable}
+
+
+def at_once(work: Awaitable[object]) -> None:
+    """Run what waits for nothing."""
+    try:
+        work.__await__().send(None)  # type: ignore[attr-defined]
+    except StopIteration:
+        return
+    raise RuntimeError("it waits")
+
+
+@dataclass(slots=True)
+class Request:
+    """Something asked of the outside, which has not happened yet."""
+
+    process: "Process"
+    dependency: Dependency
+    what: str
+    future: asyncio.Future[Way]
+
+
+class Process:
+    """Tasks that live and die together. A dead one does nothing any more, a paused one waits."""
+
+    def __init__(self, name: str, loop: Loop) -> None:
+        self.name = name
+        self.loop = loop
+        self.requests: list[Request] = []
+        self.paused = False
+        self.dead = False
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def begin(self, *coroutines: Coroutine[Any, Any, object]) -> None:
+        """Run these until the process is killed."""
+        with self.loop.current():
+            begun = [self.loop.create_task(each) for each in coroutines]
+        for task in begun:
+            task.add_done_callback(self._on_done)
+        self._tasks += begun
+        self.loop.settle()
+
+    def stop(self) -> None:
+        """Killed: not one more request is made."""
+        self.dead = True
+        self.requests.clear()
+        for task in self._tasks:
+            task.cancel()
+        self.loop.settle()
+        for task in self._tasks:
+            if not task.done():
+                self.loop.errors.append(f"{self.name} does not end")
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            self.loop.errors.append(f"{self.name} ended by itself: {task.exception()!r}")
+
+    async def turn(self, dependency: Dependency, what: str) -> Way:
+        """Wait for a turn; CancelledError in a process that is dead."""
+        if not self.dead:
+            future: asyncio.Future[Way] = self.loop.create_future()
+            self.requests.append(Request(self, dependency, what, future))
+            way = await future
+            if not self.dead:
+                return way
+        raise asyncio.CancelledError
+
+    async def ask(self, dependency: Dependency, what: str, effect: Callable[[], Answer]) -> Answer:
+        """Have something done outside, which may go wrong in every way."""
+        way = await self.turn(dependency, what)
+        if way == "refused":
+            raise _AWAY[dependency](f"{what}: refused")
+        try:
+            return effect()
+        finally:
+            if way == "unanswered":
+                raise _AWAY[dependency](f"{what}: no answer")
+            if way == "late":
+                await self.turn(dependency, f"{what}: the answer")
+
+
+class StoreConnection:
+    """A connection of the process's; in a transaction (`process` None) nobody comes between."""
+
+    def __init__(self, store: Store, process: Process | None) -> None:
+        self._store = store
+        self._process = process
+
+    async def execute(self, query: str | bytes, given: Any = None) -> Any:
+        statement = query.decode() if isinstance(query, bytes) else query
+        if self._process is None:
+            return self._store.execute(statement, given)
+        what = " ".join(statement.split())[:60]
+        return await self._process.ask(
+            "database", what, lambda: self._store.execute(statement, given)
+        )
+
+
+class SimulatedDatabase(Database):
+    """The process's way to the store."""
+
+    def __init__(self, store: Store, process: Process) -> None:
+        self._store = store
+        self._process = process
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[DictRow]]:
+        yield StoreConnection(self._store, self._process)  # type: ignore[misc]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[DictRow]]:
+        way = await self._process.turn("database", "a transaction")
+        if way == "refused":
+            raise DatabaseUnavailable("refused")
+        with self._store.transaction():
+            yield StoreConnection(self._store, None)  # type: ignore[misc]
+        if way == "unanswered":
+            raise DatabaseUnavailable("no answer to a commit")
+        if way == "late":
+            await self._process.turn("database", "the answer to a commit")
+
+
+class SimulatedKubernetes(Kubernetes):
+    """The process's way to the API server; `writes` are those that changed something."""
+
+    def __init__(self, server: ApiServer, process: Process, nodes: "Logs") -> None:
+        self._server = server
+        self._process = process
+        self._nodes = nodes
+        self.writes: list[str] = []
+        self.deleting: Callable[[str, Object], None] = lambda _kind, _body: None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+        return await self._write(
+            f"create {body['metadata']['name']}",
+            lambda: self._server.create(resource.plural, body),
+        )
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        if resource in (CRDS, NAMESPACES):
+            return await self._process.ask("cluster", f"get {name}", lambda: {"metadata": {}})
+        return await self._process.ask(
+            "cluster", f"get {name}", lambda: self._server.get(resource.plural, name)
+        )
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> list[Object]:
+        def listed() -> list[Object]:
+            if resource.plural not in WATCHED:
+                return []
+            found = self._server.list(resource.plural)
+            if resource == PODS:
+                name, _, value = labels.partition("=")
+                found = [each for each in found if each["metadata"]["labels"].get(name) == value]
+            return found
+
+        return await self._process.ask("cluster", f"list {resource.plural}", listed)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Sequence[Object]]:
+        yield await self.list(resource, namespace, labels=labels)
+
+    async def apply(
+        self, resource: Resource, namespace: str | None, body: Object, *, force: bool = False
+    ) -> Object:
+        return await self._write(
+            f"apply {body['metadata']['name']} {body['spec'].get('attempt')}",
+            lambda: self._server.apply(resource.plural, body),
+        )
+
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Object,
+        *,
+        subresource: str = "",
+    ) -> Object:
+        if resource == EVENTS:
+            subresource = "series"
+        return await self._write(
+            f"patch {name} {subresource}",
+            lambda: self._server.patch(resource.plural, name, body, subresource),
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+    ) -> None:
+        def delete() -> Object:
+            found = self._server.objects[resource.plural].get(name)
+            if found is not None:
+                self._server.delete(resource.plural, name, uid=uid, version=resource_version)
+                self.deleting(resource.plural, found)
+            return {}
+
+        await self._write(f"delete {name}", delete)
+
+    async def pod_log(self, namespace: str, pod: str, *, container: str, max_bytes: int) -> str:
+        return await self._process.ask("cluster", f"log of {pod}", lambda: self._nodes.log(pod))
+
+    async def _write(self, what: str, effect: Callable[[], Object]) -> Object:
+        def counted() -> Object:
+            before = self._server.version
+            answer = effect()
+            if self._server.version != before:
+                self.writes.append(what)
+            return answer
+
+        return await self._process.ask("cluster", what, counted)
+
+
+class Logs:
+    """Who has the logs of pods."""
+
+    def log(self, pod: str) -> str:
+        """NotFound where there is none; ClusterUnavailable where its node is silent."""
+        raise NotImplementedError
+
+
+class Watch:
+    """What the API server has to tell a process: in order for each object, and for no two.
+
+    As kopf tells it: of several events of one object perhaps only the last; after an interruption
+    everything there is, and nothing of what is gone.
+    """
+
+    def __init__(self, server: ApiServer, cache: Cache, queue: WorkQueue) -> None:
+        self._server = server
+        self._tell = {
+            resource.plural: handler for resource, handler in feeding(cache, queue).items()
+        }
+        self._untold: dict[tuple[str, str], list[tuple[str | None, Object]]] = {}
+        self.order: list[tuple[str, str]] = []
+        self.interrupted: set[str] = set()
+        server.watchers.append(self._on_event)
+        for kind in WATCHED:
+            self.resume(kind)
+
+    def close(self) -> None:
+        self._server.watchers.remove(self._on_event)
+
+    def _on_event(self, kind: str, event: str, body: Object) -> None:
+        if kind in self._tell and kind not in self.interrupted:
+            self._put(kind, event, body)
+
+    def _put(self, kind: str, event: str | None, body: Object) -> None:
+        key = kind, body["metadata"]["uid"]
+        if key not in self._untold:
+            self._untold[key] = []
+            self.order.append(key)
+        self._untold[key].append((event, body))
+
+    def interrupt(self, kind: str) -> None:
+        """The connection breaks: what it has not told is lost."""
+        self.interrupted.add(kind)
+        for key in [key for key in self.order if key[0] == kind]:
+            self.order.remove(key)
+            del self._untold[key]
+
+    def resume(self, kind: str) -> None:
+        """Connected anew: all is listed."""
+        self.interrupted.discard(kind)
+        for body in self._server.list(kind):
+            self._put(kind, None, body)
+
+    def deliver(self, place: int, skip: int = 0) -> str:
+        """Tell of the object at that place, leaving out some of its events but the last."""
+        key = self.order[place]
+        events = self._untold[key]
+        skip = min(skip, len(events) - 1)
+        event, body = events[skip]
+        del events[: skip + 1]
+        if not events:
+            del self._untold[key]
+            del self.order[place]
+        at_once(self._tell[key[0]](event, body))
+        return f"{event} {body['metadata']['name']} {body['metadata']['resourceVersion']}"
+
+
+class _Types(TypeMirror):
+    """The types are what they are."""
+
+    def __init__(self) -> None:
+        """Nothing to mirror."""
+
+    async def read_all(self) -> None:
+        return None
+
+
+class OperatorProcess(Process):
+    """Cache, work queue, reconciler and sweep, fed by watches of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: Loop,
+        server: ApiServer,
+        store: Store,
+        nodes: Logs,
+        types: list[JobType],
+    ) -> None:
+        super().__init__(name, loop)
+        database = SimulatedDatabase(store, self)
+        self.kubernetes = SimulatedKubernetes(server, self, nodes)
+        self.cache, self.queue = Cache(), WorkQueue()
+        self.cache.types.update({each.spec.type: each for each in types})
+        self.watch = Watch(server, self.cache, self.queue)
+        worker = WorkerSettings("image", "Never", "worker", "http://api", "hybridjobs", None)
+        self._reconciler = Reconciler(
+            database, self.kubernetes, self.cache, self.queue, namespace=NAMESPACE, worker=worker
+        )
+        self._sweep = Sweep(database, self.kubernetes, self.cache, self.queue, _Types(), _SETTINGS)
+        self.leads = False
+        self.begin(self._reconciler.follow())
+
+    def lead(self) -> None:
+        """Act, as a replica does that has taken the Lease."""
+        self.leads = True
+        [following] = self._tasks
+        following.cancel()
+        self.loop.settle()
+        self._tasks.clear()
+        self.begin(self._reconciler.run(2), self._sweep.run())
+
+    def stop(self) -> None:
+        self.watch.close()
+        super().stop()
+
+
+_SETTINGS = OperatorSettings(
+    database_url="postgresql://none",
+    namespace=NAMESPACE,
+    worker_image="image",
+    worker_api_url="http://api",
+    sweep_seconds=60,
+    keep_succeeded_seconds=60,
+    keep_failed_seconds=120,
+)
+
+
+class DispatcherProcess(Process):
+    """The dispatcher of one ingress replica."""
+
+    def __init__(self, name: str, loop: Loop, server: ApiServer, store: Store, nodes: Logs) -> None:
+        super().__init__(name, loop)
+        database = SimulatedDatabase(store, self)
+        self.kubernetes = SimulatedKubernetes(server, self, nodes)
+        runtime = ClusterRuntime(database, self.kubernetes, namespace=NAMESPACE)
+        self.dispatcher = Dispatcher(database, runtime, window=100)
+        self.begin(self.dispatcher.run())

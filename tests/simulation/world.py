@@ -1,0 +1,389 @@
+"""Everything together, and the order of what happens: a random number decides each next step."""
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import partial
+from random import Random
+from unittest.mock import patch
+
+import structlog
+
+from hybridjobs import policy
+from hybridjobs.controller import sweep
+from hybridjobs.dispatch import loop as dispatch_loop
+from hybridjobs.kube.client import HYBRIDJOBS
+from tests.simulation.checks import Checks, Violation, left, unfinished
+from tests.simulation.cluster import WATCHED, ApiServer, Object
+from tests.simulation.deeds import TYPES, Deed, People, trouble_of_pods
+from tests.simulation.nodes import Nodes
+from tests.simulation.processes import (
+    DispatcherProcess,
+    OperatorProcess,
+    Process,
+    Request,
+    Way,
+)
+from tests.simulation.stores import InMemory, Store
+from tests.simulation.virtual import Loop, clock_of
+
+_MAX_DEEDS = 16  # of people, a run
+_MAX_CALM_STEPS = 20_000
+_MAX_DRAIN_SECONDS = 6 * 3600
+_POLL_SECONDS = 10.0
+
+
+def in_memory(now: Callable[[], datetime]) -> Store:
+    """The model of the tables, with the simulation's types."""
+    return InMemory(now, {each.spec.type: each for each in TYPES})
+
+
+class World:
+    """One run. `steps` counts what has happened, `deeds` what people and trouble did."""
+
+    def __init__(
+        self,
+        random: Random,
+        make_store: Callable[[Callable[[], datetime]], Store] = in_memory,
+    ) -> None:
+        self._random = random
+        self.loop = Loop()
+        self._server = ApiServer(self.loop.now)
+        self._nodes = Nodes(self._server, self.loop.now, random)
+        self.store = make_store(self.loop.now)
+        self.checks = Checks(self._server, self._nodes, self.store)
+        self._count = 0
+        self._operators: list[OperatorProcess] = []
+        self._dispatchers: list[DispatcherProcess] = []
+        self._away: set[str] = set()
+        self._people = People(random, self._server, self._nodes, self.store, self.checks)
+        self._people_did = 0
+        self.writes = 0
+        self.steps = 0
+        self.deeds = 0
+        self.trace: deque[str] = deque(maxlen=100_000)
+
+    def run(self, steps: int) -> None:
+        """Chaos for so many steps, then peace until all is over; Violation."""
+        with self._set_up():
+            for _ in range(2):
+                self._operators.append(self._operator())
+                self._dispatchers.append(self._dispatcher())
+            self._elect()
+            self._people.submit()
+            while self.steps < steps:
+                self._step()
+            self._drain()
+            for process in self._processes():
+                process.stop()
+
+    @contextmanager
+    def _set_up(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(clock_of(self.loop))
+            stack.enter_context(_logs_to(self.loop.errors))
+            stack.enter_context(patch.object(sweep, "random", self._random))
+            stack.enter_context(patch.object(policy, "jitter", self._random.random))
+            stack.enter_context(patch.object(dispatch_loop, "_POLL_SECONDS", _POLL_SECONDS))
+            yield
+
+    # Processes
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}-{self._count}"
+
+    def _operator(self) -> OperatorProcess:
+        process = OperatorProcess(
+            self._name("operator"), self.loop, self._server, self.store, self._nodes, TYPES
+        )
+        process.kubernetes.deleting = self.checks.on_delete
+        return process
+
+    def _dispatcher(self) -> DispatcherProcess:
+        process = DispatcherProcess(
+            self._name("dispatcher"), self.loop, self._server, self.store, self._nodes
+        )
+        process.kubernetes.deleting = self.checks.on_delete
+        return process
+
+    def _processes(self) -> list[OperatorProcess | DispatcherProcess]:
+        return [*self._operators, *self._dispatchers]
+
+    def _elect(self) -> None:
+        """Somebody leads who can; a leader that is paused does not know that it is deposed."""
+        able = [each for each in self._operators if not each.paused]
+        if able and not any(each.leads for each in able):
+            self._random.choice(able).lead()
+
+    def _restart(self, place: int) -> None:
+        operator = self._operators[place]
+        self._end(operator)
+        self._operators[place] = self._operator()
+        self._elect()
+
+    def _restart_dispatcher(self, place: int) -> None:
+        self._end(self._dispatchers[place])
+        self._dispatchers[place] = self._dispatcher()
+
+    def _end(self, process: OperatorProcess | DispatcherProcess) -> None:
+        process.stop()
+        self.writes += len(process.kubernetes.writes)
+
+    # Steps
+
+    def _step(self) -> None:
+        dice = self._random.randrange(100)
+        if dice < 42:
+            happened = self._answer_any()
+        elif dice < 65:
+            happened = self._tell_any()
+        elif dice < 87:
+            happened = self._kubernetes_does()
+        elif dice < 93:
+            happened = self._time_passes()
+        elif dice < 97:
+            happened = self._people_do()
+        else:
+            happened = self._trouble_comes()
+        if not happened and not self._answer_any() and not self._tell_any():
+            self._time_passes()
+        self._look()
+
+    def _look(self) -> None:
+        self.steps += 1
+        self.loop.settle()
+        self.checks.look()
+        if self.loop.errors:
+            raise Violation(self.loop.errors[0])
+
+    def _note(self, *words: object) -> None:
+        self.trace.append(f"{self.loop.time():9.2f} " + " ".join(map(str, words)))
+
+    def _requests(self) -> list[Request]:
+        return [
+            request
+            for process in self._processes()
+            if not process.paused
+            for request in process.requests
+        ]
+
+    def _answer_any(self) -> bool:
+        requests = self._requests()
+        if not requests:
+            return False
+        request = requests[self._random.randrange(len(requests))]
+        way: Way = "well"
+        if request.dependency in self._away:
+            way = "refused"
+        else:
+            dice = self._random.randrange(100)
+            if dice >= 88:
+                way = "late" if dice < 95 else "unanswered" if dice < 98 else "refused"
+        self._answer(request, way)
+        return True
+
+    def _answer(self, request: Request, way: Way) -> None:
+        self._note(request.process.name, request.what, "" if way == "well" else way)
+        request.process.requests.remove(request)
+        request.future.set_result(way)
+        self.loop.settle()
+
+    def _tell_any(self) -> bool:
+        able = [each for each in self._operators if each.watch.order]
+        if not able:
+            return False
+        operator = able[self._random.randrange(len(able))]
+        place = self._random.randrange(len(operator.watch.order))
+        told = operator.watch.deliver(place, self._random.choice([0, 0, 1, 9]))
+        self._note(operator.name, "is told", told)
+        self.loop.settle()
+        return True
+
+    def _kubernetes_does(self) -> bool:
+        able = [
+            (kind, body)
+            for kind in WATCHED
+            for body in self._server.list(kind)
+            if kind != HYBRIDJOBS.plural or "deletionTimestamp" in body["metadata"]
+        ]
+        if not able:
+            return False
+        kind, body = able[self._random.randrange(len(able))]
+        steps = self._nodes.steps(kind, body)
+        if not steps:
+            return False
+        self._do(body, *steps[self._random.randrange(len(steps))])
+        return True
+
+    def _do(self, body: Object, what: str, act: Callable[[], object]) -> None:
+        self._note(body["metadata"]["name"], what)
+        act()
+
+    def _time_passes(self) -> bool:
+        now, dice = self.loop.time(), self._random.randrange(20)
+        timer = self.loop.next_timer()
+        if dice < 10 and timer is not None:
+            to = max(timer, now)
+        elif dice < 19:
+            to = now + self._random.choice([0.2, 1.0, 3.0])
+        else:
+            to = now + self._random.choice([20.0, 60.0, 200.0])
+        self.loop.advance(to)
+        return True
+
+    def _something_is_done(self, deeds: list[Deed], who: str) -> bool:
+        if not deeds:
+            return False
+        what, act = deeds[self._random.randrange(len(deeds))]
+        self.deeds += 1
+        self._note(who, what)
+        act()
+        return True
+
+    def _people_do(self) -> bool:
+        if self._people_did >= _MAX_DEEDS:
+            return False
+        self._people_did += 1
+        return self._something_is_done(self._people.deeds(), "PEOPLE")
+
+    def _trouble_comes(self) -> bool:
+        troubles: list[Deed] = [
+            *self._trouble_of_processes(),
+            *self._trouble_of_watches(),
+            *trouble_of_pods(self._server, self._nodes),
+        ]
+        for each in ("database", "cluster"):
+            if each in self._away:
+                troubles += [(f"{each} is back", partial(self._away.discard, each))] * 4
+            else:
+                troubles.append((f"{each} is away", partial(self._away.add, each)))
+        return self._something_is_done(troubles, "TROUBLE")
+
+    def _trouble_of_processes(self) -> Iterator[Deed]:
+        for place, operator in enumerate(self._operators):
+            yield f"kill {operator.name}", partial(self._restart, place)
+            yield from self._pauses(operator)
+        for place, dispatcher in enumerate(self._dispatchers):
+            yield f"kill {dispatcher.name}", partial(self._restart_dispatcher, place)
+            yield from self._pauses(dispatcher)
+
+    def _pauses(self, process: Process) -> Iterator[Deed]:
+        def turn() -> None:
+            process.paused = not process.paused
+            self._elect()
+
+        for _ in range(3 if process.paused else 1):
+            yield f"{'wake' if process.paused else 'pause'} {process.name}", turn
+
+    def _trouble_of_watches(self) -> Iterator[Deed]:
+        for operator in self._operators:
+            watch = operator.watch
+            for kind in WATCHED:
+                if kind in watch.interrupted:
+                    yield from [(f"{operator.name} lists {kind}", partial(watch.resume, kind))] * 3
+                else:
+                    yield f"{operator.name} loses {kind}", partial(watch.interrupt, kind)
+
+    # Peace
+
+    def _drain(self) -> None:
+        """No more trouble, though lost nodes stay lost; then they are back; then nothing moves."""
+        self._note("PEACE")
+        self._away.clear()
+        for place, operator in enumerate(self._operators):
+            if operator.paused or operator.leads:
+                operator.paused = False
+                self._end(operator)
+                self._operators[place] = self._operator()
+        for operator in self._operators:
+            for kind in list(operator.watch.interrupted):
+                operator.watch.resume(kind)
+        for dispatcher in self._dispatchers:
+            dispatcher.paused = False
+        self._elect()
+        self._until(partial(unfinished, self.store, self._nodes), "never ended")
+        self._nodes.find()
+        self._until(partial(unfinished, self.store, self._nodes), "never ended")
+        self._until(partial(left, self._server, self._nodes), "left in the cluster")
+        self._check_writes()
+        self._check_rest()
+
+    def _until(self, left: Callable[[], list[str]], complaint: str) -> None:
+        end = self.loop.time() + _MAX_DRAIN_SECONDS
+        self._calm()
+        while rest := left():
+            timer = self.loop.next_timer()
+            if timer is None or timer > end:
+                raise Violation(f"{complaint}: {', '.join(rest)}")
+            self.loop.advance(timer)
+            self._calm()
+
+    def _calm(self) -> None:
+        """Until nothing happens without time passing."""
+        for _ in range(_MAX_CALM_STEPS):
+            if not (self._answer_first() or self._tell_first() or self._kubernetes_does_first()):
+                return
+            self._look()
+        raise Violation("it never comes to rest")
+
+    def _answer_first(self) -> bool:
+        for request in self._requests():
+            self._answer(request, "well")
+            return True
+        return False
+
+    def _tell_first(self) -> bool:
+        for operator in self._operators:
+            if operator.watch.order:
+                self._note(operator.name, "is told", operator.watch.deliver(0))
+                self.loop.settle()
+                return True
+        return False
+
+    def _kubernetes_does_first(self) -> bool:
+        for kind in WATCHED:
+            for body in self._server.list(kind):
+                for what, act in self._nodes.steps(kind, body):
+                    self._do(body, what, act)
+                    return True
+        return False
+
+    def _all_writes(self) -> int:
+        return self.writes + sum(len(each.kubernetes.writes) for each in self._processes())
+
+    def _check_writes(self) -> None:
+        """Five writes an attempt, and some for each disturbance."""
+        _, ended = self.store.rows()
+        bound = 6 * len(ended) + 4 * self.deeds + 20
+        if self._all_writes() > bound:
+            raise Violation(f"{self._all_writes()} writes; at most {bound} are in order")
+
+    def _check_rest(self) -> None:
+        """All is over and gone: whatever is written now would be written for ever."""
+        before = self._all_writes()
+        end = self.loop.time() + 300
+        while (timer := self.loop.next_timer()) is not None and timer <= end:
+            self.loop.advance(timer)
+            self._calm()
+        if self._all_writes() != before:
+            raise Violation(f"{self._all_writes() - before} writes after the end")
+
+
+@contextmanager
+def _logs_to(errors: list[str]) -> Iterator[None]:
+    """Nothing is logged, but what nobody has foreseen is an error."""
+
+    def keep(_logger: object, method: str, event: structlog.typing.EventDict) -> str:
+        if method == "exception" or event.get("exc_info"):
+            errors.append(traceback.format_exc())
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[keep], wrapper_class=structlog.BoundLogger)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
