@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from hybridjobs.kube.client import (
+    EVENTS,
     HYBRIDJOB_SCHEDULES,
     HYBRIDJOB_TYPES,
     HYBRIDJOBS,
@@ -51,6 +52,7 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
         *_rights(JOBS, "create", "get", "list", "watch", "patch", "delete", "deletecollection"),
         *_rights(PODS, "get", "list", "watch", "patch", "delete"),
         *_rights(PODS, "get", subresource="log"),
+        *_rights(EVENTS, "create", "patch", "list"),
     ),
 }
 
