@@ -56,7 +56,11 @@ async def test_an_upgrade_and_a_rollback_leave_a_hundred_jobs_alone(
 
 def _upgrade(release: Release) -> None:
     noted = {"podAnnotations": {"upgraded": "true"}}
-    values = {**release.values, "ingress": {**noted, "replicas": 2}, "operator": noted}
+    values = {
+        **release.values,
+        "ingress": {**noted, "replicas": 2},
+        "operator": {**release.values["operator"], **noted},
+    }
     replace(release, values=values).install()
 
 
