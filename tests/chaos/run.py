@@ -180,6 +180,7 @@ class _Run:
     async def _progress(self) -> None:
         while True:
             await asyncio.sleep(20)
+            await asyncio.to_thread(self._faults.revive)
             self._tell(
                 f"{len(self._load.accepted)} jobs accepted, {len(self._ledger.lines)} lines in the"
                 f" ledger, {len(self._seen)} Jobs seen"

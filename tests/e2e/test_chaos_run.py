@@ -7,8 +7,7 @@ from tests.chaos.plan import FAULTS, KINDS, Plan, planned
 from tests.chaos.run import Verdict, run
 from tests.cluster import current
 
-SEED, JOBS, SECONDS = 20, 30, 75
-_OFTEN = 2  # each kind of fault
+SEED, JOBS, SECONDS = 20, 30, 80
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +16,7 @@ async def plan() -> Plan:
     left_out = sorted(kind for kind, of in FAULTS.items() if of.cheap and kind not in kinds)
     if left_out:
         print(f"this cluster cannot show: {', '.join(left_out)}")
-    faults = _OFTEN * len(kinds)
-    return planned(SEED, jobs=JOBS, seconds=SECONDS, faults=faults, fault_kinds=kinds)
+    return planned(SEED, jobs=JOBS, seconds=SECONDS, faults=len(kinds), fault_kinds=kinds)
 
 
 @pytest.fixture(scope="module")
