@@ -29,7 +29,7 @@ DEFINITIONS = Path(__file__).parents[3] / "manifests" / "crds"
 
 
 async def all_watched(proxy: Proxy) -> None:
-    await eventually(lambda: len(proxy.watches) >= len(WATCHED))
+    await eventually(lambda: len(set(proxy.watches)) == len(WATCHED))
 
 
 @pytest.mark.parametrize("resource", WATCHED, ids=lambda resource: resource.plural)
