@@ -142,10 +142,14 @@ class Checks:
             self._deleted_by_others.add(body["metadata"]["name"])
 
     def _on_begun(self, container: Container) -> None:
-        """A container starts: no other of its job may run, unless its attempt is fenced."""
+        """A container starts: none of another attempt may run, unless that is fenced.
+
+        One attempt has two only where its Job was made twice, which is looked at there.
+        """
         attempts = self._store.rows()[1]
         for other in self._nodes.containers.values():
-            if other is container or not other.runs or other.job_id != container.job_id:
+            same = other.attempt == container.attempt
+            if same or not other.runs or other.job_id != container.job_id:
                 continue
             attempt = attempts[other.job_id, min(other.attempt, container.attempt)]
             if attempt["ended_at"] is None:
