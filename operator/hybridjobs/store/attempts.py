@@ -103,6 +103,7 @@ FROM hybridjobs.job_attempts attempt
 JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
 WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod' AND attempt.dispatched_at IS NOT NULL
   AND (attempt.job_id, attempt.attempt) > (%(job_id)s, %(attempt)s)
+  AND job.id >= %(job_id)s  -- follows, but without it a merge join begins with the first job
 ORDER BY attempt.job_id, attempt.attempt LIMIT %(limit)s
 """
 _ENDED = """
