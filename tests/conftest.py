@@ -1,10 +1,12 @@
 """What every test shares: a real Postgres, and a fresh, migrated database for each test."""
 
+import os
 import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +52,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return _OneClusterScheduling(config, log)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(adjacent: int = 1) -> int:
+    """The first of so many free ports, one after another.
+
+    None that the system gives to outgoing connections, which may take it before it is listened on,
+    and none of another of the tests' processes.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    lowest = 10_000 + 10_000 * (process % 2)
+    while True:
+        first = lowest + secrets.randbelow(10_000 - adjacent)
+        with suppress(OSError), ExitStack() as listening:
+            for port in range(first, first + adjacent):
+                listening.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 def _memory() -> Path | None:

@@ -111,7 +111,7 @@ def test_what_the_release_ships_is_its_own_business(limited: Api) -> None:
 def test_there_is_no_field_for_more_rights(api: Api, asked: dict[str, Any]) -> None:
     [field] = asked
     for spec in ({"podTemplate": asked}, asked):
-        body = hybridjobtype("test-rights", **spec)
+        body = hybridjobtype("test-rights", **(MODEST | spec))
         answer = api.send("create", body, "--dry-run=server")
         assert not answer.accepted
         assert "unknown field" in answer.error

@@ -1,13 +1,11 @@
 """`hybridjobs dev` as the process that people start, with handlers in a folder of theirs."""
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,7 +50,7 @@ class Dev:
         self.folder = folder
         self.data = folder / "data"
         self.output = folder / "output"
-        self.port = _five_free_ports()
+        self.port = free_port(adjacent=5)
         self.process: asyncio.subprocess.Process | None = None
         self.client = httpx.AsyncClient(timeout=30)
 
@@ -146,16 +144,6 @@ class Dev:
     async def ended(self, job_id: str, *, seconds: float = 40) -> dict[str, Any]:
         over = ("completed", "failed", "cancelled")
         return await self.until(job_id, lambda job: job["status"] in over, seconds=seconds)
-
-
-def _five_free_ports() -> int:
-    """The first of five that are free one after another."""
-    while True:
-        first = free_port()
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for port in range(first, first + 5):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,8 @@ async def test_all_of_a_repository_is_captured_by_the_fewest_requests(stage: Sta
     minimum = (await github.ask("minimum", fullName=NAME))["graphql"]
     # Issues are captured by a type of their own.
     least = minimum["total"] - minimum["issues"]
-    check_requests(turns[0], least)
+    # What changes while it is read may do so before its details are asked for.
+    check_requests(turns[0], least, least - minimum["changed"])
     first = await digests(stage)
     await report(stage, turns, least)
 
@@ -151,15 +152,15 @@ async def discovered(stage: Stage, *, seed: int) -> Turn:
     return Turn(round(monotonic() - began, 1), requests, spoiled, len(killed))
 
 
-def check_requests(turn: Turn, least: int) -> None:
-    """No more than a tenth over the fewest.
+def check_requests(turn: Turn, least: int, sure: int | None = None) -> None:
+    """No more than a tenth over the fewest, of which some may not be needed.
 
     Not counted are those that GitHub itself spoiled, by 502, nonsense or a secondary limit, and one
     for each worker that was killed: the answer that it had not stored is asked for again.
     """
     counted = turn.requests - turn.spoiled - turn.killed
     assert counted <= 1.1 * least, (turn, least)
-    assert turn.requests - turn.spoiled >= least, (turn, least)
+    assert turn.requests - turn.spoiled >= (least if sure is None else sure), (turn, least)
 
 
 async def check_rows(stage: Stage) -> None:
