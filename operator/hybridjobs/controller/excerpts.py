@@ -32,8 +32,13 @@ class Objects(Mapping[str, Object]):
         return len(self._kept)
 
     def put(self, name: str, body: Object) -> None:
-        """The object of that name is this one now."""
-        self._kept[name] = body["metadata"]["uid"], codec.dumps(body)
+        """The object of that name is this one now, unless it is the one before: of two that had the
+        same name the events may come in any order."""
+        uid = body["metadata"]["uid"]
+        kept = self._kept.get(name)
+        if kept is not None and kept[0] != uid and _version(self[name]) > _version(body):
+            return
+        self._kept[name] = uid, codec.dumps(body)
 
     def remove(self, name: str, uid: str) -> bool:
         """That very object is gone; whether it was here."""
@@ -50,6 +55,11 @@ class Objects(Mapping[str, Object]):
     def uids(self) -> dict[str, str]:
         """The uids of those that are here now, by name."""
         return {name: uid for name, (uid, _) in self._kept.items()}
+
+
+def _version(body: Object) -> int:
+    """Of one kind they may be compared (KEP-5504)."""
+    return int(body["metadata"]["resourceVersion"])
 
 
 def excerpt(body: Object) -> Object:

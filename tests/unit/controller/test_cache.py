@@ -31,6 +31,17 @@ def test_the_answer_to_a_write_does_not_hide_what_a_watch_told_since() -> None:
     assert cache.hybridjobs[NAME] == answer
 
 
+def test_a_late_event_of_the_one_before_does_not_hide_its_successor() -> None:
+    cache = Cache()
+    before, successor = _hybridjob("hj-1"), _hybridjob("hj-2")
+    before["metadata"]["resourceVersion"], successor["metadata"]["resourceVersion"] = "9", "10"
+    cache.put_hybridjob(before)
+    cache.put_hybridjob(successor)
+    cache.put_hybridjob(before)
+    cache.remove_hybridjob(before)
+    assert cache.hybridjobs[NAME] == successor
+
+
 def test_a_late_deletion_leaves_the_successor_and_is_acted_on() -> None:
     cache = Cache()
     successor = _hybridjob("hj-2")
