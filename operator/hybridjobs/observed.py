@@ -12,7 +12,7 @@ from hybridjobs.model import AttemptEnd, Outcome
 
 MAX_REASONS = 1000  # of all types together; what the kubelet and the runtime call them is theirs
 
-_LAGS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+LAGS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 _WAITS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400)
 _DURATIONS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400)
 
@@ -28,7 +28,7 @@ _durations = Histogram(
 _lag = Histogram(
     "hybridjobs_record_lag_seconds",
     "From the end of an attempt's container to its outcome in the database.",
-    buckets=_LAGS,
+    buckets=LAGS,
 )
 _waits = Histogram(
     "hybridjobs_queue_wait_seconds",

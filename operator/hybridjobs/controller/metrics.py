@@ -9,13 +9,13 @@ from time import monotonic, perf_counter
 from prometheus_client import Gauge, Histogram
 
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.observed import LAGS
 from hybridjobs.store.database import Database
 from hybridjobs.store.queue import paused_types
 from hybridjobs.store.statistics import ReadyLine, ready_by_type
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _QUEUE_SECONDS = 15.0
-_LAGS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 _reconciles = Histogram(
     "hybridjobs_reconcile_seconds", "Looks at one HybridJob.", ["result"], buckets=_SECONDS
@@ -23,7 +23,7 @@ _reconciles = Histogram(
 _waits = Histogram(
     "hybridjobs_start_wait_seconds",
     "From the claim of an attempt to the start of its container.",
-    buckets=_LAGS,
+    buckets=LAGS,
 )
 _ready = Gauge("hybridjobs_ready_jobs", "Jobs in line for a place; told by the leader.", ["type"])
 _oldest = Gauge(

@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 
 from hybridjobs.controller import metrics
 from hybridjobs.ids import new_id
-from hybridjobs.model import AttemptEnd, Outcome, Status
+from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
 from hybridjobs.store import attempts
 from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
@@ -33,16 +33,22 @@ async def _somebody_waits(connection: AsyncConnection[DictRow]) -> bool:
     return await cursor.fetchone() is not None
 
 
+async def _claimed_job(database: Database) -> Claim:
+    """A job whose first attempt was handed out."""
+    async with database.connection() as connection:
+        await register(connection, job_type())
+        await connection.execute(_INSERT, [new_id()])
+    async with database.transaction() as connection:
+        [claimed] = await claim(connection, window=10)
+    return claimed
+
+
 @pytest.mark.parametrize("write", ["start", "bind", "mark"])
 async def test_the_jobs_row_is_locked_before_the_attempts(
     write: str, database_urls: DatabaseUrls
 ) -> None:
     async with Database(database_urls.service, size=4) as database:
-        async with database.connection() as connection:
-            await register(connection, job_type())
-            await connection.execute(_INSERT, [new_id()])
-        async with database.transaction() as connection:
-            [claimed] = await claim(connection, window=10)
+        claimed = await _claimed_job(database)
         names = (claimed.job_id, claimed.attempt)
 
         async def other() -> None:
@@ -77,11 +83,7 @@ async def test_the_jobs_row_is_locked_before_the_attempts(
 
 async def test_binding_notes_what_a_dead_dispatcher_could_not(database_urls: DatabaseUrls) -> None:
     async with Database(database_urls.service, size=2) as database:
-        async with database.connection() as connection:
-            await register(connection, job_type())
-            await connection.execute(_INSERT, [new_id()])
-        async with database.transaction() as connection:
-            [claimed] = await claim(connection, window=10)
+        claimed = await _claimed_job(database)
         async with database.connection() as connection:
             for uid in ("u", "v"):
                 bound = await attempts.bind_hybridjob(
@@ -97,11 +99,7 @@ async def test_binding_notes_what_a_dead_dispatcher_could_not(database_urls: Dat
 
 async def test_a_dispatcher_that_confirms_late_changes_nothing(database_urls: DatabaseUrls) -> None:
     async with Database(database_urls.service, size=2) as database:
-        async with database.connection() as connection:
-            await register(connection, job_type())
-            await connection.execute(_INSERT, [new_id()])
-        async with database.transaction() as connection:
-            [claimed] = await claim(connection, window=10)
+        claimed = await _claimed_job(database)
         async with database.connection() as connection:
             for uid in ("made anew", "late"):
                 await mark_dispatched(connection, claimed, namespace="n", name="a", uid=uid)
@@ -115,11 +113,7 @@ async def test_a_failure_is_recorded_whatever_its_account_says(
     after: float, database_urls: DatabaseUrls
 ) -> None:
     async with Database(database_urls.service, size=2) as database:
-        async with database.connection() as connection:
-            await register(connection, job_type())
-            await connection.execute(_INSERT, [new_id()])
-        async with database.transaction() as connection:
-            [claimed] = await claim(connection, window=10)
+        claimed = await _claimed_job(database)
         end = AttemptEnd(Outcome.FAILED, "Error", "cut\0off", retry_after_seconds=after)
         async with database.transaction() as connection:
             recorded = await record_outcome(connection, claimed.job_id, 1, end)
