@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
-from hybridjobs.controller.observe import is_finished
+from hybridjobs.controller.observe import is_dispatched, is_finished
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
 from hybridjobs.model import Outcome
@@ -194,7 +194,7 @@ def left(server: ApiServer, nodes: Nodes) -> list[str]:
     kept: set[str | None] = set()
     gone_by: list[str] = []
     for body in server.list(HYBRIDJOBS.plural):
-        if names.is_dispatched(body) or "ttlSecondsAfterFinished" in body["spec"]:
+        if is_dispatched(body) or "ttlSecondsAfterFinished" in body["spec"]:
             gone_by.append(body["metadata"]["name"])
         else:
             kept |= {body["metadata"]["uid"], body["metadata"]["name"]}

@@ -177,8 +177,9 @@ class Tables:
                 **{
                     name: job[name]
                     for name in (
-                        *("type", "status", "payload", "error", "run_at", "resource_uid"),
-                        *("traceparent", "started_at", "outcome_reason", "attempt"),
+                        *("type", "status", "payload", "error", "run_at", "attempt"),
+                        *("resource_name", "resource_uid", "traceparent"),
+                        *("started_at", "outcome_reason"),
                     )
                 },
                 "cancel_requested": job["cancel_requested_at"] is not None,

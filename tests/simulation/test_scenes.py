@@ -39,8 +39,8 @@ def _claimed_and_cancelled(store: Store) -> Object:
         claim(StoreConnection(store, None), window=1).send(None)  # type: ignore[arg-type]
     except StopIteration as claims:
         [claimed] = claims.value
-    bound = {"job_id": claimed.job_id, "namespace": NAMESPACE, "name": "a", "uid": "another"}
+    name = f"{claimed.type.replace('/', '-')}-{claimed.job_id.hex[-12:]}"
+    bound = {"job_id": claimed.job_id, "namespace": NAMESPACE, "name": name, "uid": "another"}
     store.execute(resources._ADOPTED, bound)
     store.execute(SET_BY_HAND, {"id": claimed.job_id, "status": "cancelled"})
-    name = f"{claimed.type.replace('/', '-')}-{claimed.job_id.hex[-12:]}"
     return hybridjob(claimed, name=name, namespace=NAMESPACE)

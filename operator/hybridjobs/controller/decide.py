@@ -13,6 +13,7 @@ from hybridjobs.controller.observe import (
     classify,
     condition,
     container_started_at,
+    is_dispatched,
     is_emptied,
     is_finished,
     is_suspended,
@@ -318,8 +319,8 @@ def _closed(view: View, now: datetime) -> list[Action]:
         elif row.attempt_started_at is None:
             actions.append(RemoveJob(job))
     if row.status is Status.QUEUED:
-        ours = names.is_dispatched(view.hybridjob)
-        if row.attempt and ours and row.run_at - now > LONG_BACKOFF:
+        releasable = row.attempt and is_dispatched(view.hybridjob)
+        if releasable and row.run_at - now > LONG_BACKOFF:
             return [*actions, ReleaseHybridJob()]
     return [*actions, PatchStatus()]
 

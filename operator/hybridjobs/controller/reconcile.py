@@ -30,7 +30,6 @@ from hybridjobs.controller.status import hybridjob_status, not_accepted_status
 from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     HYBRIDJOBS,
     JOBS,
@@ -160,10 +159,11 @@ class Reconciler:
 
     async def _not_the_rows(self, hybridjob: Object, row: JobState) -> None:
         """A HybridJob of a job that has, or had, another one."""
-        late = names.is_dispatched(hybridjob) and hybridjob["spec"]["attempt"] <= row.attempt
+        metadata, attempt = hybridjob["metadata"], hybridjob["spec"].get("attempt", 0)
+        late = metadata["name"] == row.resource_name and attempt <= row.attempt
         if late and row.status.is_terminal:
             # By a dispatcher that stopped after its claim, and went on when the job was over.
-            await self._delete(HYBRIDJOBS, hybridjob, hybridjob["metadata"]["resourceVersion"])
+            await self._delete(HYBRIDJOBS, hybridjob, metadata["resourceVersion"])
             return
         text = f"job {row.job_id} belongs to another HybridJob"
         await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))

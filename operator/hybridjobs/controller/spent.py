@@ -6,8 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from hybridjobs.controller.cache import Object
-from hybridjobs.controller.observe import job_id, time
-from hybridjobs.kube import names
+from hybridjobs.controller.observe import is_dispatched, job_id, time
 from hybridjobs.kube.client import HYBRIDJOBS, Conflict, Kubernetes
 from hybridjobs.model import Status
 from hybridjobs.settings import OperatorSettings
@@ -63,7 +62,7 @@ class Spent:
         settings, spec = self._settings, body["spec"]
         if "ttlSecondsAfterFinished" in spec:
             return timedelta(seconds=spec["ttlSecondsAfterFinished"]), False
-        if not names.is_dispatched(body):
+        if not is_dispatched(body):
             return None, False  # made by hand, and theirs to delete
         succeeded = body["status"]["state"] == Status.COMPLETED
         seconds = settings.keep_succeeded_seconds if succeeded else settings.keep_failed_seconds

@@ -1,7 +1,6 @@
 """Names and labels of our objects: all follow from the job's id, type and attempt."""
 
 import re
-from typing import Any
 from uuid import UUID
 
 from hybridjobs.model import GROUP
@@ -25,14 +24,6 @@ def hybridjob_name(type_: str, job_id: UUID) -> str:
     """`capture/pr.details` → `capture-pr-details-<last 12 hex digits of the id>`."""
     slug = re.sub(r"[^a-z0-9]+", "-", type_).strip("-")[: MAX_NAME - _ID_DIGITS - 1].rstrip("-")
     return f"{slug}-{job_id.hex[-_ID_DIGITS:]}"
-
-
-def is_dispatched(hybridjob: dict[str, Any]) -> bool:
-    """Whether the dispatcher made this HybridJob, rather than a person by kubectl."""
-    spec = hybridjob["spec"]
-    return "jobId" in spec and hybridjob["metadata"]["name"] == hybridjob_name(
-        spec["type"], UUID(spec["jobId"])
-    )
 
 
 def job_name(job_id: UUID, attempt: int) -> str:

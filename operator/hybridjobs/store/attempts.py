@@ -16,8 +16,8 @@ from hybridjobs.model import Status
 _READ = """
 SELECT job.id AS job_id, job.type, job.status, job.payload::text AS payload,
        job.cancel_requested_at IS NOT NULL AS cancel_requested, job.error, job.run_at,
-       job.resource_uid, job.traceparent, job.started_at, job.outcome_reason, job.duration_ms,
-       coalesce(job.completed_at, job.failed_at) AS finished_at, job.attempt,
+       job.resource_name, job.resource_uid, job.traceparent, job.started_at, job.outcome_reason,
+       job.duration_ms, coalesce(job.completed_at, job.failed_at) AS finished_at, job.attempt,
        CASE WHEN last.attempt IS NOT NULL AND last.ended_at IS NULL THEN last.attempt END
            AS open_attempt,
        coalesce(last.deadline_seconds, job.deadline_seconds) AS deadline_seconds,
@@ -131,6 +131,7 @@ class JobState:
     cancel_requested: bool
     error: str | None
     run_at: datetime
+    resource_name: str | None
     resource_uid: str | None
     traceparent: str | None
     started_at: datetime | None

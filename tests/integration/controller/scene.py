@@ -138,6 +138,11 @@ class Scene:
         arguments = ("delete", "hybridjob", name, "--namespace", self.namespace, "--cascade=orphan")
         await asyncio.to_thread(_kubectl, current(), *arguments)
 
+    async def delete(self, name: str) -> None:
+        """Delete the HybridJob and its Job, unseen by the operator."""
+        uid = (await self.see(name))["metadata"]["uid"]
+        await self.kubernetes.delete(HYBRIDJOBS, self.namespace, name, uid=uid)
+
     async def settle(self) -> None:
         """As if what is dispatched had been so for a while."""
         await self.sql(

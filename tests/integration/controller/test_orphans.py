@@ -131,10 +131,7 @@ async def test_what_vanished_with_its_job_is_lost_whatever_the_page(
     await scene.settle()
     kept, *gone = sorted(job_ids)
     for job_id in gone:
-        body = await scene.kubernetes.get(HYBRIDJOBS, scene.namespace, await scene.name_of(job_id))
-        uid, name = body["metadata"]["uid"], body["metadata"]["name"]
-        scene.cache.put_hybridjob(body)
-        await scene.kubernetes.delete(HYBRIDJOBS, scene.namespace, name, uid=uid)
+        await scene.delete(await scene.name_of(job_id))
     await scene.sweep.once()
     assert [(await scene.job(job_id)).attempts[0].reason for job_id in gone] == [None] * 4
     await scene.sweep.once()
@@ -143,6 +140,32 @@ async def test_what_vanished_with_its_job_is_lost_whatever_the_page(
         assert (job.attempts[0].reason, job.retry_count) == ("HybridJobLost", 0)
     assert (await scene.job(kept)).attempts[0].ended_at is None
     assert not scene.cache.hybridjobs
+
+
+async def test_one_made_by_hand_that_is_made_again_goes_when_its_time_is_over(
+    scene: Scene,
+) -> None:
+    await scene.made_by_hand("mine", type="test/long")
+    await scene.reconciled("mine")
+    job_id = (await scene.job_named("mine")).id
+    await scene.dispatcher.dispatch_once()
+    first = await scene.reconciled("mine")
+    await scene.settle()
+    await scene.delete("mine")
+    await scene.sweep.once()
+    await scene.sweep.once()
+    await scene.sql("UPDATE hybridjobs.background_jobs SET run_at = now() WHERE id = %s", job_id)
+    await scene.dispatcher.dispatch_once()  # learns that it is gone
+    await scene.settle()
+    await scene.dispatcher.dispatch_once()
+    again = await scene.see("mine")
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    assert again["spec"]["attempt"] == 2
+    await scene.end(job_id, FAILED, attempt=2)
+    await scene.reconciled("mine")
+    await scene.sweep.once()
+    with pytest.raises(NotFound):
+        await scene.see("mine")
 
 
 async def test_only_what_needs_it_is_looked_at(scene: Scene) -> None:

@@ -13,6 +13,7 @@ def hybridjob(**spec: Any) -> dict[str, Any]:
             "uid": "hj-1",
             "namespace": "jobs",
             "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
         },
         "spec": {"type": "test/long", "jobId": str(JOB_ID), "attempt": 1, **spec},
     }

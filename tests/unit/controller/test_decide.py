@@ -22,8 +22,8 @@ from hybridjobs.controller.decide import (
     decide,
     is_cancelled_by_deletion,
 )
+from hybridjobs.controller.observe import job_id
 from hybridjobs.kube import names
-from hybridjobs.kube.names import hybridjob_name
 from hybridjobs.model import JobTypeSpec, Outcome, Status
 from hybridjobs.store.attempts import JobState
 from tests.unit.controller.objects import (
@@ -50,6 +50,7 @@ OPEN = JobState(
     cancel_requested=False,
     error=None,
     run_at=CLAIMED,
+    resource_name="test-long",
     resource_uid="hj-1",
     traceparent=None,
     started_at=None,
@@ -330,9 +331,9 @@ def test_a_cancel_on_which_the_next_attempt_was_said_counts_for_that() -> None:
 def test_only_a_dispatched_hybridjob_is_released_for_a_long_backoff() -> None:
     long = replace(BACKOFF, run_at=NOW + timedelta(seconds=61))
     ours = hybridjob()
-    ours["metadata"]["name"] = hybridjob_name("test/long", JOB_ID)
     theirs = hybridjob()
-    theirs["metadata"]["name"] = "mine"
+    del theirs["spec"]["jobId"]
+    theirs["spec"]["jobId"] = str(job_id(theirs))  # as the dispatcher writes it down
     finished: Any = {"the_job": job(FAILED)}
     has_log = replace(long, has_log=True)
     assert _decide(has_log, the_hybridjob=ours, **finished) == [ReleaseHybridJob()]
