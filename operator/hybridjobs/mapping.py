@@ -1,7 +1,7 @@
 """`spec.mapping` of a HybridJobType: an event becomes the payload that the type's handler wants.
 
-A path is that of `concurrency.key`, which Postgres reads as `payload #>> string_to_array(path,
-'.')`: names of members, or places in an array, the last of which is -1.
+A path is that of `concurrency.key`, which Postgres reads as `payload::jsonb #>>
+string_to_array(path, '.')`: names of members, or places in an array, the last of which is -1.
 """
 
 import re

@@ -65,6 +65,16 @@ async def _drained(queue: Queue) -> list[UUID]:
     pytest.fail("no end of it")
 
 
+async def _keys(queue: Queue, path: str, payload: str) -> list[str]:
+    """What a job is counted by that came by HTTP, and one that came by SQL."""
+    await queue.register(job_type(concurrency={"limit": 1, "key": path}))
+    await queue.enqueue(new_job(payload=payload, key_path=path))
+    async with queue.database.connection() as connection:
+        await connection.execute("SELECT hybridjobs.submit_job('test/long', %s)", [payload])
+        cursor = await connection.execute("SELECT concurrency_key FROM hybridjobs.background_jobs")
+        return [row["concurrency_key"] for row in await cursor.fetchall()]
+
+
 # How many at once
 
 
@@ -111,15 +121,12 @@ async def test_jobs_without_a_key_count_together(queue: Queue) -> None:
     ],
 )
 async def test_a_key_may_be_said_in_several_ways(queue: Queue, payload: object, key: str) -> None:
-    await queue.register(job_type(concurrency={"limit": 1, "key": WAYS}))
-    by_http = new_job(payload=json.dumps(payload), key_path=WAYS)
-    await queue.enqueue(by_http)
-    async with queue.database.connection() as connection:
-        await connection.execute(
-            "SELECT hybridjobs.submit_job('test/long', %s)", [json.dumps(payload)]
-        )
-        cursor = await connection.execute("SELECT concurrency_key FROM hybridjobs.background_jobs")
-        assert [row["concurrency_key"] for row in await cursor.fetchall()] == [key, key]
+    assert await _keys(queue, WAYS, json.dumps(payload)) == [key, key]
+
+
+async def test_a_place_from_the_end_of_an_array_is_not_another_array_s(queue: Queue) -> None:
+    payload = '{"labels": [1, 2], "commits": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}'
+    assert await _keys(queue, "commits.-1.id", payload) == ["c", "c"]
 
 
 async def test_a_repository_has_its_limit_however_it_is_named(queue: Queue) -> None:

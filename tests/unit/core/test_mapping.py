@@ -85,7 +85,7 @@ def test_paths_lead_where_they_lead_in_postgres(postgres: EmbeddedPostgres) -> N
         def check(event: dict[str, Any], path: list[str]) -> None:
             text = json.dumps(event)
             row = connection.execute(
-                "SELECT %s::json #> string_to_array(%s, '.')", [text, ".".join(path)]
+                "SELECT %s::jsonb #> string_to_array(%s, '.')", [text, ".".join(path)]
             ).fetchone()
             assert row is not None
             ours = json.loads(mapped(text, {"found": ".".join(path)}))

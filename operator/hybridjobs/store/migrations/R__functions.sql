@@ -12,12 +12,20 @@ LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
             52, 1), 53, 1), 'hex')::uuid
 $$;
 
+-- The value at a path, as text. With a place from the end (-1), `json #>>` may count from the end of
+-- another array that comes before (seen in Postgres 18.4); jsonb does not.
+CREATE OR REPLACE FUNCTION value_at(payload json, path text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN path ~ '(^|\.)-[0-9]' THEN payload::jsonb #>> string_to_array(path, '.')
+                ELSE payload #>> string_to_array(path, '.') END
+$$;
+
 -- The values at several paths with / between them, as are the paths; null where one is missing.
 CREATE OR REPLACE FUNCTION joined_values(payload json, paths text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN bool_and(value IS NOT NULL) THEN string_agg(value, '/' ORDER BY place) END
     FROM unnest(string_to_array(paths, '/')) WITH ORDINALITY AS asked (path, place)
-    CROSS JOIN LATERAL (SELECT payload #>> string_to_array(path, '.')) AS found (value)
+    CROSS JOIN LATERAL (SELECT hybridjobs.value_at(payload, path)) AS found (value)
 $$;
 
 -- The key that a limit counts by: the value at a path such as repository.full_name, or the first
@@ -34,7 +42,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                             CROSS JOIN LATERAL (SELECT hybridjobs.joined_values(payload, paths))
                                  AS found (joined)
                             WHERE joined IS NOT NULL ORDER BY place LIMIT 1)
-                      ELSE payload #>> string_to_array(path, '.') END) AS found (value)
+                      ELSE hybridjobs.value_at(payload, path) END) AS found (value)
 $$;
 
 -- Where a new row waits. Reading parked_keys FOR KEY SHARE keeps the claim from forgetting the key
@@ -353,10 +361,10 @@ GRANT USAGE ON SCHEMA hybridjobs TO hybridjobs_service, hybridjobs_handlers, hyb
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hybridjobs TO hybridjobs_service;
 GRANT SELECT ON background_jobs, job_attempts, job_types, job_heartbeats, job_dependencies,
     job_batches, queue_settings, schedule_ticks, dead_letter_queue, job_rollups TO hybridjobs_reader;
-REVOKE ALL ON FUNCTION uuidv7_at, joined_values, concurrency_key_at, first_stage, is_callback,
-    callbacks_of, is_running, submit_job, set_job_repository, retry_failed_job, cancel_job, pause_type, resume_type,
-    pause_queue, resume_queue, redrive_dead_letters, resolve_dead_letter FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION uuidv7_at, joined_values, concurrency_key_at, first_stage, is_callback,
-    callbacks_of, is_running, submit_job, set_job_repository, retry_failed_job, cancel_job, pause_type, resume_type,
-    pause_queue, resume_queue, redrive_dead_letters, resolve_dead_letter TO hybridjobs_service;
+REVOKE ALL ON FUNCTION uuidv7_at, value_at, joined_values, concurrency_key_at, first_stage,
+    is_callback, callbacks_of, is_running, submit_job, set_job_repository, retry_failed_job, cancel_job,
+    pause_type, resume_type, pause_queue, resume_queue, redrive_dead_letters, resolve_dead_letter FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION uuidv7_at, value_at, joined_values, concurrency_key_at, first_stage,
+    is_callback, callbacks_of, is_running, submit_job, set_job_repository, retry_failed_job, cancel_job,
+    pause_type, resume_type, pause_queue, resume_queue, redrive_dead_letters, resolve_dead_letter TO hybridjobs_service;
 GRANT EXECUTE ON FUNCTION submit_job, set_job_repository TO hybridjobs_handlers;
