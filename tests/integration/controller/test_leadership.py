@@ -14,7 +14,7 @@ from tests.cluster import Cluster
 from tests.integration.controller.scene import configured
 from tests.waiting import eventually
 
-TIMING = Timing(duration=2, give_up=1.2, renew=0.3, look=0.2)
+TIMING = Timing(duration=4, give_up=3.0, renew=0.3, look=0.2)
 
 
 @dataclass
