@@ -87,8 +87,10 @@ class Reconciler:
 
     async def run(self, workers: int) -> None:
         """Work until cancelled, beginning with all that is known."""
-        for name in [*self._cache.deleted, *self._cache.hybridjobs]:
+        for name in self._cache.deleted:
             self._queue.add(name)
+        for name in self._cache.hybridjobs:
+            self._queue.add(name, behind=True)
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._work())

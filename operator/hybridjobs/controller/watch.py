@@ -87,7 +87,7 @@ def feeding(cache: Cache, queue: WorkQueue) -> dict[Resource, EventHandler]:
         async def on_event(kind: str | None, body: Object) -> None:
             (remove if kind == "DELETED" else put)(body)
             if (name := name_of(body)) is not None:
-                queue.add(name)
+                queue.add(name, behind=kind is None)  # listed at the start
 
         return on_event
 

@@ -1,9 +1,12 @@
 """A queue of keys: each waits at most once, is worked on by one worker, and backs off on failure.
 
 After client-go's workqueue: a key added while it is worked on is worked on once more afterwards.
+And after controller-runtime's priority queue: what is only listed stands behind what has happened,
+so that ten thousand that a new leader looks at hold up nothing.
 """
 
 import asyncio
+from itertools import count
 
 _BASE_SECONDS = 0.2
 _MAX_SECONDS = 60.0
@@ -13,24 +16,27 @@ class WorkQueue:
     """Keys for `workers`; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._ready: asyncio.Queue[str] = asyncio.Queue()
-        self._waiting: set[str] = set()  # in _ready, or to go there when its worker is done
+        # With each key whether it stands behind, and its place in line.
+        self._ready: asyncio.PriorityQueue[tuple[bool, int, str]] = asyncio.PriorityQueue()
+        self._places = count()
+        # In _ready, or to go there when its worker is done; and whether behind.
+        self._waiting: dict[str, bool] = {}
         self._working: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return self._ready.qsize()
+        return len(self._waiting.keys() - self._working)
 
-    def add(self, key: str) -> None:
-        """Work on the key as soon as a worker is free."""
-        if (timer := self._timers.pop(key, None)) is not None:
+    def add(self, key: str, *, behind: bool = False) -> None:
+        """Work on the key as soon as a worker is free; `behind`: and nothing else waits."""
+        if not behind and (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
-        if key in self._waiting:
-            return
-        self._waiting.add(key)
-        if key not in self._working:
-            self._ready.put_nowait(key)
+        waits_behind = self._waiting.get(key)
+        if waits_behind is None or (waits_behind and not behind):
+            self._waiting[key] = behind
+            if key not in self._working:
+                self._put(key)
 
     def add_after(self, key: str, seconds: float) -> None:
         """Work on the key after `seconds`; the earliest of several such times counts."""
@@ -56,13 +62,19 @@ class WorkQueue:
 
     async def get(self) -> str:
         """The next key; the worker must call `done` with it."""
-        key = await self._ready.get()
-        self._waiting.discard(key)
-        self._working.add(key)
-        return key
+        while True:
+            behind, _, key = await self._ready.get()
+            if self._waiting.get(key) == behind and key not in self._working:
+                del self._waiting[key]
+                self._working.add(key)
+                return key
+            # It has come to the front since, and been worked on.
 
     def done(self, key: str) -> None:
         """The worker has finished with the key."""
         self._working.discard(key)
         if key in self._waiting:
-            self._ready.put_nowait(key)
+            self._put(key)
+
+    def _put(self, key: str) -> None:
+        self._ready.put_nowait((self._waiting[key], next(self._places), key))

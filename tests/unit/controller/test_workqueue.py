@@ -14,6 +14,42 @@ async def test_a_key_waits_once() -> None:
     assert [await queue.get(), await queue.get()] == ["a", "b"]
 
 
+async def test_what_is_only_listed_stands_behind_what_happened() -> None:
+    queue = WorkQueue()
+    for key in ("a", "b", "c"):
+        queue.add(key, behind=True)
+    queue.add("d")
+    queue.add("c")
+    queue.add("c", behind=True)
+    assert len(queue) == 4
+    assert [await queue.get() for _ in range(4)] == ["d", "c", "a", "b"]
+
+
+async def test_a_key_that_came_to_the_front_is_worked_on_once() -> None:
+    queue = WorkQueue()
+    queue.add("a", behind=True)
+    queue.add("a")
+    assert await queue.get() == "a"
+    queue.add("a", behind=True)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.01)
+    queue.done("a")
+    assert await queue.get() == "a"
+    queue.done("a")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.01)
+
+
+async def test_a_time_that_was_set_stands_though_the_key_is_listed() -> None:
+    queue = WorkQueue()
+    queue.add_after("b", 0.01)
+    queue.add("a")
+    queue.add("b", behind=True)
+    await asyncio.sleep(0.02)
+    queue.add("c")
+    assert [await queue.get() for _ in range(3)] == ["a", "b", "c"]
+
+
 async def test_a_key_added_while_worked_on_comes_once_more_afterwards() -> None:
     queue = WorkQueue()
     queue.add("a")
