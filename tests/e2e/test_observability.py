@@ -20,14 +20,15 @@ from tests.e2e.release import (
     installed,
     unique_key,
 )
-from tests.otlp import Collector, collecting
-from tests.recorded import signed_headers
+from tests.otlp import Collector, Span, collecting
+from tests.recorded import Delivery, signed_headers
 
 pytestmark = pytest.mark.timeout(400)
 
 NAMESPACE = "hybridjobs-e2e-traces"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENDER = f"00-{TRACE}-00f067aa0ba902b7-01"
+ANOTHER = "0af7651916cd43dd8448eb211c80319c"
 # Shows its environment's context as its result.
 SHOWS = """
 import json, os
@@ -62,7 +63,7 @@ async def traced(collector: Collector) -> AsyncIterator[Release]:
     }
     values = {
         "tracing": {"endpoint": collector.url},
-        "types": {"github": {"enabled": False}, "extra": {"test/shows": shows}},
+        "types": {"extra": {"test/shows": shows}},
         "operator": {"replicas": 1, "extraEnv": FAST},
         "ingress": {"inlineChildren": 0, "extraEnv": FAST},
     }
@@ -74,29 +75,14 @@ async def traced(collector: Collector) -> AsyncIterator[Release]:
 async def test_a_webhook_s_trace_is_in_its_row_its_resource_its_pod_and_at_the_collector(
     traced: Release, collector: Collector
 ) -> None:
-    delivery = delivery_of("issues", "opened")
     async with traced.access() as access:
-        headers = signed_headers(access.webhook_secret, delivery, delivery_id=unique_key())
-        answer = await access.client.post(
-            f"{access.webhooks}/webhooks/github",
-            content=delivery.payload,
-            headers=headers | {"traceparent": SENDER},
-        )
-        assert answer.status_code == 202, answer.text
-        [accepted] = answer.json()["jobs"]
-        job = await access.until(accepted["id"])
-        assert job["status"] == "completed", job
+        job = await _completed(access, delivery_of("issues", "opened"), SENDER)
         [row] = await access.sql(
             "SELECT traceparent, resource_name FROM hybridjobs.background_jobs WHERE id = %s",
-            accepted["id"],
+            job["id"],
         )
     resource = traced.object("hybridjob", row["resource_name"])
-
-    async def look() -> dict[str, Any] | None:
-        spans = collector.trace(TRACE)
-        return spans if spans.keys() >= {"receive", "enqueue", "dispatch", "attempt"} else None
-
-    spans = await eventually(look, seconds=30, what="the job's spans to come")
+    spans = await _spans(collector, TRACE, {"receive", "enqueue", "dispatch", "attempt"})
     assert spans["receive"].parent == SENDER.split("-")[2]
     assert row["traceparent"] == spans["receive"].traceparent
     assert {spans[name].parent for name in ("enqueue", "dispatch", "attempt")} == {
@@ -104,7 +90,7 @@ async def test_a_webhook_s_trace_is_in_its_row_its_resource_its_pod_and_at_the_c
     }
     attempt = spans["attempt"]
     assert attempt.service == "hybridjobs-operator"
-    assert attempt.attributes["hybridjobs.job.id"] == accepted["id"]
+    assert attempt.attributes["hybridjobs.job.id"] == job["id"]
     assert attempt.attributes["hybridjobs.outcome"] == "succeeded"
     assert job["result"] == {
         "TRACEPARENT": attempt.traceparent,
@@ -112,6 +98,43 @@ async def test_a_webhook_s_trace_is_in_its_row_its_resource_its_pod_and_at_the_c
     }
     annotations = resource["metadata"]["annotations"]
     assert annotations["hybridjobs.dev/traceparent"] == attempt.traceparent
+
+
+async def test_a_handler_in_a_pod_goes_on_with_its_attempt_s_trace(
+    traced: Release, collector: Collector
+) -> None:
+    async with traced.access() as access:
+        sender = f"00-{ANOTHER}-00f067aa0ba902b7-01"
+        await _completed(access, delivery_of("pull_request", "opened"), sender)
+    spans = await _spans(collector, ANOTHER, {"receive", "attempt", "handler"})
+    handler = spans["handler"]
+    assert handler.service == "hybridjobs-worker"
+    assert handler.parent == spans["attempt"].id
+
+
+async def _completed(access: Access, delivery: Delivery, traceparent: str) -> dict[str, Any]:
+    """The job of a delivery that is part of a trace."""
+    headers = signed_headers(access.webhook_secret, delivery, delivery_id=unique_key())
+    answer = await access.client.post(
+        f"{access.webhooks}/webhooks/github",
+        content=delivery.payload,
+        headers=headers | {"traceparent": traceparent},
+    )
+    assert answer.status_code == 202, answer.text
+    [accepted] = answer.json()["jobs"]
+    job = await access.until(accepted["id"])
+    assert job["status"] == "completed", job
+    return job
+
+
+async def _spans(collector: Collector, trace_id: str, names: set[str]) -> dict[str, Span]:
+    """Those of the trace, as soon as these are among them."""
+
+    async def look() -> dict[str, Span] | None:
+        spans = collector.trace(trace_id)
+        return spans if spans.keys() >= names else None
+
+    return await eventually(look, seconds=30, what=f"the spans {sorted(names)} to come")
 
 
 async def test_every_line_is_json_and_those_of_a_job_name_it(
