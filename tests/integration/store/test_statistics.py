@@ -89,6 +89,18 @@ async def test_the_success_rate_is_that_of_the_type(connection: AsyncConnection[
     assert (summary["Success Rate"], summary["Avg Duration"]) == ("75.00%", "2.0s")
 
 
+async def test_rates_have_their_decimals(connection: AsyncConnection[DictRow]) -> None:
+    await ended_jobs(connection, 17)
+    await ended_jobs(connection, 2, status="failed")
+    [row] = await statistics.type_statistics(connection)
+    assert row.success_rate_percent == 89.47
+    [today] = await rows_of(connection, "success_trend")
+    assert float(today["success_rate"]) == 89.47
+    health = await statistics.queue_health(connection)
+    assert (health.status, health.failure_rate_percent) == ("degraded", 10.53)
+    assert health.warnings == ["10.53 % of jobs fail"]
+
+
 async def test_readers_and_services_may_read_every_view(database_urls: DatabaseUrls) -> None:
     async with await AsyncConnection.connect(
         database_urls.owner, autocommit=True, row_factory=tuple_row

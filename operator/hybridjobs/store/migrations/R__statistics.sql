@@ -93,7 +93,7 @@ SELECT ended.type, ended.completed + ended.failed + ended.cancelled AS total_job
        ended.completed AS successful, ended.failed, ended.cancelled, ended.attempts,
        ended.avg_ms AS avg_duration_ms, ended.max_ms AS max_duration_ms,
        round(p.median_ms) AS median_duration_ms, round(p.p95_ms) AS p95_duration_ms,
-       round(100 * ended.completed / nullif(ended.completed + ended.failed, 0), 2) AS success_rate
+       round(100.0 * ended.completed / nullif(ended.completed + ended.failed, 0), 2) AS success_rate
 FROM ended LEFT JOIN run_time_percentiles(now() - interval '7 days') p USING (type)
 ORDER BY ended.attempts DESC;
 
@@ -187,7 +187,7 @@ WITH days AS (
     GROUP BY 1
 )
 SELECT date, successful + failed + cancelled AS total, successful, failed, cancelled,
-       round(100 * successful / nullif(successful + failed, 0), 2) AS success_rate
+       round(100.0 * successful / nullif(successful + failed, 0), 2) AS success_rate
 FROM days
 ORDER BY date DESC;
 
@@ -284,7 +284,7 @@ LANGUAGE sql STABLE SET search_path = hybridjobs, pg_temp AS $$
     ), figures AS (
         SELECT w.depth, o.running, d.failed::bigint AS failed, w.age,
                (d.ran_ms / nullif(d.completed, 0) / 1000)::double precision AS avg_seconds,
-               round(100 * d.failed / nullif(d.completed + d.failed, 0), 2) AS failure_rate
+               round(100.0 * d.failed / nullif(d.completed + d.failed, 0), 2) AS failure_rate
         FROM waiting w, open o, day d
     ), judged AS (
         SELECT f.*,
