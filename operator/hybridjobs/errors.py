@@ -7,6 +7,7 @@ HybridJobsError
  │   └─ PayloadTooLarge     over the type's or the listener's limit
  ├─ Unavailable             a dependency is away; try again after `retry_after` seconds
  │   ├─ DatabaseUnavailable
+ │   │   └─ RowLocked       another transaction keeps what this one needs
  │   └─ ClusterUnavailable
  ├─ BrokenPayloadSchema     a job type's payloadSchema is no JSON Schema
  ├─ SchemaError             the database's schema is older than this program needs, or altered
@@ -98,6 +99,13 @@ class Unavailable(HybridJobsError):  # noqa: N818 - the field's word
 
 class DatabaseUnavailable(Unavailable):
     """Postgres does not answer."""
+
+
+class RowLocked(DatabaseUnavailable):
+    """Another transaction, such as an open one in psql, keeps the row or key; others are free."""
+
+    def __init__(self) -> None:
+        super().__init__("another transaction keeps the same row or key locked", retry_after=1)
 
 
 class ClusterUnavailable(Unavailable):

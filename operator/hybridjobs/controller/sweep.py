@@ -22,7 +22,7 @@ from hybridjobs.controller.observe import is_over, job_id
 from hybridjobs.controller.spent import Spent
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
-from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable, RowLocked
 from hybridjobs.ids import first_id_of
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, ApiError, Conflict, Kubernetes
@@ -179,7 +179,8 @@ class Sweep:
                 if row.settled and uid is not None and uid not in hybridjobs:
                     missing.add(uid)
                     if uid in self._missing:
-                        await self._without_hybridjob(row, uid, has_job=row.job_uid in jobs)
+                        with suppress(RowLocked):  # missing still at the next sweep
+                            await self._without_hybridjob(row, uid, has_job=row.job_uid in jobs)
                 elif row.resource_name is not None and (
                     row.cancel_requested or row.job_uid not in jobs
                 ):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable, RowLocked
 from hybridjobs.model import Claim
 from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
@@ -72,5 +72,8 @@ class Dispatcher:
 
 def _raise_first(results: Iterable[object]) -> None:
     for result in results:
-        if isinstance(result, BaseException):
+        if isinstance(result, RowLocked):
+            # Not confirmed, so it is handed out again; the others need not wait for that.
+            log.warning("claim not confirmed", error=result.detail)
+        elif isinstance(result, BaseException):
             raise result

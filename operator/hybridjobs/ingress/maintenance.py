@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from hybridjobs.errors import DatabaseUnavailable
+from hybridjobs.errors import DatabaseUnavailable, RowLocked
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.store import attempts
 from hybridjobs.store.database import Database
@@ -44,6 +44,9 @@ async def _repeat(duty: Duty, period_seconds: float) -> None:
             await duty()
         except DatabaseUnavailable as error:
             log.warning("maintenance waits", error=error.detail)
+        except Exception:
+            # What one duty meets with a row must not end the others, and webhooks.
+            log.exception("maintenance failed")
         await asyncio.sleep(period_seconds)
 
 
@@ -54,8 +57,11 @@ async def end_expired_leases(database: Database) -> int:
     end = AttemptEnd(Outcome.LOST, "LeaseExpired", "the process that ran it is gone")
     ended = 0
     for job_id, attempt in expired:
-        async with database.transaction() as connection:
-            recorded = await record_outcome(connection, job_id, attempt, end)
+        try:
+            async with database.transaction() as connection:
+                recorded = await record_outcome(connection, job_id, attempt, end)
+        except RowLocked:
+            continue  # the next round finds it again
         if recorded is not None and recorded.changed:
             ended += 1
             log.warning("lease expired", job_id=str(job_id), attempt=attempt)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import structlog
 
-from hybridjobs.errors import BrokenPayloadSchema, DatabaseUnavailable, InvalidInput
+from hybridjobs.errors import BrokenPayloadSchema, DatabaseUnavailable, InvalidInput, RowLocked
 from hybridjobs.ids import new_id
 from hybridjobs.model import JobType
 from hybridjobs.payload_schemas import PayloadSchemas
@@ -108,10 +108,12 @@ class Ticker:
     async def _decide(self, schedule: Schedule, job_type: JobType) -> None:
         try:
             await self._commit(schedule, job_type)
+        # The other schedules go on; this one is tried again at the next look.
+        except RowLocked as error:
+            log.warning("schedule waits", schedule=schedule.name, error=error.detail)
         except DatabaseUnavailable:
             raise
         except Exception:
-            # The other schedules go on; this one is tried again at the next look.
             log.exception("schedule failed", schedule=schedule.name)
 
     async def _commit(self, schedule: Schedule, job_type: JobType) -> None:

@@ -12,6 +12,7 @@ from psycopg.rows import DictRow
 from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed
 from hybridjobs.model import Status
+from hybridjobs.store.locks import LOCKED_JOB, PATIENCE
 
 _READ = """
 SELECT job.id AS job_id, job.type, job.status, job.payload::text AS payload,
@@ -30,10 +31,8 @@ WHERE job.id = %s
 """
 # Like every statement that writes both, it takes the job's row before the attempt's. What stands
 # for the row is noted here too: a dispatcher killed after its create never comes to say so.
-_BIND_HYBRIDJOB = """
-WITH job AS (
-    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
-), bound AS (
+_BIND_HYBRIDJOB = f"""
+WITH job AS ({LOCKED_JOB}), bound AS (
     UPDATE hybridjobs.job_attempts attempt
     SET hybridjob_uid = coalesce(attempt.hybridjob_uid, %(uid)s),
         dispatched_at = coalesce(attempt.dispatched_at, now())
@@ -47,16 +46,14 @@ WITH job AS (
     WHERE job.id = bound.job_id AND bound.hybridjob_uid = %(uid)s AND job.resource_uid IS NULL
 )
 SELECT hybridjob_uid FROM bound
-"""
-_BIND_JOB = """
-UPDATE hybridjobs.job_attempts SET job_uid = coalesce(job_uid, %(uid)s)
+"""  # noqa: S608 - of constants
+_BIND_JOB = f"""
+UPDATE hybridjobs.job_attempts SET job_uid = coalesce(job_uid, %(uid)s) FROM {PATIENCE}
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
 RETURNING job_uid
-"""
-_START = """
-WITH job AS (
-    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
-), started AS (
+"""  # noqa: S608 - of constants
+_START = f"""
+WITH job AS ({LOCKED_JOB}), started AS (
     UPDATE hybridjobs.job_attempts attempt
     SET started_at = coalesce(attempt.started_at, %(started_at)s), pod_name = %(pod_name)s,
         pod_uid = coalesce(attempt.pod_uid, %(pod_uid)s)
@@ -69,15 +66,16 @@ UPDATE hybridjobs.background_jobs job
 SET status = 'processing', started_at = started.started_at, changed_in = pg_current_xact_id()
 FROM started WHERE job.id = started.job_id
 RETURNING job.id
-"""
-_SAVE_CHECKPOINT = """
+"""  # noqa: S608 - of constants
+_SAVE_CHECKPOINT = f"""
 INSERT INTO hybridjobs.job_checkpoints (job_id, attempt, data)
-SELECT job_id, attempt, %(data)s::jsonb FROM hybridjobs.job_attempts
+SELECT job_id, attempt, %(data)s::jsonb FROM hybridjobs.job_attempts CROSS JOIN {PATIENCE}
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
 ON CONFLICT (job_id) DO UPDATE
 SET attempt = excluded.attempt, data = excluded.data, saved_at = clock_timestamp()
+WHERE job_checkpoints.attempt <= excluded.attempt
 RETURNING job_id
-"""
+"""  # noqa: S608 - of constants
 _OPEN = """
 SELECT job.payload::text AS payload, job.type, checkpoint.data::text AS checkpoint
 FROM hybridjobs.job_attempts attempt
@@ -85,11 +83,11 @@ JOIN hybridjobs.background_jobs job ON job.id = attempt.job_id
 LEFT JOIN hybridjobs.job_checkpoints checkpoint ON checkpoint.job_id = job.id
 WHERE attempt.job_id = %(job_id)s AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
 """
-_REPORT = """
-UPDATE hybridjobs.job_attempts SET reported = %(reported)s::jsonb
+_REPORT = f"""
+UPDATE hybridjobs.job_attempts SET reported = %(reported)s::jsonb FROM {PATIENCE}
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
 RETURNING job_id
-"""
+"""  # noqa: S608 - of constants
 _EXPIRED_LEASES = """
 SELECT job_id, attempt FROM hybridjobs.job_attempts
 WHERE ended_at IS NULL AND lease_until < now()

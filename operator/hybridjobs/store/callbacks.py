@@ -16,6 +16,7 @@ from psycopg.rows import DictRow, class_row
 from psycopg.types.json import Jsonb
 
 from hybridjobs.store.conditions import given_conditions
+from hybridjobs.store.locks import PATIENCE
 
 KEPT_TRIES = 20
 
@@ -52,7 +53,7 @@ RETURNING delivery.id, job_id, host, url, secret, body, attempts AS attempt, fai
           (SELECT traceparent FROM hybridjobs.background_jobs job
            WHERE job.id = delivery.job_id) AS traceparent
 """
-_RECORD = """
+_RECORD = f"""
 UPDATE hybridjobs.callback_deliveries
 SET status = %(status)s, lease_until = NULL,
     next_at = now() + coalesce(%(wait)s::interval, interval '0'),
@@ -64,8 +65,9 @@ SET status = %(status)s, lease_until = NULL,
                    FROM jsonb_array_elements(tries || %(entry)s)
                         WITH ORDINALITY AS tried (entry, place)
                    ORDER BY place DESC LIMIT %(kept)s) AS last)
+FROM {PATIENCE}
 WHERE id = %(id)s AND attempts = %(attempt)s AND status = 'pending'
-"""
+"""  # noqa: S608 - of constants
 _REDELIVER = """
 UPDATE hybridjobs.callback_deliveries
 SET status = 'pending', failures = 0, next_at = now(), give_up_at = now() + interval '3 days',

@@ -54,15 +54,18 @@ JOIN hybridjobs.throttle_starts start
     AND start.started_at > now() - make_interval(secs => asked.period)
 GROUP BY start.type, start.concurrency_key, asked.period
 """
-# The head of each line, and of each parked key that is not known to be full; a parked key without
-# rows comes as itself alone.
-_CANDIDATES = """
+
+
+def _candidates(locking: str = "") -> str:
+    """The head of each line, and of each parked key that is not known to be full; a parked key
+    without rows comes as itself alone."""
+    return f"""
 SELECT job.id, job.type, job.order_key, job.concurrency_key, false AS parked
 FROM unnest(%(types)b::text[], %(places)b::int4[]) AS line (type, places)
 CROSS JOIN LATERAL (
     SELECT id, type, order_key, concurrency_key FROM hybridjobs.background_jobs
     WHERE stage = 'ready' AND type = line.type AND run_at <= now()
-    ORDER BY order_key, id LIMIT line.places
+    ORDER BY order_key, id LIMIT line.places {locking}
 ) job
 UNION ALL
 SELECT job.id, line.type, job.order_key, parked.concurrency_key, true
@@ -79,9 +82,14 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT id, order_key FROM hybridjobs.background_jobs
     WHERE stage = 'parked' AND type = line.type AND concurrency_key = parked.concurrency_key
-    ORDER BY order_key, id LIMIT least(line.places, line.per_key)
+    ORDER BY order_key, id LIMIT least(line.places, line.per_key) {locking}
 ) job ON true
-"""
+"""  # noqa: S608 - of constants
+
+
+_CANDIDATES = _candidates()
+# Behind rows that others hold, however many. Each is locked, which costs too much for every claim.
+_FREE_CANDIDATES = _candidates("FOR UPDATE SKIP LOCKED")
 _IN_LINE = """
 SELECT id, type, order_key, concurrency_key FROM hybridjobs.background_jobs
 WHERE id = %s AND stage = 'ready'
@@ -172,7 +180,9 @@ async def claim(connection: AsyncConnection[DictRow], *, window: int) -> list[Cl
         return []
     await connection.execute(_LINK)
     await connection.execute(_PROMOTE, [_PROMOTED])
-    claimed = await _claim_in_line(connection, window)
+    claimed, held = await _claim_in_line(connection, window, _CANDIDATES)
+    if held:
+        claimed += (await _claim_in_line(connection, window, _FREE_CANDIDATES))[0]
     cursor = await connection.execute(
         _CLAIMS, {"ids": claimed, "redrive_after": _REDRIVE_AFTER, "limit": window}
     )
@@ -202,14 +212,18 @@ async def claim_inline(
     return bool(await _open(connection, admission.chosen, limits, lease_seconds=lease_seconds))
 
 
-async def _claim_in_line(connection: AsyncConnection[DictRow], window: int) -> Sequence[UUID]:
+async def _claim_in_line(
+    connection: AsyncConnection[DictRow], window: int, candidates: str
+) -> tuple[list[UUID], bool]:
+    """The jobs whose attempts it opened, and whether others that had a place are held."""
     live = await _live(connection)
     room = window - live.pods.total()
     limits = await _limits(connection)
     if room <= 0 or not limits:
-        return []
+        return [], False
     lines = await _lines(connection, limits, live, places=room, share=max(1, window // 2))
-    heads = await _heads(connection, list(lines.values()), _full_keys(lines, live.by_key))
+    full = _full_keys(lines, live.by_key)
+    heads = await _heads(connection, candidates, list(lines.values()), full)
     starts = await _starts_by_key(connection, limits, heads.candidates)
     started = {key: each.count for key, each in starts.items()}
     admission = admit(heads.candidates, lines, places=room, live=live.by_key, started=started)
@@ -223,7 +237,7 @@ async def _claim_in_line(connection: AsyncConnection[DictRow], window: int) -> S
     await park(connection, admission.full, frees_at)
     await serve(connection, {key_of(job) for job in heads.parked if job.id in chosen})
     await forget(connection, heads.emptied)
-    return claimed
+    return claimed, len(claimed) < len(chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,10 +355,13 @@ class _Heads:
 
 
 async def _heads(
-    connection: AsyncConnection[DictRow], lines: Sequence[Line], full: Sequence[Key]
+    connection: AsyncConnection[DictRow],
+    candidates: str,
+    lines: Sequence[Line],
+    full: Sequence[Key],
 ) -> _Heads:
     cursor = await connection.execute(
-        _CANDIDATES,
+        candidates.encode(),
         {
             "types": [line.type for line in lines],
             "places": [line.places for line in lines],

@@ -15,11 +15,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from hybridjobs.errors import DatabaseUnavailable
+from hybridjobs.errors import DatabaseUnavailable, RowLocked
 from hybridjobs.store.migrate import check
 
 # Read-only: after a failover this connection leads to what has become the standby.
-_AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 _OPTIONS: dict[str, Any] = {
     "autocommit": True,
     "row_factory": dict_row,
@@ -84,11 +84,21 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """A connection in autocommit mode; DatabaseUnavailable where there is none to be had."""
+        """A connection in autocommit mode; DatabaseUnavailable where there is none to be had.
+
+        RowLocked where a statement with PATIENCE lost it.
+        """
         try:
             async with self._pool.connection() as connection:
-                yield connection
-        except (*_AWAY, PoolTimeout, PoolClosed) as error:
+                try:
+                    yield connection
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    # It answers, so that the pool would keep it, and lead us there again.
+                    await connection.close()
+                    raise
+        except psycopg.errors.LockNotAvailable as error:
+            raise RowLocked from error
+        except (*AWAY, PoolTimeout, PoolClosed) as error:
             raise DatabaseUnavailable(f"the database does not answer: {error}") from error
 
     @asynccontextmanager

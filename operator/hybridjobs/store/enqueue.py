@@ -8,6 +8,7 @@ from psycopg.rows import DictRow
 from hybridjobs.errors import DatabaseUnavailable
 from hybridjobs.model import Enqueued, NewJob, Status
 from hybridjobs.store.group_commit import GroupCommit
+from hybridjobs.store.locks import PATIENCE
 from hybridjobs.tracing import span
 
 _COLUMNS = (
@@ -67,7 +68,7 @@ WITH input AS (
                 %(callback)b::text[], %(lease_seconds)b::float8[], %(type_generation)b::int8[],
                 %(request_digest)b::bytea[])
          AS input ({_NAMES}, {", ".join(_MORE_COLUMNS)})
-    CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
+    CROSS JOIN {PATIENCE}
 ), waiting AS (
     SELECT * FROM unnest(%(waiting)b::uuid[], %(awaited)b::uuid[]) AS waiting (job_id, depends_on)
 ), inserted AS (

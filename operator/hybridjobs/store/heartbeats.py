@@ -14,9 +14,10 @@ from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed
 from hybridjobs.model import Progress
 from hybridjobs.store.group_commit import GroupCommit
+from hybridjobs.store.locks import PATIENCE
 
 # In the order of the jobs, so that two batches never wait for each other in a circle.
-_BEAT = """
+_BEAT = f"""
 INSERT INTO hybridjobs.job_heartbeats (job_id, attempt, progress)
 SELECT attempt.job_id, attempt.attempt, beat.progress::jsonb
 FROM unnest(%(job_id)b::uuid[], %(attempt)b::int4[], %(progress)b::text[])
@@ -24,16 +25,18 @@ FROM unnest(%(job_id)b::uuid[], %(attempt)b::int4[], %(progress)b::text[])
 JOIN hybridjobs.job_attempts attempt
      ON attempt.job_id = beat.job_id AND attempt.attempt = beat.attempt
     AND attempt.ended_at IS NULL
+CROSS JOIN {PATIENCE}
 ORDER BY attempt.job_id
 ON CONFLICT (job_id) DO UPDATE
 SET attempt = excluded.attempt, beat_at = clock_timestamp(),
     progress = coalesce(excluded.progress,
                         CASE WHEN job_heartbeats.attempt = excluded.attempt
                              THEN job_heartbeats.progress END)
+WHERE job_heartbeats.attempt <= excluded.attempt
 RETURNING job_id, attempt,
           (SELECT cancel_requested_at IS NOT NULL FROM hybridjobs.background_jobs job
            WHERE job.id = job_id) AS cancel_requested
-"""
+"""  # noqa: S608 - of constants
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from psycopg.rows import DictRow
 
 from hybridjobs.model import Status
 from hybridjobs.store.conditions import given_conditions
+from hybridjobs.store.locks import PATIENCE
 
 _GET = """
 SELECT id, type, status, payload::text AS payload, result::text AS result, error,
@@ -54,15 +55,15 @@ _CONDITIONS = {
     "until": "created_at < %(until)s",
     "before": "id < %(before)s",
 }
-_RETRY = "SELECT hybridjobs.retry_failed_job(%s) AS retried"
+_RETRY = f"SELECT hybridjobs.retry_failed_job(%s) AS retried FROM {PATIENCE}"  # noqa: S608
 # Locked first: what another call has retried meanwhile, or cancelled since, is no longer failed.
-_RETRY_FAILED = """
+_RETRY_FAILED = f"""
 WITH failed AS MATERIALIZED (
-    SELECT id FROM hybridjobs.background_jobs
-    WHERE id = ANY(%s) AND status = 'failed' ORDER BY id FOR UPDATE
+    SELECT id FROM hybridjobs.background_jobs CROSS JOIN {PATIENCE}
+    WHERE id = ANY(%s) AND status = 'failed' ORDER BY id FOR UPDATE OF background_jobs
 )
 SELECT id FROM failed WHERE hybridjobs.retry_failed_job(id)
-"""
+"""  # noqa: S608 - of constants
 
 
 @dataclass(frozen=True, slots=True)

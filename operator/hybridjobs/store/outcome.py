@@ -14,19 +14,19 @@ from hybridjobs.model import AttemptEnd, Outcome, Retry, Status
 from hybridjobs.observed import EndedAttempt, attempt_ended
 from hybridjobs.store.database import Database
 from hybridjobs.store.group_commit import GroupCommit
+from hybridjobs.store.locks import PATIENCE
 
 _MAX_RETRY_AFTER_SECONDS = 7 * 86_400.0
 
-# The job first, then the attempt, and jobs by their ids: one lock order everywhere. Whoever keeps
-# a row locked, as an open session of psql may, holds up that row's outcome alone.
-_LOCK = """
+# The job first, then the attempt, and jobs by their ids: one lock order everywhere.
+_LOCK = f"""
 SELECT job.id, job.retry_count, job.max_retries, job.priority,
        job.cancel_requested_at IS NOT NULL AS cancel_requested, job_type.spec->'retry' AS retry,
        now() AS now
 FROM hybridjobs.background_jobs job LEFT JOIN hybridjobs.job_types job_type USING (type)
-CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
+CROSS JOIN {PATIENCE}
 WHERE job.id = ANY(%b) ORDER BY job.id FOR UPDATE OF job
-"""
+"""  # noqa: S608 - of constants
 _FREE_RETRIES = """
 SELECT job_id, outcome, count(*) AS free_retries FROM hybridjobs.job_attempts
 WHERE job_id = ANY(%b) AND NOT spent_retry GROUP BY job_id, outcome
@@ -58,7 +58,7 @@ WITH locked AS (
     AS report (job_id, attempt, ended_at, outcome, reason, category, exit_code, message, log_tail,
                started_at, pod_name, error, status, result, run_at, order_key, spent_retry)
     JOIN hybridjobs.background_jobs job ON job.id = report.job_id
-    CROSS JOIN (SELECT set_config('lock_timeout', '1s', true)) AS patience
+    CROSS JOIN {PATIENCE}
     WHERE job.id = ANY(%(job_id)b::uuid[]) ORDER BY job.id FOR UPDATE OF job
 ), ended AS (
     UPDATE hybridjobs.job_attempts attempt
@@ -92,13 +92,14 @@ FROM locked LEFT JOIN ended ON ended.job_id = locked.id
 
 
 _END_AND_FINISH, _END_AND_AGAIN = _end_and(_FINISH), _end_and(_AGAIN)
-_EVIDENCE = """
+_EVIDENCE = f"""
 UPDATE hybridjobs.job_attempts
 SET log_tail = coalesce(log_tail, %(log_tail)s), exit_code = coalesce(exit_code, %(exit_code)s),
     pod_name = coalesce(pod_name, %(pod_name)s)
+FROM {PATIENCE}
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NOT NULL
-"""
-_CANCEL = "SELECT hybridjobs.cancel_job(%s, %s) AS status"
+"""  # noqa: S608 - of constants
+_CANCEL = f"SELECT hybridjobs.cancel_job(%s, %s) AS status FROM {PATIENCE}"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

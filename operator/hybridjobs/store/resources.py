@@ -9,12 +9,11 @@ from psycopg.rows import DictRow
 
 from hybridjobs.model import Claim, NewJob
 from hybridjobs.store.enqueue import insert_jobs
+from hybridjobs.store.locks import LOCKED_JOB, PATIENCE
 
 # The job's row before the attempt's, as everywhere.
-_DISPATCHED = """
-WITH job AS (
-    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
-), marked AS (
+_DISPATCHED = f"""
+WITH job AS ({LOCKED_JOB}), marked AS (
     UPDATE hybridjobs.job_attempts attempt
     SET dispatched_at = coalesce(attempt.dispatched_at, now()),
         hybridjob_uid = coalesce(attempt.hybridjob_uid, %(uid)s)
@@ -27,20 +26,19 @@ SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
 FROM marked WHERE job.id = marked.job_id
   -- One that says late what another has said anew: the row stands by the attempt's.
   AND (marked.hybridjob_uid = %(uid)s OR job.resource_uid IS DISTINCT FROM marked.hybridjob_uid)
-"""
-_ADOPTED = """
+"""  # noqa: S608 - of constants
+_ADOPTED = f"""
 UPDATE hybridjobs.background_jobs
 SET namespace = %(namespace)s, resource_name = %(name)s, resource_uid = %(uid)s
+FROM {PATIENCE}
 WHERE id = %(job_id)s AND resource_uid IS NULL
-"""
-_FORGET = """
-UPDATE hybridjobs.background_jobs SET resource_uid = NULL
+"""  # noqa: S608 - of constants
+_FORGET = f"""
+UPDATE hybridjobs.background_jobs SET resource_uid = NULL FROM {PATIENCE}
 WHERE id = %(job_id)s AND resource_uid = %(uid)s
-"""
-_HAND_OUT_AGAIN = """
-WITH job AS (
-    SELECT id FROM hybridjobs.background_jobs WHERE id = %(job_id)s FOR UPDATE
-), unsaid AS (
+"""  # noqa: S608 - of constants
+_HAND_OUT_AGAIN = f"""
+WITH job AS ({LOCKED_JOB}), unsaid AS (
     UPDATE hybridjobs.job_attempts attempt SET hybridjob_uid = NULL, dispatched_at = NULL
     FROM job
     WHERE attempt.job_id = job.id AND attempt.attempt = %(attempt)s AND attempt.ended_at IS NULL
@@ -49,11 +47,16 @@ WITH job AS (
 )
 UPDATE hybridjobs.background_jobs job SET resource_uid = nullif(job.resource_uid, %(uid)s)
 FROM unsaid WHERE job.id = unsaid.job_id
-"""
+"""  # noqa: S608 - of constants
+# Those that somebody holds keep theirs.
 _FORGET_SPENT = """
-UPDATE hybridjobs.background_jobs SET resource_uid = NULL
-WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
-  AND status IN ('completed', 'failed', 'cancelled')
+WITH spent AS (
+    SELECT id FROM hybridjobs.background_jobs
+    WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
+      AND status IN ('completed', 'failed', 'cancelled')
+    ORDER BY id FOR UPDATE SKIP LOCKED
+)
+UPDATE hybridjobs.background_jobs job SET resource_uid = NULL FROM spent WHERE job.id = spent.id
 """
 _HELD_BY = """
 SELECT resource_uid FROM hybridjobs.background_jobs
@@ -111,7 +114,7 @@ async def forget_spent(
 ) -> frozenset[str]:
     """Before finished HybridJobs (uid → job id) are deleted: which of them may be.
 
-    Not one whose job somebody retried meanwhile: that deletion would read as a cancel.
+    Not one whose job somebody retried meanwhile, or holds: that deletion would read as a cancel.
     """
     parameters = {"ids": list(uids.values()), "uids": list(uids)}
     await connection.execute(_FORGET_SPENT, parameters)

@@ -16,6 +16,7 @@ from psycopg.rows import DictRow
 
 from hybridjobs.model import Decision, NewJob
 from hybridjobs.store.enqueue import insert_jobs
+from hybridjobs.store.locks import PATIENCE
 
 _NOW = "SELECT clock_timestamp() AS now"
 _ACTIVE = """
@@ -44,7 +45,10 @@ SELECT %(uid)s, tick_at, %(name)s, decision
 FROM unnest(%(ticks)s::timestamptz[], %(decisions)s::text[]) AS decided (tick_at, decision)
 ON CONFLICT DO NOTHING RETURNING tick_at
 """
-_CANCEL = "SELECT hybridjobs.cancel_job(id, 'Replaced') FROM unnest(%s::uuid[]) AS replaced (id)"
+_CANCEL = f"""
+SELECT hybridjobs.cancel_job(id, 'Replaced')
+FROM unnest(%s::uuid[]) AS replaced (id) CROSS JOIN {PATIENCE}
+"""  # noqa: S608 - of constants
 _LINK = """
 WITH job AS (
     UPDATE hybridjobs.background_jobs SET schedule = %(name)s WHERE id = %(job_id)s

@@ -1,4 +1,4 @@
-"""Nothing stays `processing` without a live attempt.
+"""Nothing stays claimed or `processing` without a live attempt.
 
 Two ways to come to that: a row whose attempt is gone, as after a change by hand, and an attempt
 that is open while its program has fallen silent.
@@ -12,17 +12,21 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from hybridjobs.errors import DatabaseUnavailable
+from hybridjobs.errors import DatabaseUnavailable, RowLocked
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
 
 log = structlog.get_logger(__name__)
 
+# A half for each of the two indexes.
 _ORPHANS = """
-SELECT job.id FROM hybridjobs.background_jobs job
-WHERE job.status = 'processing'
-  AND NOT EXISTS (SELECT FROM hybridjobs.job_attempts attempt
+SELECT job.id FROM (
+    SELECT id FROM hybridjobs.background_jobs WHERE status = 'processing'
+    UNION ALL
+    SELECT id FROM hybridjobs.background_jobs WHERE status = 'queued' AND stage IS NULL
+) job
+WHERE NOT EXISTS (SELECT FROM hybridjobs.job_attempts attempt
                   WHERE attempt.job_id = job.id AND attempt.ended_at IS NULL)
 ORDER BY job.id LIMIT 1000
 """
@@ -30,7 +34,8 @@ ORDER BY job.id LIMIT 1000
 _LOCK = """
 SELECT greatest(job.attempt, 1) AS attempt, job.result::text AS result
 FROM hybridjobs.background_jobs job
-WHERE job.id = %(job_id)s AND job.status = 'processing'
+WHERE job.id = %(job_id)s
+  AND (job.status = 'processing' OR job.status = 'queued' AND job.stage IS NULL)
 FOR UPDATE SKIP LOCKED
 """
 _LAST_END = """
@@ -60,13 +65,15 @@ WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod'
       < now() - make_interval(secs => (job_type.spec->>'heartbeatTimeoutSeconds')::int)
 ORDER BY attempt.job_id LIMIT 100
 """
-_GONE = AttemptEnd(Outcome.LOST, "AttemptMissing", "the job was processing without an attempt")
+_OUTCOMES = frozenset(Outcome)
+_GONE = AttemptEnd(Outcome.LOST, "AttemptMissing", "the job had no attempt that was open")
 
 
 async def put_right(database: Database) -> int:
-    """Move on the rows that are processing without an open attempt; returns how many were.
+    """Move on the rows that are at work without an open attempt; returns how many were.
 
-    What the last attempt ended in follows for the job once more; one without any attempt is lost.
+    What the last attempt ended in follows for the job once more; one without any attempt, or with
+    an end that means nothing to us, is lost.
     """
     async with database.connection() as connection:
         orphans = await (await connection.execute(_ORPHANS)).fetchall()
@@ -83,19 +90,17 @@ async def _put_right(connection: AsyncConnection[DictRow], job_id: UUID) -> bool
         return False
     names = {"job_id": job_id, "attempt": row["attempt"]}
     last = await (await connection.execute(_LAST_END, names)).fetchone()
-    if last is None:
-        end = _GONE
-    elif last["outcome"] is None:
+    if last is not None and last["outcome"] is None:
         return False
+    if last is None or last["outcome"] not in _OUTCOMES:
+        end = _GONE
     else:
         end = AttemptEnd(**{**last, "outcome": Outcome(last["outcome"])})
         end = replace(end, result=row["result"])
     await connection.execute(_REOPEN, names)
     recorded = await record_outcome(connection, job_id, row["attempt"], end)
     assert recorded is not None
-    log.error(
-        "was processing without an attempt", job_id=str(job_id), end=end.reason, now=recorded.status
-    )
+    log.error("had no open attempt", job_id=str(job_id), end=end.reason, now=recorded.status)
     return recorded.changed
 
 
@@ -127,8 +132,11 @@ class SilentAttempts:
             end = AttemptEnd(
                 Outcome.LOST, "HeartbeatLost", f"no heartbeat for {row['timeout_seconds']} s"
             )
-            async with self._database.transaction() as connection:
-                recorded = await record_outcome(connection, row["job_id"], row["attempt"], end)
+            try:
+                async with self._database.transaction() as connection:
+                    recorded = await record_outcome(connection, row["job_id"], row["attempt"], end)
+            except RowLocked:
+                continue  # the next round finds it again
             if recorded is not None and recorded.changed:
                 ended += 1
                 log.warning("heartbeat lost", job_id=str(row["job_id"]), attempt=row["attempt"])

@@ -1,9 +1,13 @@
 """A queue as tests handle it: what is put in, claimed and ended, and time that passes at will."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from hybridjobs.model import AttemptEnd, Claim, JobType, NewJob, Outcome, Status
 from hybridjobs.store.claim import claim
@@ -25,6 +29,18 @@ WITH jobs AS (
 )
 UPDATE hybridjobs.parked_keys SET look_at = look_at - %(by)s
 """
+
+
+@asynccontextmanager
+async def held_open(url: str, *statements: str) -> AsyncIterator[None]:
+    """A transaction of an application, or of a person, that has done this, and does not end."""
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        for statement in statements:
+            await connection.execute(statement.encode())
+        try:
+            yield
+        finally:
+            await connection.rollback()
 
 
 class Queue:
@@ -81,6 +97,16 @@ class Queue:
     async def pass_time(self, by: timedelta) -> None:
         async with self.database.connection() as connection:
             await connection.execute(_PASS_TIME, {"by": by})
+
+    async def somebody_waits(self) -> None:
+        """Until a statement in this database waits for another transaction."""
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with asyncio.timeout(20):
+            while not await self.value(waiting):  # noqa: ASYNC110 - on Postgres
+                await asyncio.sleep(0.01)
 
     async def rows(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         async with self.database.transaction() as connection:

@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from hybridjobs.errors import DatabaseUnavailable
+from hybridjobs.errors import RowLocked
 from hybridjobs.ids import new_id
 from hybridjobs.model import AttemptEnd, NewJob, Outcome, Status
 from hybridjobs.store.claim import claim
@@ -910,7 +910,7 @@ async def test_a_unique_key_in_an_open_transaction_holds_up_its_own_job_alone(
             return_exceptions=True,
         )
     refused = [answer for answer in answers if isinstance(answer, BaseException)]
-    assert [type(answer) for answer in refused] == [DatabaseUnavailable]
+    assert [type(answer) for answer in refused] == [RowLocked]
     assert await queue.value("SELECT count(*) FROM background_jobs") == 40
     [row] = await enqueuer.enqueue([new_job(unique_key="mine")])
     assert row.created
@@ -932,7 +932,7 @@ async def test_a_row_that_somebody_keeps_locked_holds_up_its_own_outcome_alone(
         )
     refused = [place for place, each in enumerate(answers) if isinstance(each, BaseException)]
     assert refused == [7]
-    assert isinstance(answers[7], DatabaseUnavailable)
+    assert isinstance(answers[7], RowLocked)
     again = await outcomes.record(ids[7], 1, SUCCEEDED)
     assert again is not None
     assert again.changed

@@ -5,21 +5,25 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 
 from hybridjobs.errors import AttemptClosed, InvalidInput
 from hybridjobs.model import AttemptEnd, Claim, Enqueued, Outcome, Progress, Status
-from hybridjobs.store import attempts
+from hybridjobs.store import attempts, heartbeats
 from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
-from hybridjobs.store.heartbeats import Beat, record_beats
+from hybridjobs.store.heartbeats import Beat
 from hybridjobs.store.jobs import Job, get_job
 from hybridjobs.store.outcome import Outcomes, record_outcome, request_cancel
 from hybridjobs.store.resources import mark_dispatched
 from tests.builders import job_type, new_job, register
 from tests.conftest import DatabaseUrls
+from tests.integration.store.scene import Queue
 
 
 @pytest.fixture
@@ -78,10 +82,11 @@ async def test_concurrent_replays_give_the_same_job(enqueuer: Enqueuer) -> None:
     assert sum(row.created for rows in answers for row in rows) == 2
 
 
-async def test_bad_data_fails_only_its_own_job(enqueuer: Enqueuer) -> None:
+@pytest.mark.parametrize("fault", [{"payload": '{"cut off'}, {"priority": 101}])
+async def test_bad_data_fails_only_its_own_job(enqueuer: Enqueuer, fault: dict[str, Any]) -> None:
     good, bad, other = await asyncio.gather(
         enqueuer.enqueue([new_job()]),
-        enqueuer.enqueue([new_job(payload='{"cut off')]),
+        enqueuer.enqueue([new_job(**fault)]),
         enqueuer.enqueue([new_job()]),
         return_exceptions=True,
     )
@@ -119,9 +124,9 @@ async def test_a_job_goes_from_queued_to_completed(enqueuer: Enqueuer, database:
         await attempts.start(
             connection, row.id, 1, pod_name="pod", pod_uid="pod-uid", started_at=started
         )
-        assert await record_beats(connection, [Beat(row.id, 1, Progress(3, 10, "pages"))]) == [
-            False
-        ]
+        assert await heartbeats.record_beats(
+            connection, [Beat(row.id, 1, Progress(3, 10, "pages"))]
+        ) == [False]
     running = await _job(database, row)
     assert running.status is Status.PROCESSING
     assert running.progress == {"done": 3, "total": 10, "message": "pages"}
@@ -147,9 +152,48 @@ async def test_a_late_report_changes_nothing(enqueuer: Enqueuer, database: Datab
     assert (after.status, after.result, after.error) == (before.status, None, "no")
     assert after.attempts[0].log_tail == "log"
     async with database.connection() as connection:
-        assert await record_beats(connection, [Beat(row.id, 1)]) == [None]
+        assert await heartbeats.record_beats(connection, [Beat(row.id, 1)]) == [None]
         with pytest.raises(AttemptClosed):
             await attempts.save_checkpoint(connection, row.id, 1, "{}")
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "beat"])
+async def test_what_an_attempt_said_before_its_end_does_not_replace_its_successors_word(
+    database: Database, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    queue = Queue(database)
+    await queue.register(job_type())
+    [job] = await queue.enqueue(new_job())
+
+    async def say(connection: AsyncConnection[DictRow], attempt: int) -> None:
+        if what == "checkpoint":
+            await attempts.save_checkpoint(connection, job, attempt, str(attempt))
+        else:
+            [asked] = await heartbeats.record_beats(connection, [Beat(job, attempt)])
+            if asked is None:
+                raise AttemptClosed(job, attempt)
+
+    async def say_late() -> None:
+        async with database.connection() as connection:
+            await say(connection, 1)
+
+    module, name, table = {
+        "checkpoint": (attempts, "_SAVE_CHECKPOINT", "job_checkpoints"),
+        "beat": (heartbeats, "_BEAT", "job_heartbeats"),
+    }[what]
+    monkeypatch.setattr(module, name, getattr(module, name).replace("'1s'", "'30s'"))
+    await queue.claim()
+    await say_late()
+    async with database.transaction() as connection:
+        await connection.execute(f"SELECT FROM hybridjobs.{table} FOR UPDATE".encode())
+        late = asyncio.create_task(say_late())
+        await queue.somebody_waits()
+        await queue.end(job, Outcome.DISRUPTED)
+        await queue.claim()
+        await say(connection, 2)
+    with pytest.raises(AttemptClosed):
+        await late
+    assert await queue.value(f"SELECT attempt FROM {table}") == 2
 
 
 async def test_a_failure_waits_its_backoff_and_keeps_its_row(

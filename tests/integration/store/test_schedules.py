@@ -21,6 +21,7 @@ from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.schedules import ScheduleState, record_ticks
 from tests.builders import job_type, register
 from tests.conftest import DatabaseUrls
+from tests.integration.store.scene import held_open
 from tests.unit.schedules.objects import hybridjobschedule
 
 _JOBS = """
@@ -319,6 +320,19 @@ async def test_one_that_fails_does_not_hold_up_the_others(
     assert await _decisions(database) == ["skipped"]
     await ticker.once()
     assert sorted(await _decisions(database)) == ["skipped", "submitted"]
+
+
+async def test_an_open_job_that_somebody_keeps_locked_holds_up_its_own_schedule_alone(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    await _decide(database, _once(9))
+    bodies = _once(5, concurrencyPolicy="Replace"), _once(5, name="other", uid="hjs-2")
+    lock = "SELECT FROM hybridjobs.background_jobs FOR UPDATE"
+    async with held_open(database_urls.owner, lock), asyncio.timeout(10):
+        await _decide(database, *bodies)
+    assert await _decisions(database) == ["submitted", "submitted"]
+    await _decide(database, *bodies)
+    assert sorted(await _decisions(database)) == ["replaced", "submitted", "submitted"]
 
 
 async def test_the_old_ticks_of_schedules_that_are_gone_go_too(database: Database) -> None:
