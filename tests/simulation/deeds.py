@@ -89,6 +89,8 @@ class People:
                 yield f"retry {job_id}", partial(self._by_hand, job_id, _RETRY, [job_id])
                 yield f"set {job_id} queued", partial(self._set, job_id, "queued")
                 continue
+            if job["status"] == "processing":
+                yield f"set {job_id} queued", partial(self._set, job_id, "queued")
             cancel = partial(self._store.execute, outcome._CANCEL, [job_id, "Cancelled"])
             yield f"cancel {job_id}", cancel
             for status in TERMINAL:

@@ -139,6 +139,9 @@ class Tables:
         too_early = new["stage"] == "ready" and new["run_at"] > self._now()
         if (new["stage"] is not None) != waits or too_early:
             new["stage"] = self._stage(new["run_at"]) if waits else None
+        ends_cancelled = new["status"] == "cancelled" and job["status"] != "cancelled"
+        if ends_cancelled and new["cancel_requested_at"] is None:
+            new["cancel_requested_at"] = self._now()
         self.jobs[new["id"]] = new
         self.changes += 1
         return new
@@ -611,9 +614,12 @@ class Tables:
             ) or (status == "failed" and not job["failed_at"])
             if job["dispatched_at"] is not None or undated:
                 changes |= self._ended_by_hand(job, status)
-        elif job["status"] in _TERMINAL and status == "queued":
+        elif job["status"] != "queued" and status == "queued":
             names = ("cancel_requested_at", "started_at", "completed_at", "failed_at")
             if any(job[name] is not None for name in (*names, "dispatched_at")):
+                attempt = self.attempts.get((job["id"], job["attempt"]))
+                if attempt is not None and attempt["ended_at"] is None:
+                    self._close_by_hand(attempt, "queued", outcome="cancelled")
                 changes |= dict.fromkeys((*names, "dispatched_at"))
                 changes["stage"] = self._stage(job["run_at"])
         self._set_job(job, **changes)
@@ -625,14 +631,11 @@ class Tables:
         attempt = self.attempts.get((job["id"], job["attempt"]))
         category = (job["error_category"] or "unknown") if status == "failed" else None
         if attempt is not None and attempt["ended_at"] is None:
-            times = (now, attempt["claimed_at"], attempt["started_at"])
-            self._set_attempt(
+            self._close_by_hand(
                 attempt,
-                ended_at=max(each for each in times if each is not None),
+                status,
                 outcome="succeeded" if status == "completed" else status,
-                reason="SetByHand",
-                spent_retry=False,
-                message=job["error"] or f"set to {status} by postgres",
+                **({"message": job["error"]} if job["error"] else {}),
                 error_category=category,
             )
             changes["outcome_reason"] = "SetByHand"
@@ -642,6 +645,17 @@ class Tables:
         elif status == "failed":
             changes |= {"failed_at": job["failed_at"] or now, "error_category": category}
         return changes
+
+    def _close_by_hand(self, attempt: Row, status: str, /, **changes: Any) -> None:
+        times = (self._now(), attempt["claimed_at"], attempt["started_at"])
+        said = {"message": f"set to {status} by postgres", **changes}
+        self._set_attempt(
+            attempt,
+            ended_at=max(each for each in times if each is not None),
+            reason="SetByHand",
+            spent_retry=False,
+            **said,
+        )
 
 
 _NO_ATTEMPT: Row = {**_NEW_ATTEMPT, "claimed_at": None, "deadline_seconds": None}

@@ -127,7 +127,7 @@ class _Operations:
     def _requeue(self, job_id: UUID) -> tuple[str, bool, Operation]:
         async def requeue(connection: Any) -> None:
             state = await attempts.read_job(connection, job_id)
-            if state is not None and state.status.is_terminal:
+            if state is not None:
                 await connection.execute(SET_BY_HAND, {"id": job_id, "status": "queued"})
 
         return "requeue", True, requeue

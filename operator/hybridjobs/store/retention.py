@@ -28,9 +28,9 @@ _BATCH_ROWS = 1000
 _PAUSE_SECONDS = 0.5
 
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%s) AS held"
-# When a cancelled job ended is not kept: the last that is known of it must be old enough. Attempts,
-# heartbeats, checkpoints and dependencies go with their job. Arrays: a join tempts the planner to
-# read the whole table.
+# When a cancelled job ended is not kept: its cancel, and what else is known of it, must be old
+# enough. Attempts, heartbeats, checkpoints and dependencies go with their job. Arrays: a join
+# tempts the planner to read the whole table.
 _DELETE_JOBS = """
 WITH page AS MATERIALIZED (
     SELECT id FROM hybridjobs.background_jobs

@@ -5,8 +5,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -17,19 +16,17 @@ import pytest
 
 from hybridjobs.errors import RowLocked
 from hybridjobs.ids import new_id
-from hybridjobs.model import AttemptEnd, NewJob, Outcome, Status
+from hybridjobs.model import NewJob, Outcome, Status
 from hybridjobs.store.claim import claim
 from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import Enqueuer
-from hybridjobs.store.outcome import Outcomes
 from tests import builders
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
-from tests.integration.store.scene import Queue
+from tests.integration.store.scene import Queue, held_open
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
-SUCCEEDED = AttemptEnd(Outcome.SUCCEEDED, "Completed")
 BY_KEY = {"limit": 1, "key": "repository.name"}
 WAYS = "repository.full_name | owner/repo | repositoryId"
 
@@ -233,6 +230,27 @@ async def test_a_parked_key_keeps_its_own_order(queue: Queue) -> None:
     assert await _drained(queue) == [high, middle, low]
 
 
+async def test_a_parked_job_of_a_type_that_is_renamed_is_found_there(queue: Queue) -> None:
+    await queue.register(job_type(concurrency=BY_KEY), job_type("test/new", concurrency=BY_KEY))
+    running, parked = await queue.enqueue(keyed("a"), keyed("a"))
+    assert await queue.claimed() == [running]
+    assert await queue.stages([parked]) == ["parked"]
+    await queue.execute("UPDATE background_jobs SET type = 'test/new' WHERE id = %s", parked)
+    assert await queue.claimed() == [parked]
+
+
+async def test_a_parked_job_that_gets_a_time_to_come_waits_for_it(queue: Queue) -> None:
+    await queue.register(job_type(concurrency=BY_KEY))
+    running, parked = await queue.enqueue(keyed("a"), keyed("a"))
+    await queue.claim()
+    later = "UPDATE background_jobs SET run_at = now() + interval '1 hour' WHERE id = %s"
+    await queue.execute(later, parked)
+    await queue.end(running)
+    assert await queue.claimed() == []
+    await queue.pass_time(timedelta(hours=2))
+    assert await queue.claimed() == [parked]
+
+
 async def test_a_job_for_a_parked_key_is_parked_at_once_and_forgotten_with_its_last(
     queue: Queue,
 ) -> None:
@@ -338,6 +356,21 @@ async def test_a_retry_does_not_break_into_a_unique_key(queue: Queue) -> None:
     assert await queue.value("SELECT retry_failed_job(%s)", first) is False
     await queue.execute("SELECT cancel_job(%s)", second)
     assert await queue.value("SELECT retry_failed_job(%s)", first) is True
+
+
+async def test_a_retry_gives_way_to_a_job_that_takes_its_unique_key_meanwhile(
+    queue: Queue, database_urls: DatabaseUrls
+) -> None:
+    await queue.register(job_type())
+    [job] = await queue.enqueue(new_job(unique_key="k"))
+    await queue.execute("UPDATE background_jobs SET status = 'failed'")
+    async with await psycopg.AsyncConnection.connect(database_urls.handlers) as application:
+        await application.execute("SELECT hybridjobs.submit_job('test/long', unique_key => 'k')")
+        retry = asyncio.create_task(queue.value("SELECT retry_failed_job(%s)", job))
+        await queue.somebody_waits()
+        await application.commit()
+    assert await retry is False
+    assert await queue.status(job) == "failed"
 
 
 # Dependencies
@@ -653,6 +686,52 @@ async def test_a_status_set_by_hand_is_whole(queue: Queue, status: str, claimed:
     assert await queue.claimed() == [job]
 
 
+async def test_a_job_that_is_set_back_by_hand_to_its_beginning_runs_anew(queue: Queue) -> None:
+    await queue.register(job_type())
+    [job] = await queue.enqueue(new_job())
+    await queue.claim()
+    await queue.end(job, Outcome.PERMANENT)
+    await queue.execute(
+        "UPDATE background_jobs SET status = 'queued', attempt = 0, retry_count = 0"
+    )
+    [again] = await queue.claim()
+    assert (again.job_id, again.attempt) == (job, 2)
+
+
+async def test_a_time_without_end_is_refused(queue: Queue) -> None:
+    [job] = await queue.enqueue(new_job())
+    with pytest.raises(psycopg.errors.CheckViolation, match="finite_times"):
+        await queue.execute("UPDATE background_jobs SET run_at = 'infinity' WHERE id = %s", job)
+
+
+@pytest.mark.parametrize(
+    ("runs", "change"),
+    [
+        (True, "status = 'queued'"),
+        (True, "status = 'queued', dispatched_at = NULL"),
+        (False, "dispatched_at = NULL"),
+    ],
+)
+async def test_a_job_put_back_into_line_by_hand_has_one_open_attempt(
+    queue: Queue, runs: bool, change: str
+) -> None:
+    await queue.register(job_type())
+    [job] = await queue.enqueue(new_job())
+    await queue.claim()
+    if runs:
+        await queue.execute("UPDATE background_jobs SET status = 'processing', started_at = now()")
+    await queue.execute(f"UPDATE background_jobs SET {change}")
+    row = await queue.job(job)
+    assert (row["status"], row["stage"], row["started_at"]) == ("queued", "ready", None)
+    [attempt] = await queue.rows("SELECT * FROM job_attempts")
+    assert (attempt["outcome"], attempt["reason"]) == ("cancelled", "SetByHand")
+    [again] = await queue.claim()
+    assert again.attempt == 2
+    # What ran reports too late, and changes nothing.
+    assert await queue.end(job, attempt=1) is Status.QUEUED
+    assert await queue.end(job) is Status.COMPLETED
+
+
 async def test_a_job_completed_by_hand_from_the_line_may_say_when(queue: Queue) -> None:
     await queue.register(job_type())
     [job] = await queue.enqueue(new_job())
@@ -854,18 +933,6 @@ async def test_jobs_of_one_key_submitted_while_it_is_forgotten_are_not(
 # An application's own long transaction
 
 
-@asynccontextmanager
-async def _held_open(url: str, *statements: str) -> AsyncIterator[None]:
-    """A transaction of the application that has done this, and does not end."""
-    async with await psycopg.AsyncConnection.connect(url) as connection:
-        for statement in statements:
-            await connection.execute(statement.encode())
-        try:
-            yield
-        finally:
-            await connection.rollback()
-
-
 async def test_an_open_transaction_that_submitted_jobs_holds_up_nobody(
     queue: Queue, database_urls: DatabaseUrls
 ) -> None:
@@ -879,7 +946,7 @@ async def test_an_open_transaction_that_submitted_jobs_holds_up_nobody(
         f"SELECT hybridjobs.submit_job('test/long', depends_on => ARRAY['{upstream}']::uuid[])",
         "SELECT hybridjobs.submit_job('test/long', unique_key => 'mine')",
     ]
-    async with _held_open(database_urls.handlers, *submissions), asyncio.timeout(10):
+    async with held_open(database_urls.handlers, *submissions), asyncio.timeout(10):
         # Nothing waits for a lock even for a moment.
         impatient = psycopg.conninfo.make_conninfo(
             database_urls.owner, options="-c lock_timeout=50ms"
@@ -902,7 +969,7 @@ async def test_a_unique_key_in_an_open_transaction_holds_up_its_own_job_alone(
     enqueuer = Enqueuer(database_urls.service)
     task = asyncio.create_task(enqueuer.run())
     submission = "SELECT hybridjobs.submit_job('test/long', unique_key => 'mine')"
-    async with _held_open(database_urls.handlers, submission), asyncio.timeout(30):
+    async with held_open(database_urls.handlers, submission), asyncio.timeout(30):
         answers = await asyncio.gather(
             *(enqueuer.enqueue([new_job(key=str(place))]) for place in range(20)),
             enqueuer.enqueue([new_job(unique_key="mine")]),
@@ -917,28 +984,6 @@ async def test_a_unique_key_in_an_open_transaction_holds_up_its_own_job_alone(
     task.cancel()
 
 
-async def test_a_row_that_somebody_keeps_locked_holds_up_its_own_outcome_alone(
-    queue: Queue, database_urls: DatabaseUrls
-) -> None:
-    await queue.register(job_type())
-    ids = await queue.enqueue(*(new_job() for _ in range(30)))
-    await queue.claim()
-    outcomes = Outcomes(database_urls.service)
-    task = asyncio.create_task(outcomes.run())
-    lock = f"SELECT FROM hybridjobs.background_jobs WHERE id = '{ids[7]}' FOR UPDATE"
-    async with _held_open(database_urls.owner, lock), asyncio.timeout(30):
-        answers = await asyncio.gather(
-            *(outcomes.record(job, 1, SUCCEEDED) for job in ids), return_exceptions=True
-        )
-    refused = [place for place, each in enumerate(answers) if isinstance(each, BaseException)]
-    assert refused == [7]
-    assert isinstance(answers[7], RowLocked)
-    again = await outcomes.record(ids[7], 1, SUCCEEDED)
-    assert again is not None
-    assert again.changed
-    task.cancel()
-
-
 async def test_a_blocked_row_that_somebody_keeps_locked_holds_up_neither_outcome_nor_claim(
     queue: Queue, database_urls: DatabaseUrls
 ) -> None:
@@ -946,7 +991,7 @@ async def test_a_blocked_row_that_somebody_keeps_locked_holds_up_neither_outcome
     waiting, free = after(upstream), after(upstream)
     await _first(queue, upstream, waiting, free)
     cancel = f"SELECT hybridjobs.cancel_job('{waiting.id}')"
-    async with _held_open(database_urls.owner, cancel), asyncio.timeout(5):
+    async with held_open(database_urls.owner, cancel), asyncio.timeout(5):
         await queue.end(upstream.id)
         await queue.enqueue(other)
         assert sorted(await queue.claimed()) == sorted([free.id, other.id])

@@ -84,6 +84,28 @@ async def test_each_status_has_its_time(
     assert await _left(connection, "job_attempts") == 45
 
 
+async def test_a_job_that_is_cancelled_after_a_long_wait_stays_for_its_time(
+    database: Database, connection: AsyncConnection[DictRow]
+) -> None:
+    [awaited, waiting] = await ended_jobs(connection, 2, status="queued", ago=8 * _DAY)
+    await connection.execute(
+        "INSERT INTO hybridjobs.job_dependencies (job_id, depends_on) VALUES (%s, %s)",
+        [waiting, awaited],
+    )
+    await connection.execute(
+        "UPDATE hybridjobs.background_jobs "
+        "SET stage = 'blocked', on_dependency_failure = 'cancel' WHERE id = %s",
+        [waiting],
+    )
+    await connection.execute(
+        "UPDATE hybridjobs.background_jobs SET status = 'cancelled' WHERE id = %s", [awaited]
+    )
+    await connection.execute("SELECT hybridjobs.link_dependencies()")
+    assert await _delete(database) == 0
+    cursor = await connection.execute("SELECT DISTINCT status FROM hybridjobs.background_jobs")
+    assert await cursor.fetchall() == [{"status": "cancelled"}]
+
+
 async def test_a_jobs_other_rows_go_with_it(
     database: Database, connection: AsyncConnection[DictRow]
 ) -> None:

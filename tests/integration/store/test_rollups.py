@@ -70,6 +70,25 @@ async def test_an_end_that_is_recorded_late_is_counted(
     assert await rows_of(connection, "late_minutes") == []
 
 
+async def test_an_end_by_hand_counts_whenever_that_is_committed(
+    connection: AsyncConnection[DictRow],
+) -> None:
+    hour = timedelta(hours=1)
+    await running_job(connection, ran=2 * hour)
+    await ended_jobs(connection, ago=hour / 2)
+    await refresh_rollups(connection)
+    by_hand = "UPDATE hybridjobs.background_jobs SET status = 'failed' WHERE status = 'processing'"
+    await connection.execute(by_hand.encode())
+    # As if it were committed an hour after, when later minutes are in the roll-ups.
+    earlier = (
+        "UPDATE hybridjobs.job_attempts SET ended_at = ended_at - %s WHERE reason = 'SetByHand'"
+    )
+    await connection.execute(earlier.encode(), [hour])
+    await connection.execute("UPDATE hybridjobs.late_minutes SET minute = minute - %s", [hour])
+    await refresh_rollups(connection)
+    assert sum(row["jobs_failed"] for row in await rows_of(connection, "job_rollups")) == 1
+
+
 async def test_throughput_has_what_came_and_what_ended(
     connection: AsyncConnection[DictRow],
 ) -> None:

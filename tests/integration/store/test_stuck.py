@@ -14,8 +14,9 @@ from hybridjobs.store import stuck
 from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import Job, get_job
 from hybridjobs.store.stuck import SilentAttempts, put_right
-from tests.builders import job_type, register
+from tests.builders import job_type, new_job, register
 from tests.integration.store.history import ended_jobs, running_job
+from tests.integration.store.scene import Queue
 
 _MINUTE = timedelta(minutes=1)
 
@@ -79,6 +80,39 @@ async def test_a_job_without_any_attempt_runs_again(
     assert (job.status, job.attempt, job.retry_count) == (Status.QUEUED, 1, 0)
     [attempt] = job.attempts
     assert (attempt.outcome, attempt.reason) == ("lost", "AttemptMissing")
+
+
+async def test_an_end_that_somebody_made_up_is_none(
+    database: Database, connection: AsyncConnection[DictRow]
+) -> None:
+    [job_id] = await ended_jobs(connection, status="processing", outcome="killed", ago=_MINUTE)
+    assert await put_right(database) == 1
+    job = await _job(connection, job_id)
+    assert (job.status, job.outcome_reason) == (Status.QUEUED, "AttemptMissing")
+    assert await put_right(database) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE hybridjobs.job_attempts SET ended_at = now(), outcome = 'lost'",
+        "DELETE FROM hybridjobs.job_attempts",
+    ],
+)
+async def test_a_claimed_job_whose_attempt_somebody_closed_runs_again(
+    database: Database, connection: AsyncConnection[DictRow], change: str
+) -> None:
+    queue = Queue(database)
+    await queue.register(job_type())
+    [job_id] = await queue.enqueue(new_job())
+    await queue.claim()
+    assert await put_right(database) == 0
+    await connection.execute(change.encode())
+    assert await queue.claimed() == []
+    assert await put_right(database) == 1
+    [again] = await queue.claim()
+    assert (again.job_id, again.attempt) == (job_id, 2)
+    assert await put_right(database) == 0
 
 
 async def test_a_live_attempt_is_left_alone(

@@ -246,6 +246,8 @@ BEGIN
                       WHERE o.type = j.type AND o.unique_key = j.unique_key
                         AND o.status IN ('queued', 'processing'));
     RETURN FOUND;
+EXCEPTION WHEN unique_violation THEN
+    RETURN false;                             -- it came at this moment
 END $$;
 
 -- Cancels a queued job at once, and asks a running one to end. The status after it; null: the job

@@ -70,7 +70,8 @@ SELECT * FROM job_arrivals
 UNION ALL SELECT * FROM count_arrivals(first_unfolded_arrivals(), 'infinity');
 
 -- An end that is recorded when its minute may be in the roll-ups already: that minute is counted
--- anew. Half a minute is what is left of refresh_job_rollups' minute for the commit.
+-- anew. Half a minute is what is left of refresh_job_rollups' minute for the commit; people take
+-- their time for theirs.
 CREATE OR REPLACE FUNCTION note_late_minute() RETURNS trigger
 LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
 BEGIN
@@ -78,7 +79,8 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE OR REPLACE TRIGGER note_late_minute AFTER UPDATE ON job_attempts FOR EACH ROW
-WHEN (OLD.ended_at IS NULL AND NEW.ended_at < now() - interval '30 seconds')
+WHEN (OLD.ended_at IS NULL AND (NEW.ended_at < now() - interval '30 seconds'
+                                OR NEW.ended_at IS NOT NULL AND NEW.reason = 'SetByHand'))
 EXECUTE FUNCTION note_late_minute();
 
 -- Folds every finished minute into the roll-ups; returns the rows of job_rollups written. A minute

@@ -15,6 +15,15 @@ WHEN ((NEW.stage IS NOT NULL) IS DISTINCT FROM (NEW.status = 'queued' AND NEW.di
       OR (NEW.stage = 'ready' AND NEW.run_at > now()))
 EXECUTE FUNCTION settle_stage();
 
+-- A parked row is found by its type and key, and runs whenever they have room: one that gets others,
+-- or a time to come, goes back into line.
+CREATE OR REPLACE TRIGGER settle_parked BEFORE UPDATE OF type, concurrency_key, run_at ON background_jobs
+FOR EACH ROW
+WHEN (OLD.stage = 'parked' AND NEW.stage = 'parked'
+      AND ((NEW.type, NEW.concurrency_key) IS DISTINCT FROM (OLD.type, OLD.concurrency_key)
+           OR NEW.run_at > now()))
+EXECUTE FUNCTION settle_stage();
+
 -- Statements that are sent often say themselves in which transaction they change a job; this does for
 -- all others. By its name it comes last.
 CREATE OR REPLACE FUNCTION stamp_change() RETURNS trigger
@@ -61,10 +70,17 @@ WHEN (NEW.status IN ('completed', 'failed', 'cancelled') AND OLD.status <> NEW.s
            OR NEW.status = 'failed' AND NEW.failed_at IS NULL))
 EXECUTE FUNCTION end_by_hand();
 
--- … SET status = 'queued' on a job that is over is a retry.
+-- … SET status = 'queued' on a job that is over is a retry. One that runs is taken from who runs it,
+-- as is one whose claim somebody takes back: a job never has two open attempts. Ours have closed
+-- theirs, and say which transaction changes the job.
 CREATE OR REPLACE FUNCTION requeue_by_hand() RETURNS trigger
 LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
 BEGIN
+    UPDATE job_attempts a
+    SET ended_at = greatest(clock_timestamp(), a.claimed_at, a.started_at), outcome = 'cancelled',
+        reason = 'SetByHand', spent_retry = false,
+        message = format('set to queued by %s', session_user)
+    WHERE a.job_id = NEW.id AND a.ended_at IS NULL;
     NEW.dispatched_at := NULL;
     NEW.cancel_requested_at := NULL;
     NEW.started_at := NULL;
@@ -73,12 +89,39 @@ BEGIN
     NEW.stage := CASE WHEN NEW.run_at > now() THEN 'scheduled' ELSE 'ready' END;
     RETURN NEW;
 END $$;
-CREATE OR REPLACE TRIGGER requeue_by_hand BEFORE UPDATE OF status ON background_jobs FOR EACH ROW
-WHEN (OLD.status IN ('completed', 'failed', 'cancelled') AND NEW.status = 'queued'
-      AND (NEW.cancel_requested_at IS NOT NULL OR NEW.started_at IS NOT NULL
-           OR NEW.completed_at IS NOT NULL OR NEW.failed_at IS NOT NULL
-           OR NEW.dispatched_at IS NOT NULL))
+CREATE OR REPLACE TRIGGER requeue_by_hand BEFORE UPDATE OF status, dispatched_at ON background_jobs
+FOR EACH ROW
+WHEN (NEW.status = 'queued'
+      AND (OLD.status IN ('completed', 'failed', 'cancelled')
+           AND (NEW.cancel_requested_at IS NOT NULL OR NEW.started_at IS NOT NULL
+                OR NEW.completed_at IS NOT NULL OR NEW.failed_at IS NOT NULL
+                OR NEW.dispatched_at IS NOT NULL)
+           OR NEW.changed_in = OLD.changed_in
+           AND (OLD.status = 'processing'
+                OR OLD.dispatched_at IS NOT NULL AND NEW.dispatched_at IS NULL)))
 EXECUTE FUNCTION requeue_by_hand();
+
+-- Attempts that were are counted for good, also where somebody sets their number back to begin anew.
+CREATE OR REPLACE FUNCTION keep_attempt() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    NEW.attempt := OLD.attempt;
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER keep_attempt BEFORE UPDATE OF attempt ON background_jobs FOR EACH ROW
+WHEN (NEW.attempt < OLD.attempt)
+EXECUTE FUNCTION keep_attempt();
+
+-- Whatever cancels a job, it says when: retention counts from then.
+CREATE OR REPLACE FUNCTION date_cancel() RETURNS trigger
+LANGUAGE plpgsql SET search_path = hybridjobs, pg_temp AS $$
+BEGIN
+    NEW.cancel_requested_at := now();
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER date_cancel BEFORE UPDATE OF status ON background_jobs FOR EACH ROW
+WHEN (NEW.status = 'cancelled' AND OLD.status <> 'cancelled' AND NEW.cancel_requested_at IS NULL)
+EXECUTE FUNCTION date_cancel();
 
 -- A job that fails for good has its dead letter from the same commit on.
 CREATE OR REPLACE FUNCTION write_dead_letter() RETURNS trigger
@@ -261,7 +304,7 @@ BEGIN
     RETURN done + released;
 END $$;
 
-REVOKE ALL ON FUNCTION settle_stage, stamp_change, end_by_hand, requeue_by_hand, write_dead_letter,
-    resolve_retried, write_callbacks, release_dependents, release_dependents_of_deleted,
-    forget_dependencies, link_dependencies FROM PUBLIC;
+REVOKE ALL ON FUNCTION settle_stage, stamp_change, end_by_hand, requeue_by_hand, keep_attempt,
+    date_cancel, write_dead_letter, resolve_retried, write_callbacks, release_dependents,
+    release_dependents_of_deleted, forget_dependencies, link_dependencies FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION release_dependents, link_dependencies TO hybridjobs_service;
