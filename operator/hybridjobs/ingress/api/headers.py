@@ -33,9 +33,10 @@ PREFERENCE_APPLIED: dict[str, Schema] = {"Preference-Applied": {"type": "string"
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's, no secret
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
+# No space is given back: between semicolons it could be either one's, in so many ways.
 _PREFERENCE = re.compile(
-    rf"({_TOKEN})(?:[ \t]*=[ \t]*({_TOKEN}|{_QUOTED}))?"
-    rf"(?:[ \t]*;[ \t]*(?:{_TOKEN}(?:[ \t]*=[ \t]*(?:{_TOKEN}|{_QUOTED}))?)?)*[ \t]*(?:,|$)"
+    rf"({_TOKEN})(?:[ \t]*+=[ \t]*+({_TOKEN}|{_QUOTED}))?"
+    rf"(?:[ \t]*+;[ \t]*+(?:{_TOKEN}(?:[ \t]*+=[ \t]*+(?:{_TOKEN}|{_QUOTED}))?)?)*[ \t]*+(?:,|$)"
 )
 _WAIT = re.compile(r"[0-9]{1,9}")
 _KEY = re.compile(f"{_QUOTED_KEY}|{_BARE_KEY}")
