@@ -29,10 +29,10 @@ class ConfigurationError(HybridJobsError):
 
 
 class BrokenPayloadSchema(HybridJobsError):  # noqa: N818 - named for what is broken
-    """A job type's payloadSchema is no JSON Schema."""
+    """A job type's payloadSchema is no JSON Schema, or not whole."""
 
-    def __init__(self, type_: str) -> None:
-        super().__init__(f"the payloadSchema of {type_} is no JSON Schema")
+    def __init__(self, type_: str, why: str) -> None:
+        super().__init__(f"the payloadSchema of {type_} is no JSON Schema: {why}")
 
 
 class SchemaError(HybridJobsError):

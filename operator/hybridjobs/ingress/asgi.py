@@ -31,6 +31,7 @@ JSON = (b"content-type", b"application/json")
 async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> bytes:
     """The request's body, whole; the time it may take is BoundedProtocol's to bound.
 
+    Refused (415) for one that is encoded, as by gzip: it is read, and verified, as it was sent.
     PayloadTooLarge (413) as soon as Content-Length or the bytes so far exceed `limit_bytes`,
     Unavailable (503) when bodies hold too much memory together, or when it is whole and too many
     others are in work; ClientGone when the rest will never come.
@@ -38,6 +39,13 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit_bytes:
             raise _too_large(limit_bytes)
+        if name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise Refused(
+                415,
+                "Unsupported Media Type",
+                "the body is read as it is: send it without Content-Encoding",
+                headers={"Accept-Encoding": "identity"},
+            )
     place: Place = scope[PLACE]
     place.give_back()  # while it waits for its client
     chunks: list[bytes] = []
@@ -214,6 +222,11 @@ class Application:
         await self._serve(scope, receive, send)
 
 
+async def nothing_here(scope: Scope, _receive: Receive, _send: Send) -> None:
+    """The endpoint of every other path: Refused (404)."""
+    raise Refused(404, "Not Found", f"there is nothing at {scope['path']}")
+
+
 def by_path(endpoints: Mapping[str, Mapping[str, Endpoint]]) -> ASGIApp:
     """An application of paths, each with its endpoints by method; the rest is 404 or 405.
 
@@ -224,7 +237,8 @@ def by_path(endpoints: Mapping[str, Mapping[str, Endpoint]]) -> ASGIApp:
         path: str = scope["path"]
         methods = endpoints.get(path) or endpoints.get(path[: path.rfind("/") + 1])
         if methods is None:
-            raise Refused(404, "Not Found", f"there is nothing at {path}")
+            await nothing_here(scope, receive, send)
+            return
         endpoint = methods.get(scope["method"])
         if endpoint is None:
             allowed = ", ".join(methods)

@@ -104,7 +104,9 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException():
             headers = tuple((k.encode(), v.encode()) for k, v in (error.headers or {}).items())
             phrase = HTTPStatus(error.status_code).phrase
-            return Problem(error.status_code, phrase, error.detail, headers=headers)
+            allowed = (error.headers or {}).get("Allow")
+            detail = f"this takes {allowed} only" if allowed else error.detail
+            return Problem(error.status_code, phrase, detail, headers=headers)
         case _:
             return _unforeseen(error)
 

@@ -25,12 +25,13 @@ class Received:
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        sent = traceparent(dict(scope["headers"]))
         about = {"http.request.method": "POST", "url.path": scope["path"]}
-        with tracing.span("receive", traceparent(headers), kind="server", attributes=about) as span:
+        with tracing.span("receive", sent, kind="server", attributes=about) as span:
             if span.traceparent is not None:
-                headers[b"traceparent"] = span.traceparent.encode()
-                scope["headers"] = list(headers.items())
+                # All others as they came: that one is there twice is theirs to judge.
+                others = [each for each in scope["headers"] if each[0] != b"traceparent"]
+                scope["headers"] = [*others, (b"traceparent", span.traceparent.encode())]
             await self._app(scope, receive, send)
             if isinstance(send, Reply):
                 span.tell("http.response.status_code", send.status)

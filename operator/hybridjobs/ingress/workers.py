@@ -5,6 +5,7 @@ binds that pod's uid to the attempt, so that no other pod can speak for it. A cl
 409 whatever it asks.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,7 +19,13 @@ from structlog.contextvars import bind_contextvars
 
 from hybridjobs import codec
 from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput, PayloadTooLarge
-from hybridjobs.ingress.asgi import Application, read_body, respond, traceparent
+from hybridjobs.ingress.asgi import (
+    Application,
+    nothing_here,
+    read_body,
+    respond,
+    traceparent,
+)
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.submissions import ChildJobs
 from hybridjobs.ingress.tokens import Caller, KeySource, WorkerTokens, forbidden
@@ -32,12 +39,13 @@ from hybridjobs.store.jobs import get_job
 from hybridjobs.store.outcome import record_outcome
 from hybridjobs.store.types import TypeCatalog
 
-_PATH = "/worker/v1/attempts/{job_id:uuid}/{attempt:int}"
+_PATH = "/worker/v1/attempts/{job_id:uuid}/{attempt}"
 _AROUND_RESULT_BYTES = 64 * 1024
 _SMALL_BODY_BYTES = 64 * 1024
 _MAX_ERROR_CHARACTERS = 16 * 1024
 _MAX_BOUND = 4096
 _MAX_ATTEMPT = 2**31 - 1
+_ATTEMPT = re.compile(r"[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class WorkerApi:
         self._bound: OrderedDict[tuple[UUID, int], str] = OrderedDict()
 
     def routes(self) -> ASGIApp:
-        """The application; it raises what has no route."""
+        """The application."""
         large = self._max_result_bytes + _AROUND_RESULT_BYTES
         child = self._max_payload_bytes + _AROUND_RESULT_BYTES
         return Router(
@@ -95,12 +103,13 @@ class WorkerApi:
                 self._route("jobs", "POST", self._post_job, child),
             ],
             redirect_slashes=False,
+            default=Application(nothing_here),
         )
 
     def _route(self, name: str, method: str, endpoint: Endpoint, limit_bytes: int) -> Route:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             job_id: UUID = scope["path_params"]["job_id"]
-            number: int = scope["path_params"]["attempt"]
+            number = _number(scope["path_params"]["attempt"])
             # For the rest of the request, a task of its own: errors are logged further out.
             bind_contextvars(job_id=str(job_id), attempt=number)
             caller = await self._authenticated(scope, job_id, number)
@@ -125,7 +134,7 @@ class WorkerApi:
             raise Refused(503, "Not configured", "workers are served inside a cluster only")
         authorization = dict(scope["headers"]).get(b"authorization", b"")
         caller = await self._tokens.verify(authorization)
-        if not caller.pod_name.startswith(f"hj-{job_id}-{number}-") or number > _MAX_ATTEMPT:
+        if not caller.pod_name.startswith(f"hj-{job_id}-{number}-"):
             raise forbidden("the token is of another attempt's pod")
         if caller.service_account != self._service_account:
             await self._require_account(job_id, caller)
@@ -243,6 +252,13 @@ class WorkerApi:
             attempt.job_id, _members(attempt.body), traceparent=attempt.traceparent
         )
         await respond(send, 201, f'{{"jobId":"{child_id}"}}'.encode())
+
+
+def _number(text: str) -> int:
+    """The attempt's number in a path; Refused (404) for what can be none."""
+    if _ATTEMPT.fullmatch(text) and int(text) <= _MAX_ATTEMPT:
+        return int(text)
+    raise Refused(404, "Not Found", f"there is no attempt {text[:80]}")
 
 
 def _json(body: bytes) -> str:

@@ -206,10 +206,12 @@ async def test_methods_and_paths(api: Running) -> None:
     answer = await api.api.delete("/api/types")
     assert (answer.status_code, answer.json()["title"]) == (405, "Method Not Allowed")
     assert "GET" in answer.headers["allow"]
+    assert answer.json()["detail"] == f"this takes {answer.headers['allow']} only"
     answer = await api.api.delete("/api/jobs")
     assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
-    assert (await api.api.get("/api/none")).status_code == 404
-    assert (await api.api.get("/")).status_code == 404
+    for path in ("/api/none", "/", "/api/jobs/", "/api/jobs/a/b/c"):
+        answer = await api.api.get(path)
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"there is nothing at {path}")
 
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", TOKEN, "Basic x"])

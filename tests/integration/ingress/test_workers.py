@@ -285,3 +285,21 @@ async def test_children_belong_to_their_parent(worker: Worker) -> None:
 async def test_outside_a_cluster_it_is_closed(ingress: Running) -> None:
     answer = await ingress.workers.get(f"/worker/v1/attempts/{uuid4()}/1/payload")
     assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("number", ["0", "01", "-1", "1.5", str(2**31), "9" * 5000])
+async def test_what_is_no_number_of_an_attempt_names_none(worker: Worker, number: str) -> None:
+    path = f"/worker/v1/attempts/{worker.job_id}/{number}/payload"
+    answer = await worker.ingress.workers.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == f"there is no attempt {number[:80]}"
+
+
+async def test_a_body_that_is_encoded_is_refused(worker: Worker) -> None:
+    path = f"/worker/v1/attempts/{worker.job_id}/1/outcome"
+    headers = {
+        "Authorization": f"Bearer {KEYS.token(worker.job_id, 1)}",
+        "Content-Encoding": "gzip",
+    }
+    answer = await worker.ingress.workers.put(path, content=b"\x1f\x8b", headers=headers)
+    assert answer.status_code == 415

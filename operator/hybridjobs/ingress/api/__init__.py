@@ -21,7 +21,7 @@ from hybridjobs.ingress.api.callers import callers_of
 from hybridjobs.ingress.api.document import document
 from hybridjobs.ingress.api.operations import routes_of
 from hybridjobs.ingress.api.requests import Backend, PodLog
-from hybridjobs.ingress.asgi import respond
+from hybridjobs.ingress.asgi import Application, nothing_here, respond
 from hybridjobs.model import ApiScope
 
 __all__ = ["Access", "Backend", "PodLog", "api", "callers_of", "openapi", "routes"]
@@ -44,8 +44,8 @@ def openapi() -> dict[str, Any]:
 
 
 def api(backend: Backend) -> Router:
-    """The application behind Access; it raises what has no route."""
-    return Router(routes(backend), redirect_slashes=False)
+    """The application behind Access."""
+    return Router(routes(backend), redirect_slashes=False, default=Application(nothing_here))
 
 
 def routes(backend: Backend) -> list[ApiRoute]:

@@ -18,7 +18,6 @@ from hybridjobs.ingress.api.access import ApiRoute, caller_of
 from hybridjobs.ingress.api.schemas import Listing
 from hybridjobs.ingress.asgi import read_body
 from hybridjobs.ingress.members import Check, Schema, Shape, read_query
-from hybridjobs.ingress.problems import Refused
 from hybridjobs.model import ApiScope
 
 _SMALL_BODY_BYTES = 64 * 1024
@@ -148,24 +147,12 @@ def _served(described: Operation, endpoint: Callable[[Asked, Send], Awaitable[No
         if scope["query_string"]:
             query = read_query(request.query_params, described.query)
         body: dict[str, Any] = {}
-        if described.body is not None:
-            _check_coding(request)
-            if not described.streams_body:
-                text = await read_body(scope, receive, limit_bytes=_SMALL_BODY_BYTES)
-                body = described.body.read(members_of(text or b"{}"))
+        if described.body is not None and not described.streams_body:
+            text = await read_body(scope, receive, limit_bytes=_SMALL_BODY_BYTES)
+            body = described.body.read(members_of(text or b"{}"))
         await endpoint(Asked(request, query, body), send)
 
     return serve
-
-
-def _check_coding(request: Request) -> None:
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise Refused(
-            415,
-            "Unsupported Media Type",
-            "the body is read as it is: send it without Content-Encoding",
-            headers={"Accept-Encoding": "identity"},
-        )
 
 
 def members_of(body: bytes) -> dict[str, str]:

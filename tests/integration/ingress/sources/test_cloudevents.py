@@ -1,5 +1,6 @@
 """CloudEvents over real sockets: three modes, the token, the handshake."""
 
+import gzip
 import json
 from typing import Any
 
@@ -57,6 +58,18 @@ async def test_a_binary_event_is_the_same_event(sources: Running, paid: str) -> 
     again = await sources.webhooks.post(PATH, content=json.dumps(event()), headers=STRUCTURED)
     assert again.json()["jobs"][0]["id"] == str(job.id)
     assert again.json()["replayed"] is True
+
+
+async def test_data_that_is_encoded_is_refused_and_not_kept_so(sources: Running, paid: str) -> None:
+    binary = {
+        **BEARER,
+        "content-type": "text/plain",
+        "content-encoding": "gzip",
+        **{f"ce-{name}": value for name, value in event().items()},
+    }
+    answer = await sources.webhooks.post(PATH, content=gzip.compress(b"text"), headers=binary)
+    assert answer.status_code == 415
+    assert await sources.count() == 0
 
 
 async def test_source_and_id_tell_events_apart(sources: Running, paid: str) -> None:

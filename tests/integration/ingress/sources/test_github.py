@@ -1,8 +1,10 @@
 """GitHub's webhooks over real sockets, with GitHub's own deliveries."""
 
 import asyncio
+import gzip
 import hmac
 import json
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -278,11 +280,22 @@ async def test_a_delivery_goes_through_the_type_s_mapping(ingress: Running) -> N
     assert json.loads(jobs["test/event"].payload) == {"id": document["number"]}
 
 
-async def test_garbage_is_refused_by_a_mapping_too(ingress: Running) -> None:
-    await ingress.register(job_type("test/m", events=["github/push"], mapping={"a": "a"}))
-    for body in (b'{"a":1,}', b'{"a":' + b"[" * 100_000):
+@pytest.mark.parametrize("spec", [{"mapping": {"a": "a"}}, {"payloadSchema": {"type": "object"}}])
+async def test_garbage_is_refused_by_mapping_and_schema_too(
+    ingress: Running, spec: dict[str, Any]
+) -> None:
+    await ingress.register(job_type("test/m", events=["github/push"], **spec))
+    for body in (b'{"a":1,}', b'{"a":NaN}', b'{"a":' + b"[" * 100_000):
         answer = await ingress.webhooks.post(PATH, content=body, headers=headers(body))
         assert answer.status_code == 400, answer.text
+
+
+async def test_a_body_that_is_encoded_is_refused(ingress: Running, long_type: str) -> None:
+    body = gzip.compress(OPENED.payload)
+    encoded = {**headers(body, event="pull_request"), "content-encoding": "gzip"}
+    answer = await ingress.webhooks.post(PATH, content=body, headers=encoded)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "without Content-Encoding" in answer.json()["detail"]
 
 
 async def test_without_a_secret_it_is_closed(database_urls: DatabaseUrls) -> None:
