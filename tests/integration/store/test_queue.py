@@ -95,6 +95,18 @@ async def test_bad_data_fails_only_its_own_job(enqueuer: Enqueuer, fault: dict[s
     assert not isinstance(other, BaseException)
 
 
+async def test_what_has_no_utf_8_is_refused_alone(enqueuer: Enqueuer) -> None:
+    good, bad, other = await asyncio.gather(
+        enqueuer.enqueue([new_job()]),
+        enqueuer.enqueue([new_job(payload='{"s": "\ud800"}')]),
+        enqueuer.enqueue([new_job()]),
+        return_exceptions=True,
+    )
+    assert isinstance(bad, InvalidInput)
+    assert not isinstance(good, BaseException)
+    assert not isinstance(other, BaseException)
+
+
 @pytest.mark.parametrize(
     "payload",
     [
