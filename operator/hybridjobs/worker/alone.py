@@ -48,7 +48,7 @@ async def run_alone(name: str, text: str, *, deadline_seconds: float) -> int:
         if ":" not in name:
             _say("  one that is not installed is run by its place: hybridjobs run MODULE:FUNCTION")
         return Exit.USAGE
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         _say(f"hybridjobs: the payload is not JSON: {error}")
         return Exit.USAGE
     context = Context(

@@ -89,10 +89,9 @@ class WorkerApi:
         """Keep a checkpoint. One try."""
         self._request("PUT", f"{self._base}/checkpoint", text, 0)
 
-    def progress(self, done: int, total: int | None, message: str | None) -> None:
-        """Make progress known. One try."""
-        body = codec.dumps({"done": done, "total": total, "message": message})
-        self._request("PUT", f"{self._base}/progress", body, 0)
+    def progress(self, document: str) -> None:
+        """Make progress known: `{"done", "total", "message"}` as JSON text. One try."""
+        self._request("PUT", f"{self._base}/progress", document, 0)
 
     def heartbeat(self) -> bool:
         """Say that the attempt lives; whether its cancellation is asked for. One try."""

@@ -39,7 +39,14 @@ from hybridjobs.sdk.context import Context
 from hybridjobs.sdk.errors import PermanentError
 from hybridjobs.worker import registry
 from hybridjobs.worker.capture import OutputCapture
-from hybridjobs.worker.runner import CANCELLED, Completed, End, Failure, run
+from hybridjobs.worker.runner import (
+    CANCELLED,
+    Completed,
+    End,
+    Failure,
+    progress_document,
+    run,
+)
 from hybridjobs.worker.traces import begin_tracing
 
 PROGRESS_SECONDS = 0.2
@@ -195,8 +202,7 @@ class _Run:
 
     async def progress(self, done: int, total: int | None, message: str | None) -> None:
         """Tell the parent, at most every PROGRESS_SECONDS and at the end."""
-        document = codec.dumps({"done": done, "total": total, "message": message})
-        self._progress = f'{{"progress":{document}}}'
+        self._progress = f'{{"progress":{progress_document(done, total, message)}}}'
         if monotonic() >= self._progress_at:
             self._flush_progress()
 

@@ -27,7 +27,14 @@ from hybridjobs.worker.api import ApiError, Fenced, Refused, Unreachable, Worker
 from hybridjobs.worker.assignment import Assignment, BadEnvironment
 from hybridjobs.worker.exits import Exit
 from hybridjobs.worker.reporter import Reporter
-from hybridjobs.worker.runner import CANCELLED, Completed, End, Failure, run
+from hybridjobs.worker.runner import (
+    CANCELLED,
+    Completed,
+    End,
+    Failure,
+    progress_document,
+    run,
+)
 from hybridjobs.worker.traces import begin_tracing
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -210,7 +217,7 @@ class _ApiChannel:
         self._deadline = deadline
 
     async def progress(self, done: int, total: int | None, message: str | None) -> None:
-        self._reporter.progress(done, total, message)
+        self._reporter.progress(progress_document(done, total, message))
 
     async def save_checkpoint(self, text: str) -> None:
         try:

@@ -46,7 +46,7 @@ class Reporter(Thread):
         self._api = api
         self._stop_attempt = stop
         self._changed = Condition()
-        self._progress: tuple[int, int | None, str | None] | None = None
+        self._progress: str | None = None
         self._checkpoint: _Checkpoint | None = None
         self._finish_by: float | None = None
         now = monotonic()
@@ -54,10 +54,10 @@ class Reporter(Thread):
         self._progress_at = now
         self._checkpoint_at = now
 
-    def progress(self, done: int, total: int | None, message: str | None) -> None:
-        """Have this sent; of several within PROGRESS_SECONDS the last one is."""
+    def progress(self, document: str) -> None:
+        """Have this JSON text sent; of several within PROGRESS_SECONDS the last one is."""
         with self._changed:
-            self._progress = (done, total, message)
+            self._progress = document
             self._changed.notify()
 
     def save_checkpoint(self, text: str) -> "Future[None]":
@@ -123,7 +123,7 @@ class Reporter(Thread):
         if checkpoint is not None:
             self._save(checkpoint)
         if progress is not None:
-            self._try(lambda: self._api.progress(*progress))
+            self._try(lambda: self._api.progress(progress))
         if beat:
             self._heartbeat_at = monotonic() + HEARTBEAT_SECONDS
             self._try(self._beat)

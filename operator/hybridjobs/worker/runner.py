@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hybridjobs import tracing
+from hybridjobs import codec, tracing
 from hybridjobs.sdk.context import Context
 from hybridjobs.sdk.errors import PermanentError, RetryLater
 from hybridjobs.sdk.handler import Handler
@@ -87,6 +87,15 @@ def failure(error: BaseException) -> Failure:
         longest = max(waits, key=lambda wait: wait.after_seconds)
         return Failure(_message(longest), retry_after_seconds=longest.after_seconds)
     return Failure(_message(leaves[0]))
+
+
+def progress_document(done: int, total: int | None, message: str | None) -> str:
+    """How far a handler has come, as JSON text; TypeError where that is no JSON.
+
+    It is the handler that is to hear of it: where it is sent, nobody is there to catch that.
+    """
+    shown = None if message is None else printable(message)
+    return codec.dumps({"done": done, "total": total, "message": shown})
 
 
 def printable(text: str) -> str:

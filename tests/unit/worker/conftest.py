@@ -17,6 +17,7 @@ _NAMES = {
     "last-words": "last_words",
     "finish-anyway": "finish_anyway",
     "hold": "hold",
+    "odd-progress": "odd_progress",
     "thread": "leave_thread",
     "submit": "submit",
     "size": "size",

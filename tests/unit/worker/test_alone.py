@@ -62,7 +62,8 @@ async def test_the_deadline_holds(capsys: pytest.CaptureFixture[str]) -> None:
 
 async def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert await alone("unknown", None) == 2
-    assert await run_alone("probe/echo", "{", deadline_seconds=30) == 2
+    for text in ("{", "[" * 100_000):
+        assert await run_alone("probe/echo", text, deadline_seconds=30) == 2
     errors = capsys.readouterr().err
     assert "there is no handler 'probe/unknown'" in errors
     assert "the payload is not JSON" in errors

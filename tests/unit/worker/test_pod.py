@@ -346,6 +346,26 @@ def test_a_replaced_token_is_read_again(start: Start, api: WorkerApiServer, tmp_
     assert api.seen("outcome", answered=204) == [{"result": "let go"}]
 
 
+def test_progress_that_is_no_text_costs_no_sign_of_life(
+    start: Start, api: WorkerApiServer, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    payload = json.dumps({"until": str(gate)})
+    pod = start("odd-progress", payload, {"reporter.HEARTBEAT_SECONDS": 0.1})
+    api.wait_for("progress", {"done": 1, "total": None, "message": "?.txt"})
+    api.wait_for("checkpoint", "after")
+    api.wait_for("heartbeat", times=len(api.seen("heartbeat")) + 2)
+    gate.touch()
+    assert pod.wait() == 0
+
+
+def test_progress_that_is_no_json_is_the_handlers_failure(
+    start: Start, api: WorkerApiServer
+) -> None:
+    assert start("odd-progress", '{"object": true}').wait() == 1
+    assert "TypeError: Object of type object is not JSON" in api.seen("outcome")[0]["error"]
+
+
 def test_without_the_api_a_small_result_goes_into_the_termination_message(
     start: Start, api: WorkerApiServer
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -100,6 +101,22 @@ async def hold(payload: dict[str, Any], context: Context) -> str:
         if payload.get("sleep"):
             time.sleep(0.05)  # noqa: ASYNC251 - held on purpose
     return "let go"
+
+
+@handler("probe/odd-progress")
+async def odd_progress(payload: dict[str, Any], context: Context) -> str:
+    """Tell of a name that is not UTF-8, as os.listdir has it, and live until the file exists."""
+    if payload.get("object"):
+        await context.progress(object())  # type: ignore[arg-type]
+    await context.progress(1, message="\udcff.txt")
+    await context.save_checkpoint("after")
+    await asyncio.to_thread(_exists, payload["until"])
+    return "lived"
+
+
+def _exists(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.05)
 
 
 @handler("probe/thread")
