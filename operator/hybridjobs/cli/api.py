@@ -1,15 +1,16 @@
 """The API as the commands use it: one client, whose errors say what to do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import httpx
 
 from hybridjobs.cli.exits import CommandError, Exit, exit_of
 from hybridjobs.client import BearerAuth, Client
-from hybridjobs.errors import InvalidInput
+from hybridjobs.client.answers import error_of
+from hybridjobs.errors import HybridJobsError, InvalidInput
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -20,7 +21,10 @@ class Api:
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         self._token = token
-        self._client = httpx.Client(base_url=url, auth=BearerAuth(token), trust_env=False)
+        try:
+            self._client = httpx.Client(base_url=url, auth=BearerAuth(token), trust_env=False)
+        except httpx.InvalidURL as error:
+            raise CommandError(Exit.USAGE, f"{url} is no address: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -42,8 +46,10 @@ class Api:
         query: dict[str, str | int] | None = None,
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> tuple[int, str]:
-        """Status and body text of an answer below 400; CommandError for every other."""
+        """Status and JSON text of a success; CommandError for every other answer."""
         response = self._answer(method, path, content, query, timeout_seconds)
+        if not response.headers.get("Content-Type", "").startswith("application/json"):
+            raise error_of(response)
         return response.status_code, response.text
 
     def log(self, job_id: str, attempt: int | None) -> tuple[str, str]:
@@ -68,9 +74,7 @@ class Api:
         try:
             asyncio.run(following())
         except InvalidInput as error:
-            faults = [(fault.path, fault.message) for fault in error.errors]
-            code = exit_of(error.status)
-            raise CommandError(code, _lines(error.status, error.detail, faults)) from error
+            raise CommandError(exit_of(error.status), _explained(error)) from error
 
     def _answer(
         self,
@@ -91,8 +95,11 @@ class Api:
             )
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        if response.status_code >= 400:
-            raise CommandError(exit_of(response.status_code), _explain(response))
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            message = f"this cannot be asked of the API: {error}"
+            raise CommandError(Exit.USAGE, message) from error
+        if not response.is_success:
+            raise CommandError(exit_of(response.status_code), _explained(error_of(response)))
         return response
 
     def _unreachable(self, error: httpx.HTTPError) -> CommandError:
@@ -103,18 +110,11 @@ class Api:
         )
 
 
-def _explain(response: httpx.Response) -> str:
-    try:
-        problem: dict[str, Any] = response.json()
-    except ValueError:
-        return f"HTTP {response.status_code}: {response.text[:500]}"
-    detail = problem.get("detail") or problem.get("title") or f"HTTP {response.status_code}"
-    faults = [(fault["path"], fault["message"]) for fault in problem.get("errors", [])]
-    return _lines(response.status_code, detail, faults)
-
-
-def _lines(status: int, detail: str, faults: Sequence[tuple[str, str]]) -> str:
-    lines = [detail, *(f"  {path}: {message}" for path, message in faults)]
-    if status == 401:
+def _explained(error: HybridJobsError) -> str:
+    """The error and, a line each, its faults, and what to do."""
+    if not isinstance(error, InvalidInput):
+        return str(error)
+    lines = [error.detail, *(f"  {fault.path}: {fault.message}" for fault in error.errors)]
+    if error.status == 401:
         lines.append("  set HYBRIDJOBS_API_TOKEN or --token")
     return "\n".join(lines)

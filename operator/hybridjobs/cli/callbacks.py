@@ -8,6 +8,7 @@ from hybridjobs import codec
 from hybridjobs.cli.api import Api
 from hybridjobs.cli.options import URL, AsJson, Before, Limit, Token, Type, Url, query_of
 from hybridjobs.cli.output import console, print_facts, print_page, print_table, text
+from hybridjobs.cli.several import post_each
 
 _FACTS = (
     "id",
@@ -102,10 +103,10 @@ def redeliver(
     url: Url = URL,
     token: Token = "",
 ) -> None:
-    """Send callbacks once more, with the webhook-id that they had."""
+    """Send callbacks once more, with the webhook-id that they had.
+
+    Exits 1 if one of them is being sent already.
+    """
     with Api(url, token) as api:
-        answers = [
-            api.request("POST", f"/api/callbacks/{callback_id}/redeliver")[1]
-            for callback_id in callback_ids
-        ]
-    typer.echo(f"[{','.join(answers)}]" if as_json else f"{len(answers)} callbacks go once more")
+        path = "/api/callbacks/{}/redeliver"
+        post_each(api, callback_ids, path, done=lambda _: "goes once more", as_json=as_json)

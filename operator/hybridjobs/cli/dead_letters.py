@@ -24,6 +24,7 @@ from hybridjobs.cli.options import (
     query_of,
 )
 from hybridjobs.cli.output import console, print_facts, print_page, print_table, text
+from hybridjobs.cli.several import post_each
 from hybridjobs.model import ErrorCategory
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The dead letter's id.")]
@@ -151,17 +152,20 @@ def redrive(
     who = query_of(by=by)
     with Api(url, token) as api:
         if letter_ids:
-            content = codec.dumps(who)
-            answers = [
-                api.request("POST", f"/api/dead-letters/{letter}/redrive", content=content)[1]
-                for letter in letter_ids
-            ]
-            typer.echo(f"[{','.join(answers)}]" if as_json else _redriven(len(answers)))
+            post_each(
+                api,
+                letter_ids,
+                "/api/dead-letters/{}/redrive",
+                content=codec.dumps(who),
+                done=lambda answer: f"job {answer['jobId']} runs once more",
+                as_json=as_json,
+            )
             return
         confirm("Run the jobs of all these dead letters once more?", yes=yes)
         asked = {**filters, "perSecond": per_second, "limit": limit, **who}
         _, answer = api.request("POST", "/api/dead-letters:redrive", content=codec.dumps(asked))
-        typer.echo(answer if as_json else _redriven(codec.loads(answer)["redriven"]))
+        jobs = codec.loads(answer)["redriven"]
+        typer.echo(answer if as_json else f"{jobs} jobs run once more")
 
 
 @app.command()
@@ -179,7 +183,3 @@ def resolve(
         path = f"/api/dead-letters/{letter_id}/resolve"
         _, answer = api.request("POST", path, content=content)
     typer.echo(answer if as_json else f"{letter_id} resolved")
-
-
-def _redriven(jobs: int) -> str:
-    return f"{jobs} jobs run once more"

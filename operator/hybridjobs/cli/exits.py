@@ -46,7 +46,7 @@ def exit_of(status: int) -> Exit:
         return Exit.NOT_ALLOWED
     if status == 404:
         return Exit.NOT_FOUND
-    if status in (429, 502, 503, 504):
+    if status in (408, 429, 502, 503, 504):
         return Exit.UNAVAILABLE
     # 409: what was asked for is well said, and not possible as things stand.
     return Exit.USAGE if status < 500 and status != 409 else Exit.FAILED

@@ -1,8 +1,7 @@
 """Commands on jobs, through the API."""
 
-import sys
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +24,7 @@ from hybridjobs.cli.options import (
     query_of,
 )
 from hybridjobs.cli.output import print_page, seconds
+from hybridjobs.cli.several import post_each
 from hybridjobs.cli.tree import show_tree
 from hybridjobs.cli.waiting import follow_log, print_log, show_job, wait_for_job
 from hybridjobs.model import Status
@@ -179,7 +179,7 @@ def retry(
         if not chosen:
             chosen = list(_matching(api, filters))
             confirm(f"Run {len(chosen)} jobs once more?", yes=yes)
-        _each(api, chosen, "retry", as_json=as_json)
+        post_each(api, chosen, "/api/jobs/{}/retry", done=_status, as_json=as_json)
 
 
 def cancel(
@@ -193,7 +193,11 @@ def cancel(
     Exits 1 if one of them is over already.
     """
     with Api(url, token) as api:
-        _each(api, job_ids, "cancel", as_json=as_json)
+        post_each(api, job_ids, "/api/jobs/{}/cancel", done=_status, as_json=as_json)
+
+
+def _status(answer: Mapping[str, Any]) -> str:
+    return str(answer["status"])
 
 
 def _joined(statuses: list[Status] | None) -> str | None:
@@ -209,26 +213,3 @@ def _matching(api: Api, query: dict[str, str | int]) -> Iterator[str]:
         before = page["next"]
         if before is None:
             return
-
-
-def _each(api: Api, job_ids: Sequence[str], action: str, *, as_json: bool) -> None:
-    """Ask for the action on each job; CommandError at the end if one was refused."""
-    answers: list[str] = []
-    refused: list[CommandError] = []
-    for job_id in job_ids:
-        try:
-            _, answer = api.request("POST", f"/api/jobs/{job_id}/{action}")
-        except CommandError as error:
-            if error.code not in (Exit.FAILED, Exit.NOT_FOUND):
-                raise
-            refused.append(error)
-            sys.stderr.write(f"{job_id}: {error}\n")
-            continue
-        answers.append(answer)
-        if not as_json:
-            typer.echo(f"{job_id} {codec.loads(answer)['status']}")
-    if as_json:
-        typer.echo(f"[{','.join(answers)}]")
-    if refused:
-        done = f"{len(answers)} of {len(job_ids)} jobs: {action} accepted"
-        raise CommandError(refused[0].code, done)

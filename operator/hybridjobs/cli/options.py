@@ -76,4 +76,7 @@ def span(option: str) -> timedelta | None:
 def _moment(option: str | None, direction: int) -> str | None:
     if option is None or (distance := span(option)) is None:
         return option
-    return (datetime.now(UTC) + direction * distance).isoformat()
+    try:
+        return (datetime.now(UTC) + direction * distance).isoformat()
+    except OverflowError:
+        raise CommandError(Exit.USAGE, f"{option} is longer than the calendar") from None

@@ -93,6 +93,8 @@ def submit(
         _, answer = api.request("POST", "/api/jobs", content=content)
         job = codec.loads(answer)
         if wait:
+            # Whatever ends the wait, it is known for what.
+            typer.echo(f"job {job['id']}", err=True)
             wait_for_job(api, job["id"], timeout, as_json=as_json)
         else:
             typer.echo(answer if as_json else job["id"])
@@ -129,6 +131,7 @@ def batch(
         )
         made = codec.loads(answer)
         if wait:
+            typer.echo(f"batch {made['id']}", err=True)
             wait_for_batch(api, made, timeout, as_json=as_json)
         else:
             typer.echo(answer if as_json else made["id"])
@@ -153,19 +156,20 @@ def _payload(option: str) -> str:
     text = _read(option) if option == "-" or option.startswith("@") else option
     try:
         codec.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(Exit.USAGE, f"the payload is not JSON: {error}") from error
     return text.strip()
 
 
 def _lines(text: str) -> list[str]:
     lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not str.splitlines(): that knows more ends of lines, which JSON may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             codec.members(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CommandError(Exit.USAGE, f"line {number} is no JSON object: {error}") from error
         lines.append(line)
     return lines

@@ -58,7 +58,8 @@ def wait_for_job(api: Api, job_id: str, timeout_seconds: float, *, as_json: bool
     else:
         show_job(job)
     if job["status"] != Status.COMPLETED:
-        raise CommandError(Exit.FAILED, f"job {job_id} is {job['status']}: {job['error']}")
+        why = f": {job['error']}" if job["error"] else ""
+        raise CommandError(Exit.FAILED, f"job {job_id} is {job['status']}{why}")
 
 
 def wait_for_batch(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 
 from hybridjobs import codec
+from hybridjobs.client.answers import error_of
 from hybridjobs.client.auth import BearerAuth
 from hybridjobs.client.stream import follow
 from hybridjobs.client.values import (
@@ -23,7 +24,7 @@ from hybridjobs.client.values import (
     TreeJob,
     counts_of,
 )
-from hybridjobs.errors import ConfigurationError, FieldError, InvalidInput, Unavailable
+from hybridjobs.errors import ConfigurationError, InvalidInput, Unavailable
 from hybridjobs.model import Callback, OnDependencyFailure, Status, UniqueWhile
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ SELECT hybridjobs.submit_job(
 """
 _TIMEOUT_SECONDS = 30.0
 _BATCH_SECONDS = 120.0
-_RETRY_AFTER_SECONDS = 5.0
-_BUSY = frozenset((408, 429, 500, 502, 503, 504))
 
 
 class Batch:
@@ -246,7 +245,7 @@ class Client:
         # What came since the last position comes again after a cut.
         told: dict[str, str] = {}
         position = after
-        stream = follow(self._http, path, query=query or {}, after=after, error_of=_error)
+        stream = follow(self._http, path, query=query or {}, after=after)
         async with aclosing(stream) as events:
             async for event in events:
                 document: dict[str, Any] = codec.loads(event.data)
@@ -273,10 +272,11 @@ class Client:
             response = await self._http.request(method, path, content=content, timeout=seconds)
         except httpx.TransportError as error:
             raise Unavailable(f"{self._url} does not answer: {error!r}") from error
-        if response.status_code >= 400:
-            raise _error(response)
-        answer: dict[str, Any] = codec.loads(response.text)
-        return answer
+        if response.is_success:
+            with suppress(ValueError):
+                answer: dict[str, Any] = codec.loads(response.text)
+                return answer
+        raise error_of(response)
 
     def _check_url(self) -> None:
         if not self._url:
@@ -309,21 +309,8 @@ async def _submit_in(connection: "AsyncConnection[Any]", job: BatchJob) -> UUID:
 
 def _text(value: object) -> str:
     try:
-        return codec.dumps(value)
+        text = codec.dumps(value)
+        text.encode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the payload is not JSON: {error}") from None
-
-
-def _error(response: httpx.Response) -> InvalidInput | Unavailable:
-    try:
-        problem = codec.loads(response.text)
-        detail = problem.get("detail") or problem.get("title")
-        errors = [FieldError(each["path"], each["message"]) for each in problem.get("errors", ())]
-    except (ValueError, AttributeError, KeyError, TypeError):
-        detail, errors = None, []
-    detail = detail or f"HTTP {response.status_code}"
-    if response.status_code in _BUSY:
-        after = response.headers.get("Retry-After", "")
-        seconds = float(after) if after.isdecimal() else _RETRY_AFTER_SECONDS
-        return Unavailable(detail, retry_after=seconds)
-    return InvalidInput(detail, status=response.status_code, errors=errors)
+    return text

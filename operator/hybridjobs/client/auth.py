@@ -15,8 +15,12 @@ class BearerAuth(httpx.Auth):
         self._token = token
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the header; ConfigurationError where the file cannot be read."""
-        request.headers["Authorization"] = f"Bearer {self._read()}"
+        """Add the header, if there is a token; ConfigurationError for one that can be none."""
+        token = self._read().strip()
+        if not token.isascii() or not token.isprintable():
+            raise ConfigurationError("the token has characters that no token has")
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
         yield request
 
     def _read(self) -> str:
@@ -24,6 +28,6 @@ class BearerAuth(httpx.Auth):
             return self._token
         path = Path(self._token[1:])
         try:
-            return path.read_text().strip()
+            return path.read_text()
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"no token in the file {path}: {error}") from error

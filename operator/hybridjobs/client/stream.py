@@ -4,13 +4,14 @@ import asyncio
 import codecs
 import random
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
 import httpx
 
-from hybridjobs.errors import HybridJobsError, Unavailable
+from hybridjobs.client.answers import error_of
+from hybridjobs.errors import Unavailable
 
 SILENCE_SECONDS = 40.0  # a stream has a heartbeat every 15
 AWAY_SECONDS = 300.0  # that a service may be gone
@@ -72,18 +73,14 @@ class Decoder:
 
 
 async def follow(
-    http: httpx.AsyncClient,
-    path: str,
-    *,
-    query: Mapping[str, str],
-    after: str = "",
-    error_of: Callable[[httpx.Response], HybridJobsError],
+    http: httpx.AsyncClient, path: str, *, query: Mapping[str, str], after: str = ""
 ) -> AsyncGenerator[ServerEvent, None]:
     """The events of a stream, from `after` on; the end is a 204, or the caller's.
 
     A stream that is cut off, or ends, is asked for again from the last position on, in growing
-    intervals of up to 15 s. What `error_of` makes of an answer is raised, but for Unavailable,
-    which is where a service is away: that is raised at the start, and after 300 s without it.
+    intervals of up to 15 s. An answer that is no stream is raised as the error that it is, but for
+    Unavailable, which is where a service is away: that is raised at the start, and after 300 s
+    without it.
     """
     decoder = Decoder(after)
     tries = 0
@@ -100,7 +97,7 @@ async def follow(
             ) as response:
                 if response.status_code == 204:
                     return
-                if response.status_code >= 400:
+                if response.status_code != 200 or _media_type(response) != "text/event-stream":
                     await response.aread()
                     raise error_of(response)
                 decoder.restart()
@@ -120,3 +117,8 @@ async def follow(
         tries = min(tries + 1, 10)
         backoff *= random.uniform(0.5, 1)  # noqa: S311 - not a secret
         await asyncio.sleep(max(backoff, at_least))
+
+
+def _media_type(response: httpx.Response) -> str:
+    found: str = response.headers.get("Content-Type", "").partition(";")[0]
+    return found.strip().lower()

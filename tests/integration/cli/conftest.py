@@ -14,7 +14,7 @@ from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import TOKEN, Running, running
 
-_PROGRAM = "from hybridjobs.cli import main; main()"
+PROGRAM = "from hybridjobs.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ async def run(*arguments: str, stdin: str = "", **environment: str) -> Done:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        _PROGRAM,
+        PROGRAM,
         *arguments,
         env={**inherited, **environment},
         stdin=asyncio.subprocess.PIPE,

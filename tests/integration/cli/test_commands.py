@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import signal
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from hybridjobs.model import AttemptEnd
-from tests.integration.cli.conftest import Command, Done, run
-from tests.integration.ingress.conftest import Running
+from tests.integration.cli.conftest import PROGRAM, Command, Done, run
+from tests.integration.ingress.conftest import TOKEN, Running
 from tests.integration.ingress.outcomes import FAILED, SUCCEEDED, end_all, failed_job
 from tests.integration.ingress.test_tree import family
 
@@ -65,6 +67,21 @@ async def test_a_wait_shows_the_end(command: Command, api: Running) -> None:
     assert "is failed: no such customer" in done.err
     done = await command("submit", "test/long", "--wait", "--timeout", "1")
     assert (done.code, "is still queued" in done.err) == (6, True)
+
+
+async def test_a_wait_that_is_interrupted_has_said_for_what_it_was(api: Running) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, "submit", "test/long", "--wait", "--token", TOKEN),
+        *("--url", f"http://127.0.0.1:{api.ports.api}"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = (await process.stderr.readline()).decode()
+    [job] = (await api.api.get("/api/jobs")).json()["jobs"]
+    assert said == f"job {job['id']}\n"
+    process.send_signal(signal.SIGINT)
+    rest = await process.stderr.read()
+    assert (await process.wait(), b"Traceback" in rest) == (130, False)
 
 
 async def test_jobs_are_listed_by_filters(command: Command, api: Running) -> None:
@@ -126,7 +143,7 @@ async def test_retry_of_named_jobs(command: Command, api: Running) -> None:
     assert done.code == 1
     assert done.out == f"{failed} queued\n"
     assert f"{queued}: the job is queued" in done.err
-    assert "1 of 3 jobs" in done.err
+    assert "accepted for 1 of 3" in done.err
     assert {str(job_id) for job_id in await end_all(api)} == {failed, queued}
 
 
@@ -154,7 +171,7 @@ async def test_cancel(command: Command, api: Running) -> None:
 
 
 async def test_dead_letters(command: Command, api: Running) -> None:
-    jobs = [await failed_job(api) for _ in range(3)]
+    jobs = [await failed_job(api) for _ in range(4)]
     listed = (await command("dlq", "list", "--category", "validation", "--json")).json
     letters = {letter["jobId"]: letter["id"] for letter in listed["deadLetters"]}
     assert set(letters) == set(jobs)
@@ -170,12 +187,16 @@ async def test_dead_letters(command: Command, api: Running) -> None:
     assert (await command("dlq", "redrive")).code == 2
     done = await command("dlq", "redrive", letters[jobs[1]], "--json")
     assert done.json == [{"id": letters[jobs[1]], "jobId": jobs[1]}]
+    some = await command("dlq", "redrive", letters[jobs[0]], letters[jobs[2]])
+    assert (some.code, some.out) == (1, f"{letters[jobs[2]]} job {jobs[2]} runs once more\n")
+    assert f"{letters[jobs[0]]}: the dead letter is not open: it was resolved" in some.err
+    assert "accepted for 1 of 2" in some.err
     assert (await command("dlq", "redrive", "--all")).code == 2
     done = await command("dlq", "redrive", "--type", "test/long", "--per-second", "5", "--yes")
     assert (done.code, done.out) == (0, "1 jobs run once more\n")
     assert (await command("dlq", "list", "--json")).json["deadLetters"] == []
-    assert len((await command("dlq", "list", "--all", "--json")).json["deadLetters"]) == 3
-    assert len(await end_all(api)) == 2
+    assert len((await command("dlq", "list", "--all", "--json")).json["deadLetters"]) == 4
+    assert len(await end_all(api)) == 3
 
 
 async def test_pause_and_resume(command: Command, api: Running) -> None:
@@ -253,9 +274,28 @@ async def test_a_wrong_batch_is_explained(command: Command, api: Running) -> Non
     assert (done.code, "line 2 is no JSON object" in done.err) == (2, True)
     done = await command("batch", "-", stdin='{"type": "test/long", "payload": 1, "ref": 1}\n')
     assert (done.code, "/jobs/0/ref" in done.err) == (2, True)
+    done = await command("batch", "-", stdin="[" * 100_000)
+    assert (done.code, "line 1 is no JSON object" in done.err) == (2, True)
     done = await command("batch", "/nowhere")
     assert (done.code, "cannot read /nowhere" in done.err) == (2, True)
     assert await api.count() == 0
+
+
+async def test_ends_of_lines_that_json_may_hold_end_no_line(command: Command, api: Running) -> None:
+    text = '{"type": "test/long", "payload": "a\u2028b\u0085c"}\r\n'
+    done = await command("batch", "-", "--json", stdin=text)
+    assert (done.code, done.err) == (0, "")
+    [job] = (await command("jobs", "--json")).json["jobs"]
+    assert (await api.job(job["id"])).payload == '"a\u2028b\u0085c"'
+
+
+async def test_a_cancelled_job_that_was_waited_for_is_said_to_be_so(
+    command: Command, api: Running
+) -> None:
+    job_id = (await api.submit("test/long")).json()["id"]
+    await api.api.post(f"/api/jobs/{job_id}/cancel")
+    done = await command("get", job_id, "--wait")
+    assert (done.code, done.err) == (1, f"hybridjobs: job {job_id} is cancelled\n")
 
 
 async def test_what_a_pod_wrote_does_nothing_to_the_terminal(

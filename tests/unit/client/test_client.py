@@ -1,5 +1,6 @@
 """What the client sends, and what it makes of answers; httpx's mock stands in for the network."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -75,6 +76,47 @@ async def test_a_refusal_by_something_between(body: Any) -> None:
             await client.job(JOB)
 
 
+REDIRECT = httpx.Response(308, headers={"Location": "https://api/"})
+PAGE = httpx.Response(200, html="<p>Please log in</p>")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(REDIRECT, r"leads on to https://api/"), (PAGE, r"is not the API: it answers 200 with text/")],
+)
+async def test_another_service_at_the_address_is_named(answer: httpx.Response, said: str) -> None:
+    async with _client(lambda _: answer) as client:
+        with pytest.raises(ConfigurationError, match=said):
+            await client.job(JOB)
+        # Not followed, and not come back to for ever.
+        async with asyncio.timeout(5):
+            with pytest.raises(ConfigurationError, match=said):
+                await client.wait(JOB)
+
+
+async def test_a_token_that_can_be_none_is_refused_and_not_shown() -> None:
+    for token in ("se\ncret", "sécret"):
+        async with Client("http://api", token) as client:
+            with pytest.raises(ConfigurationError) as raised:
+                await client.job(JOB)
+        assert "cret" not in str(raised.value)
+
+
+async def test_without_a_token_none_is_sent_and_space_around_one_is_left_out() -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(401)
+
+    for token in ("", " token\n"):
+        transport = httpx.MockTransport(answer)
+        async with Client("http://api", token, transport=transport) as client:
+            with pytest.raises(InvalidInput):
+                await client.job(JOB)
+    assert [each.headers.get("authorization") for each in sent] == [None, "Bearer token"]
+
+
 async def test_an_absent_service_says_when_to_come_back() -> None:
     async with _answers(503, {"detail": "away"}, **{"Retry-After": "7"}) as client:
         with pytest.raises(Unavailable, match="away") as caught:
@@ -98,6 +140,8 @@ async def test_what_is_wrong_is_refused_before_it_is_sent(monkeypatch: pytest.Mo
             await client.submit("t", {"n": float("nan")})
         with pytest.raises(InvalidInput, match="not JSON"):
             await client.submit("t", object())
+        with pytest.raises(InvalidInput, match="not JSON"):
+            await client.submit("t", {"half a pair": "\ud800"})
     async with Client() as client:
         with pytest.raises(ConfigurationError, match="HYBRIDJOBS_API_URL"):
             await client.submit("t", {})

@@ -62,7 +62,12 @@ class Server:
             raise answer
         if isinstance(answer, int):
             return httpx.Response(answer, headers={"Retry-After": "0"})
-        return httpx.Response(200, content=_cut_off(answer))
+        return _stream(answer)
+
+
+def _stream(text: str) -> httpx.Response:
+    kind = {"Content-Type": "text/event-stream; charset=utf-8"}
+    return httpx.Response(200, headers=kind, content=_cut_off(text))
 
 
 async def _cut_off(text: str) -> AsyncIterator[bytes]:
@@ -140,7 +145,7 @@ async def test_a_service_away_is_told_at_the_start_and_after_a_while(
     def answers(request: httpx.Request) -> httpx.Response:
         if "last-event-id" in request.headers:
             raise httpx.ConnectError("refused")
-        return httpx.Response(200, content=_cut_off(_job(ONE, id_="1")))
+        return _stream(_job(ONE, id_="1"))
 
     async with _client(answers) as client:
         with pytest.raises(Unavailable, match="does not answer"):
@@ -176,7 +181,7 @@ async def test_a_service_that_says_when_is_asked_then(monkeypatch: pytest.Monkey
     def answer(_: httpx.Request) -> httpx.Response:
         if (text := next(answers)).isdecimal():
             return httpx.Response(429, headers={"Retry-After": text})
-        return httpx.Response(200, content=_cut_off(text))
+        return _stream(text)
 
     async with _client(answer) as client:
         assert len([event async for event in client.follow(ONE)]) == 2
