@@ -25,8 +25,10 @@ def read_objects(folder: Path, kinds: Collection[str]) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.yaml")):
         try:
             body = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigurationError(f"{path} is no YAML: {error}") from None
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
         if not isinstance(body, dict) or body.get("kind") not in kinds:
             raise ConfigurationError(f"{path} holds no {' or '.join(kinds)}")
         bodies.append(body)

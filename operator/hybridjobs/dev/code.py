@@ -58,8 +58,9 @@ class Code:
             await process.wait()
             raise ConfigurationError(f"importing {self._names} takes too long") from None
         if process.returncode:
-            raise ConfigurationError(f"cannot import {self._names}:\n{err.decode().strip()}")
-        found = json.loads(out.decode().splitlines()[-1])
+            said = err.decode(errors="replace").strip()
+            raise ConfigurationError(f"cannot import {self._names}:\n{said}")
+        found = json.loads(out.splitlines()[-1])
         self.handlers, self._files = found["handlers"], found["files"]
         if not self.handlers:
             raise ConfigurationError(

@@ -9,6 +9,7 @@ A module that cannot be imported ends it with the traceback.
 
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from types import ModuleType
@@ -39,7 +40,9 @@ def main(names: list[str]) -> None:
             handlers.setdefault(value.type, f"{module.__name__}:{attribute}")
     # On a line of its own, whatever the modules print.
     sys.stdout.write("\n" + json.dumps({"handlers": handlers, "files": files}))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    os._exit(0)  # the last line it is, whatever the modules leave behind

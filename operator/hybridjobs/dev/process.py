@@ -81,9 +81,10 @@ class JobProcess:
         return text[-MAX_LOG_TAIL_BYTES:].decode("utf-8", "ignore")
 
     def message(self, exit_code: int) -> str | None:
-        """The termination message; of a failure without one, the end of the log."""
+        """The termination message, of a long one its end; of a failure without one, the log's."""
         try:
             with self._termination_log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_TERMINATION_MESSAGE_BYTES))
                 text = file.read(MAX_TERMINATION_MESSAGE_BYTES).decode("utf-8", "replace")
         except OSError:
             text = ""
