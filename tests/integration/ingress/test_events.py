@@ -343,17 +343,3 @@ async def test_a_stream_needs_the_token(api: Running) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with api.api.stream("GET", "/api/events", headers=headers) as response:
         assert response.status_code == 200
-
-
-async def test_the_head_of_a_stream_is_a_whole_answer(api: Running) -> None:
-    job_id = (await api.submit("test/long")).json()["id"]
-    # One connection: an answer that does not end would hold up the next.
-    limits = httpx.Limits(max_connections=1)
-    async with httpx.AsyncClient(
-        base_url=api.api.base_url, headers=api.api.headers, limits=limits, timeout=5
-    ) as client:
-        for path in ("/api/events", f"/api/jobs/{job_id}/events"):
-            answer = await client.head(path)
-            assert answer.status_code == 200
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            assert (await client.get("/api/jobs")).status_code == 200
