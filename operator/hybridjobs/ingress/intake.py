@@ -6,6 +6,7 @@ Rows of quick types carry a lease and run here at once; all others wait for the 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import structlog
 from hybridjobs import codec
 from hybridjobs.errors import DatabaseUnavailable, InvalidInput
 from hybridjobs.ingress import metrics
+from hybridjobs.ingress.aside import aside
 from hybridjobs.ingress.quick import Ended, QuickJobs
 from hybridjobs.ingress.submissions import (
     LEASE_MARGIN_SECONDS,
@@ -114,7 +116,9 @@ class Intake:
         InvalidInput when the payload fits no type's schema, or could not be read by all, or a
         dependency is no job; DatabaseUnavailable when the rows are not known to be durable.
         """
-        types, submissions, refused = self._fitting(types, submission)
+        types, submissions, refused = await aside(
+            len(submission.payload), partial(self._fitting, types, submission)
+        )
         await check_dependencies(self._database, submission.options.depends_on)
         budgets = [self._budget(job_type, submission) for job_type in types]
         jobs = list(map(new_row, types, submissions, budgets))
@@ -167,16 +171,8 @@ class Intake:
 
         What `accept` would raise for one alone stands in its place, and holds up no other.
         """
-        jobs: list[NewJob] = []
-        parts: list[tuple[int, Refusals] | InvalidInput] = []
-        for types, submission in events:
-            try:
-                taking, submissions, refused = self._fitting(types, submission)
-            except InvalidInput as error:
-                parts.append(error)
-            else:
-                jobs += map(new_row, taking, submissions, repeat(None))
-                parts.append((len(taking), refused))
+        size = sum(len(submission.payload) for _, submission in events)
+        jobs, parts = await aside(size, partial(self._all_fitting, events))
         rows = iter(await self._enqueued(jobs))
         return [
             part
@@ -206,6 +202,22 @@ class Intake:
             return False
         self._quick.start(begun, job_type, arrived=arrived, budget_seconds=budget_seconds)
         return True
+
+    def _all_fitting(
+        self, events: Sequence[tuple[Sequence[JobType], Submission]]
+    ) -> tuple[list[NewJob], list[tuple[int, Refusals] | InvalidInput]]:
+        """The rows of the events, and of each event how many it has, or what is wrong with it."""
+        jobs: list[NewJob] = []
+        parts: list[tuple[int, Refusals] | InvalidInput] = []
+        for types, submission in events:
+            try:
+                taking, submissions, refused = self._fitting(types, submission)
+            except InvalidInput as error:
+                parts.append(error)
+            else:
+                jobs += map(new_row, taking, submissions, repeat(None))
+                parts.append((len(taking), refused))
+        return jobs, parts
 
     def _fitting(
         self, types: Sequence[JobType], submission: Submission

@@ -3,10 +3,10 @@
 Authorization and handshake: https://github.com/cloudevents/spec, http-webhook.md, version 1.0.2.
 """
 
-import asyncio
 import hmac
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +14,7 @@ from hybridjobs import codec
 from hybridjobs.errors import FieldError, InvalidInput
 from hybridjobs.ingress import metrics
 from hybridjobs.ingress.asgi import Header, bearer_token, respond, traceparent
+from hybridjobs.ingress.aside import aside
 from hybridjobs.ingress.intake import Answer, Intake
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources import event_format
@@ -43,7 +44,6 @@ SOURCE = "cloudevents"
 
 _ANY = "*"
 _ORIGIN = re.compile(rb"[A-Za-z0-9*._:\[\]-]{1,253}")
-_LARGE_BODY_BYTES = 64 * 1024  # parsed aside, for it takes milliseconds
 
 Wanted = tuple[Sequence[JobType], Submission]
 
@@ -86,10 +86,7 @@ class CloudEvents(Source):
         self._limit.take(SOURCE)
         mode = event_format.mode_of(headers.get(b"content-type", b""))
         body = await self._body(scope, receive)
-        if len(body) < _LARGE_BODY_BYTES:
-            events = events_of(mode, scope["headers"], body)
-        else:
-            events = await asyncio.to_thread(events_of, mode, scope["headers"], body)
+        events = await aside(len(body), partial(events_of, mode, scope["headers"], body))
         trace = traceparent(headers)
         if mode == "batch":
             return await self._accept_batch(send, events, trace, arrived)

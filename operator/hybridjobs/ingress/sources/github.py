@@ -7,11 +7,13 @@ deliveries", "Best practices"). The signature covers the body, so everything els
 import hmac
 import re
 from collections.abc import Collection
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from hybridjobs.errors import InvalidInput
 from hybridjobs.ingress.asgi import respond, traceparent
+from hybridjobs.ingress.aside import aside
 from hybridjobs.ingress.intake import Intake
 from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources.delivery import (
@@ -62,7 +64,8 @@ class GitHubWebhooks(Source):
         self._limit.take(SOURCE)
         event = header(headers, b"x-github-event", _EVENT)
         delivery = header(headers, b"x-github-delivery", VISIBLE)
-        payload = _payload(body, headers.get(b"content-type", b""))
+        kind = headers.get(b"content-type", b"")
+        payload = await aside(len(body), partial(_payload, body, kind))
         if event == "ping":
             parsed(payload)
             await respond(send, 200, b'{"pong":true}')

@@ -4,11 +4,15 @@ import asyncio
 import gzip
 import hmac
 import json
+import threading
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from hybridjobs.ingress import intake
+from hybridjobs.ingress.sources import github
 from hybridjobs.model import Status
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
@@ -278,6 +282,37 @@ async def test_a_delivery_goes_through_the_type_s_mapping(ingress: Running) -> N
         "head": document["pull_request"]["head"]["sha"],
     }
     assert json.loads(jobs["test/event"].payload) == {"id": document["number"]}
+
+
+@pytest.mark.parametrize("is_form", [False, True])
+async def test_a_large_delivery_is_read_beside_the_loop(
+    ingress: Running, monkeypatch: pytest.MonkeyPatch, is_form: bool
+) -> None:
+    """Else all other senders would wait for it, for seconds."""
+    await ingress.register(job_type(events=["github/push"]))
+    threads: list[str] = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return work(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(intake, "check_payload", noting(intake.check_payload))
+    monkeypatch.setattr(github, "form_field", noting(github.form_field))
+    for size in (100, 100_000):
+        body = json.dumps({"commits": ["x" * size]}).encode()
+        sent = {"content-type": "application/json"}
+        if is_form:
+            body = urlencode({"payload": body.decode()}).encode()
+            sent = {"content-type": "application/x-www-form-urlencoded"}
+        delivery = {**headers(body, delivery=f"{size}"), **sent}
+        answer = await ingress.webhooks.post(PATH, content=body, headers=delivery)
+        assert answer.status_code == 202
+    here = threading.current_thread().name
+    steps = 2 if is_form else 1
+    assert [each == here for each in threads] == [True] * steps + [False] * steps
 
 
 @pytest.mark.parametrize("spec", [{"mapping": {"a": "a"}}, {"payloadSchema": {"type": "object"}}])
