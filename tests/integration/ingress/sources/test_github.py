@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from hybridjobs.ingress import intake
-from hybridjobs.ingress.sources import github
+from hybridjobs.ingress.sources.delivery import form_field
 from hybridjobs.model import Status
+from hybridjobs.payload import check_payload
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import ROTATED, SECRET, Running, running
@@ -299,8 +299,8 @@ async def test_a_large_delivery_is_read_beside_the_loop(
 
         return noted
 
-    monkeypatch.setattr(intake, "check_payload", noting(intake.check_payload))
-    monkeypatch.setattr(github, "form_field", noting(github.form_field))
+    monkeypatch.setattr("hybridjobs.ingress.intake.check_payload", noting(check_payload))
+    monkeypatch.setattr("hybridjobs.ingress.sources.github.form_field", noting(form_field))
     for size in (100, 100_000):
         body = json.dumps({"commits": ["x" * size]}).encode()
         sent = {"content-type": "application/json"}
