@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from hybridjobs.controller.observe import job_id
+from hybridjobs.kube.identity import job_id
 from tests.chaos import handlers
 from tests.chaos.audit import Accepted
 from tests.chaos.plan import ENDED, KINDS, PlannedJob

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from hybridjobs import codec
 from hybridjobs.controller.cache import Object
-from hybridjobs.controller.observe import job_id
 from hybridjobs.errors import BrokenPayloadSchema, InvalidInput
 from hybridjobs.kube import names
+from hybridjobs.kube.identity import job_id
 from hybridjobs.model import JobType, NewJob
 from hybridjobs.payload import check_payload
 from hybridjobs.payload_schemas import PayloadSchemas

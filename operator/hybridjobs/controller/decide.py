@@ -13,7 +13,6 @@ from hybridjobs.controller.observe import (
     classify,
     condition,
     container_started_at,
-    is_dispatched,
     is_emptied,
     is_finished,
     is_suspended,
@@ -22,6 +21,7 @@ from hybridjobs.controller.observe import (
     why_not_started,
 )
 from hybridjobs.kube import names
+from hybridjobs.kube.identity import is_dispatched
 from hybridjobs.model import AttemptEnd, JobTypeSpec, Outcome, Retry, Status
 from hybridjobs.store.attempts import JobState
 
@@ -148,8 +148,8 @@ def decide(view: View, now: datetime) -> list[Action]:
     actions: list[Action] = []
     if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
         over = (hybridjob.get("status") or {}).get("state") == Status.CANCELLED
-        if over and wanted != row.open_attempt:
-            return []  # of an earlier run: the dispatcher replaces it for the one to come
+        if over and _is_earlier(wanted, row):
+            return []  # the dispatcher replaces it for the run to come
         actions.append(RequestCancel())
     if row.open_attempt is None:
         return actions + _closed(view, now)
@@ -163,6 +163,14 @@ def decide(view: View, now: datetime) -> list[Action]:
         # Closed as never started or as lost, but a crash came before its removal.
         actions.append(RemoveJob(old))
     return actions + _open(view, now)
+
+
+def _is_earlier(attempt: int, row: JobState) -> bool:
+    """Whether it is none of the run that is on, or to come.
+
+    Nor is one of a later run, which the database knew before it was restored.
+    """
+    return attempt <= row.attempt if row.open_attempt is None else attempt < row.open_attempt
 
 
 def _open(view: View, now: datetime) -> list[Action]:

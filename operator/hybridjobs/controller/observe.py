@@ -3,11 +3,9 @@
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from hybridjobs import exits
 from hybridjobs.exits import Account, failure, with_result
-from hybridjobs.ids import derived_id
 from hybridjobs.kube import names
 from hybridjobs.model import AttemptEnd, Outcome, Status
 
@@ -39,26 +37,6 @@ _REFUSALS = (
     ("denied the request", "AdmissionRefused"),  # a webhook
     ("denied request", "AdmissionRefused"),  # a ValidatingAdmissionPolicy
 )
-
-
-def job_id(hybridjob: Object) -> UUID:
-    """The row's id: as dispatched, or, of one made by hand, derived from its uid."""
-    if "jobId" in hybridjob["spec"]:
-        return UUID(hybridjob["spec"]["jobId"])
-    return _own_id(hybridjob)
-
-
-def is_dispatched(hybridjob: Object) -> bool:
-    """Whether the dispatcher made this HybridJob, rather than a person by kubectl.
-
-    Not by its name: one that a person made, and that was lost, is made again under its name.
-    """
-    return job_id(hybridjob) != _own_id(hybridjob)
-
-
-def _own_id(hybridjob: Object) -> UUID:
-    metadata = hybridjob["metadata"]
-    return derived_id(metadata["uid"], datetime.fromisoformat(metadata["creationTimestamp"]))
 
 
 def is_over(hybridjob: Object) -> bool:

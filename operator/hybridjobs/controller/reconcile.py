@@ -23,7 +23,6 @@ from hybridjobs.controller.logs import PodLogs
 from hybridjobs.controller.observe import (
     NAMESPACE_TERMINATING,
     is_over,
-    job_id,
     why_refused,
 )
 from hybridjobs.controller.status import hybridjob_status, not_accepted_status
@@ -41,7 +40,9 @@ from hybridjobs.kube.client import (
     Kubernetes,
     NotFound,
     Resource,
+    TooManyRequests,
 )
+from hybridjobs.kube.identity import job_id
 from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_reference
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
@@ -111,9 +112,9 @@ class Reconciler:
                     await self.reconcile(name)
             except AttemptClosed:
                 self._queue.retry(name)  # somebody else moved the job on; look at it afresh
-            except (ClusterUnavailable, DatabaseUnavailable) as error:
+            except (ClusterUnavailable, DatabaseUnavailable, TooManyRequests) as error:
                 seconds = self._queue.retry(name)
-                log.warning("waits", error=error.detail, seconds=seconds)
+                log.warning("waits", error=str(error), seconds=seconds)
             except Exception:
                 seconds = self._queue.retry(name)
                 log.exception("reconcile failed", seconds=seconds)

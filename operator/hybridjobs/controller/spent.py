@@ -6,8 +6,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from hybridjobs.controller.cache import Object
-from hybridjobs.controller.observe import is_dispatched, job_id, time
+from hybridjobs.controller.observe import time
 from hybridjobs.kube.client import HYBRIDJOBS, Conflict, Kubernetes
+from hybridjobs.kube.identity import is_dispatched, job_id
 from hybridjobs.model import Status
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.database import Database

@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from hybridjobs.controller.cache import Cache, Object, hybridjob_of
-from hybridjobs.controller.observe import is_over, job_id
+from hybridjobs.controller.observe import is_over
 from hybridjobs.controller.spent import Spent
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
@@ -26,6 +26,7 @@ from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable, RowLocked
 from hybridjobs.ids import first_id_of
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, ApiError, Conflict, Kubernetes
+from hybridjobs.kube.identity import job_id
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.attempts import OpenDispatch, have_ended, open_dispatches, statuses

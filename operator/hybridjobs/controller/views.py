@@ -3,9 +3,10 @@
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_begun
 from hybridjobs.controller.holds import Holds
-from hybridjobs.controller.observe import is_ended, is_finished, is_suspended, job_id
+from hybridjobs.controller.observe import is_ended, is_finished, is_suspended
 from hybridjobs.kube import names
 from hybridjobs.kube.client import JOBS, PODS, Kubernetes, NotFound
+from hybridjobs.kube.identity import job_id
 from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database

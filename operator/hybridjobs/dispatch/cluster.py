@@ -21,6 +21,7 @@ from hybridjobs.kube.client import (
     NotFound,
     TooManyRequests,
 )
+from hybridjobs.kube.identity import job_id
 from hybridjobs.kube.manifests import Object, hybridjob
 from hybridjobs.logs import about
 from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
@@ -125,7 +126,7 @@ class ClusterRuntime:
             return await self._kubernetes.create(HYBRIDJOBS, namespace, body)
         except AlreadyExists:
             found = await self._kubernetes.get(HYBRIDJOBS, namespace, name)
-        if found["spec"].get("jobId") != str(claimed.job_id):
+        if job_id(found) != claimed.job_id:
             raise Conflict(409, "NameConflict", f"{name} belongs to another job")
         if "deletionTimestamp" in found["metadata"]:
             raise Conflict(409, "BeingDeleted", f"{name} is being deleted")

@@ -22,8 +22,8 @@ from hybridjobs.controller.decide import (
     decide,
     is_cancelled_by_deletion,
 )
-from hybridjobs.controller.observe import job_id
 from hybridjobs.kube import names
+from hybridjobs.kube.identity import job_id
 from hybridjobs.model import JobTypeSpec, Outcome, Status
 from hybridjobs.store.attempts import JobState
 from tests.unit.controller.objects import (
@@ -317,6 +317,12 @@ def test_a_cancel_of_an_earlier_run_is_left_to_the_dispatcher() -> None:
     cancelled = {**hybridjob(cancel=True), "status": {"state": "cancelled"}}
     anew = replace(CLOSED, status=Status.QUEUED)
     assert _decide(anew, the_hybridjob=cancelled) == []
+
+
+@pytest.mark.parametrize("row", [OPEN, BOUND, BACKOFF, replace(OPEN, attempt=0, open_attempt=None)])
+def test_a_cancel_of_a_run_that_a_backup_does_not_know_counts(row: JobState) -> None:
+    cancelled = {**hybridjob(cancel=True, attempt=2), "status": {"state": "cancelled"}}
+    assert _decide(row, the_hybridjob=cancelled)[0] == RequestCancel()
 
 
 def test_a_cancel_on_which_the_next_attempt_was_said_counts_for_that() -> None:

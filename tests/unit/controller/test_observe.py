@@ -5,8 +5,6 @@ import pytest
 from hybridjobs.controller.observe import (
     after_cancel,
     classify,
-    is_dispatched,
-    job_id,
     why_not_started,
     why_refused,
 )
@@ -16,7 +14,6 @@ from tests.unit.controller.objects import (
     FAILED,
     RUNNING,
     condition,
-    hybridjob,
     job,
     pod,
     terminated,
@@ -293,13 +290,3 @@ def test_a_cancelled_pod_may_still_have_done_its_work() -> None:
 
     assert ended(143) == (Outcome.CANCELLED, None)
     assert ended(0) == (Outcome.SUCCEEDED, "1")
-
-
-def test_who_made_a_hybridjob_is_told_by_its_id_whatever_its_name() -> None:
-    body = hybridjob()
-    body["metadata"]["name"] = "made-again"
-    assert is_dispatched(body)
-    del body["spec"]["jobId"]
-    assert not is_dispatched(body)
-    body["spec"]["jobId"] = str(job_id(body))
-    assert not is_dispatched(body)
