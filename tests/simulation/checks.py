@@ -1,18 +1,21 @@
 """What must hold, after every step and at the end."""
 
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from hybridjobs.controller.observe import is_dispatched, is_finished
+from hybridjobs.controller.observe import is_finished
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
+from hybridjobs.kube.identity import job_id
 from hybridjobs.model import Outcome
 from hybridjobs.policy import MAX_DISRUPTIONS, MAX_RETRY_LATER
 from tests.simulation.cluster import ApiServer, Object, owner_uid
 from tests.simulation.nodes import Container, Nodes
+from tests.simulation.refusals import Refusals
+from tests.simulation.rows import Row
 from tests.simulation.stores import Store
-from tests.simulation.tables import Row
 
 TERMINAL = ("completed", "failed", "cancelled")
 # Verdicts on a pod that has ended. Whatever else closes an attempt fences it: its pod may run on.
@@ -26,26 +29,35 @@ _FREE = {
 # What may be added to an attempt that has ended.
 _EVIDENCE = ("log_tail", "exit_code", "pod_name")
 
+# Of startDeadlineSeconds, in times that Kubernetes cuts to seconds.
+_LEAST_PATIENCE = timedelta(seconds=19)
+
 
 class Violation(AssertionError):  # noqa: N818 - named for what it is
     """Something is that must not be."""
 
 
 class Checks:
-    """`told_by_hand` are the jobs that somebody has moved on by hand since they were looked at."""
+    """Told of all that others do, since what is right depends on it."""
 
-    def __init__(self, server: ApiServer, nodes: Nodes, store: Store) -> None:
+    def __init__(self, server: ApiServer, nodes: Nodes, store: Store, refusals: Refusals) -> None:
+        self._server = server
         self._store = store
         self._nodes = nodes
+        self._refusals = refusals
         self._seen = -1
         self._found: list[str] = []  # in the middle of somebody's step
         self._ended: dict[tuple[UUID, int], Row] = {}
         self._over: dict[UUID, str] = {}
         self._jobs_made: Counter[str] = Counter()
-        self.told_by_hand: set[UUID] = set()
-        self.by_hand: Counter[UUID] = Counter()
+        self._told_by_hand: set[UUID] = set()  # jobs, since they were looked at
+        self._by_hand: Counter[UUID] = Counter()  # how often
         self.reported: set[tuple[UUID, int]] = set()  # ends that a worker told by the API
+        self._cancelled: set[UUID] = set()  # jobs that somebody wants cancelled
         self._deleted_by_others: set[str] = set()  # Jobs, by name
+        self._made_by_people: set[str] = set()  # HybridJobs, by uid
+        self._copies: set[str] = set()  # those of them that name another one's job
+        self._restored = False
         server.watchers.append(self._on_event)
         nodes.begun = self._on_begun
 
@@ -78,9 +90,12 @@ class Checks:
         if status in TERMINAL and unended:
             raise Violation(f"{job_id} is {status} with an open attempt")
         before = self._over.get(job_id)
-        if before is not None and status != before and job_id not in self.told_by_hand:
+        if before is not None and status != before and job_id not in self._told_by_hand:
             raise Violation(f"{job_id} was {before} and is {status}")
-        self.told_by_hand.discard(job_id)
+        unasked = status == "cancelled" != before and job_id not in self._cancelled
+        if unasked and job_id not in self._told_by_hand:
+            raise Violation(f"{job_id} is cancelled by nobody")
+        self._told_by_hand.discard(job_id)
         self._over.pop(job_id, None)
         if status in TERMINAL:
             self._over[job_id] = status
@@ -92,7 +107,7 @@ class Checks:
         free = Counter(each["outcome"] for each in attempts if each["spent_retry"] is False)
         for outcome, limit in _FREE.items():
             # One more ends the job; each retry by hand may do so again.
-            if free[outcome] > limit + 1 + self.by_hand[job["id"]]:
+            if free[outcome] > limit + 1 + self._by_hand[job["id"]]:
                 raise Violation(f"{job['id']} ended as {outcome} {free[outcome]} times for free")
 
     def _look_at_ended(self, key: tuple[UUID, int], attempt: Row) -> None:
@@ -119,6 +134,12 @@ class Checks:
             running = [each.pod for each in containers if each.runs and not each.is_lost]
             if running:
                 raise Violation(f"attempt {key} ended as {attempt['outcome']}; {running} runs")
+        waited = attempt["ended_at"] - attempt["claimed_at"]
+        early = waited < _LEAST_PATIENCE and not self._restored
+        if attempt["outcome"] == "never_started" and early:
+            raise Violation(f"attempt {key} has had no more than {waited} to begin")
+        if attempt["reason"] == "InvalidJob" and key[0] != self._refusals.invalid:
+            raise Violation(f"attempt {key} ended as invalid, which it was not")
         done = any(each.ended_with == 0 for each in containers)
         if attempt["outcome"] == "succeeded" and not (done or key in self.reported):
             raise Violation(f"attempt {key} succeeded, though nothing did")
@@ -144,13 +165,16 @@ class Checks:
     def _on_begun(self, container: Container) -> None:
         """A container starts: none of another attempt may run, unless that is fenced.
 
-        One attempt has two only where its Job was made twice, which is looked at there.
+        One attempt has two only where its Job was made twice, which is looked at there, or was
+        suspended and resumed.
         """
         attempts = self._store.rows()[1]
         for other in self._nodes.containers.values():
             same = other.attempt == container.attempt
             if same or not other.runs or other.job_id != container.job_id:
                 continue
+            if (container.job_id, container.attempt) not in attempts:
+                continue  # begun in a time that the database knows nothing of
             attempt = attempts[other.job_id, min(other.attempt, container.attempt)]
             if attempt["ended_at"] is None:
                 self._found.append(f"{container.pod} starts while {other.pod} runs, which is open")
@@ -172,40 +196,101 @@ class Checks:
             self._deleted_by_others.discard(body["metadata"]["name"])
             if self._is_open(body):
                 self._found.append(f"{body['metadata']['name']} is deleted, its attempt open")
-        elif kind == HYBRIDJOBS.plural and "jobId" in body["spec"]:
-            job = self._store.rows()[0].get(UUID(body["spec"]["jobId"]))
-            if job is not None and job["status"] == "processing":
-                self._found.append(f"{body['metadata']['name']} is deleted while its job runs")
+        elif kind == HYBRIDJOBS.plural:
+            self._on_delete_hybridjob(body)
 
+    def _on_delete_hybridjob(self, body: Object) -> None:
+        name, job = body["metadata"]["name"], self._store.rows()[0].get(job_id(body))
+        if job is not None and job["status"] == "processing":
+            self._found.append(f"{name} is deleted while its job runs")
+        # A cancel cannot be taken back: to run its job once more it is made anew.
+        again = body["spec"].get("cancel") and job is not None and self._by_hand[job["id"]]
+        if self._is_theirs(body) and not again:
+            self._found.append(f"{name} is deleted, which is its maker's to do")
 
-def unfinished(store: Store, nodes: Nodes) -> list[str]:
-    """Jobs that are not over, but for those that must not overlap and whose node is lost."""
-    waiting = {each.job_id for each in nodes.containers.values() if each.is_lost}
-    return [
-        f"{job['id']} {job['status']}"
-        for job in store.rows()[0].values()
-        if job["status"] not in TERMINAL
-        and not (job["type"] == "sim/alone" and job["id"] in waiting)
-    ]
+    def on_made(self, hybridjob: Object) -> None:
+        """Somebody has made it by hand."""
+        uid = hybridjob["metadata"]["uid"]
+        self._made_by_people.add(uid)
+        if "jobId" in hybridjob["spec"]:
+            self._copies.add(uid)
+        if hybridjob["spec"].get("cancel"):
+            self.on_cancel(job_id(hybridjob))
 
+    def on_moved(self, job: UUID) -> None:
+        """Somebody moves that job on by hand."""
+        self._told_by_hand.add(job)
+        self._by_hand[job] += 1
 
-def left(server: ApiServer, nodes: Nodes) -> list[str]:
-    """What should be gone: all but what people made, and what belongs to that."""
-    kept: set[str | None] = set()
-    gone_by: list[str] = []
-    for body in server.list(HYBRIDJOBS.plural):
-        if is_dispatched(body) or "ttlSecondsAfterFinished" in body["spec"]:
-            gone_by.append(body["metadata"]["name"])
-        else:
-            kept |= {body["metadata"]["uid"], body["metadata"]["name"]}
-    for job in server.list(JOBS.plural):
-        # One that was let go of stays with whatever has its HybridJob's name.
-        owner = owner_uid(job) or job["metadata"]["labels"][names.HYBRIDJOB]
-        if is_finished(job) and owner in kept:
-            kept.add(job["metadata"]["uid"])
-        else:
-            gone_by.append(job["metadata"]["name"])
-    gone_by += [
-        pod["metadata"]["name"] for pod in server.list(PODS.plural) if owner_uid(pod) not in kept
-    ]
-    return gone_by + [each.pod for each in nodes.containers.values() if each.runs]
+    def on_cancel(self, cancelled: UUID) -> None:
+        """Somebody wants that job cancelled."""
+        self._cancelled.add(cancelled)
+
+    def on_unwanted(self, hybridjob: Object) -> None:
+        """Somebody cancels or deletes it, which is its job's end unless another stands for it."""
+        uid, job = hybridjob["metadata"]["uid"], self._store.rows()[0].get(job_id(hybridjob))
+        if uid not in self._copies or (job is not None and job["resource_uid"] in (None, uid)):
+            self.on_cancel(job_id(hybridjob))
+
+    def on_restore(self) -> None:
+        """The rows are those of a while ago; the cluster is what it is."""
+        self._restored = True
+        self._ended.clear()
+        self._over.clear()
+        self._deleted_by_others |= self._jobs_made.keys()
+
+    def _is_theirs(self, hybridjob: Object) -> bool:
+        """Whether nobody but people deletes it. Of a copy that is open: it may have to stand in."""
+        uid = hybridjob["metadata"]["uid"]
+        limited = "ttlSecondsAfterFinished" in hybridjob["spec"]
+        return uid in self._made_by_people - self._copies and not limited
+
+    def _is_unknown(self, job: UUID, attempt: int) -> bool:
+        """Whether it is of a time that the database has been taken back from."""
+        row = self._store.rows()[0].get(job)
+        return self._restored and (row is None or attempt > row["attempt"])
+
+    @property
+    def may_leave_late(self) -> bool:
+        """Whether something may go that need not, and is not waited for in `left`."""
+        return self._restored or bool(self._copies)
+
+    def unfinished(self) -> list[str]:
+        """Jobs that are not over, but for those that must not overlap and whose node is lost."""
+        waiting = {each.job_id for each in self._nodes.containers.values() if each.is_lost}
+        return [
+            f"{job['id']} {job['status']}"
+            for job in self._store.rows()[0].values()
+            if job["status"] not in TERMINAL
+            and not (job["type"] == "sim/alone" and job["id"] in waiting)
+        ]
+
+    def left(self) -> list[str]:
+        """What should be gone: all but what people made, and what belongs to that.
+
+        And what a database that was restored does not know, which is theirs to judge.
+        """
+        kept: set[str | None] = set()
+        gone_by: list[str] = []
+        for body in self._server.list(HYBRIDJOBS.plural):
+            metadata = body["metadata"]
+            theirs = self._is_theirs(body) or metadata["uid"] in self._copies
+            if theirs or self._is_unknown(job_id(body), body["spec"].get("attempt", 0)):
+                kept |= {metadata["uid"], metadata["name"]}
+            else:
+                gone_by.append(metadata["name"])
+        for job in self._server.list(JOBS.plural):
+            # One that was let go of stays with whatever has its HybridJob's name.
+            labels = job["metadata"]["labels"]
+            owner = owner_uid(job) or labels[names.HYBRIDJOB]
+            unknown = self._is_unknown(UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT]))
+            if is_finished(job) and (unknown or owner in kept):
+                kept.add(job["metadata"]["uid"])
+            else:
+                gone_by.append(job["metadata"]["name"])
+        gone_by += [
+            pod["metadata"]["name"]
+            for pod in self._server.list(PODS.plural)
+            if owner_uid(pod) not in kept
+        ]
+        return gone_by + [each.pod for each in self._nodes.containers.values() if each.runs]

@@ -21,6 +21,7 @@ from hybridjobs.kube.times import time_text
 
 Object = dict[str, Any]
 Watcher = Callable[[str, str, Object], None]  # kind of object, of event, the object
+Deed = tuple[str, Callable[[], object]]  # something that may happen: what it is called, and it
 
 WATCHED = (HYBRIDJOBS.plural, JOBS.plural, PODS.plural)
 
@@ -36,6 +37,8 @@ class ApiServer:
         }
         self.uids: set[str] = set()
         self.watchers: list[Watcher] = []
+        # Quotas, policies and webhooks, which a create has to pass; HybridJobsError.
+        self.refuse: Callable[[str, Object], None] = lambda _kind, _body: None
 
     def create(self, kind: str, body: Object) -> Object:
         """POST."""

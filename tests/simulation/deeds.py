@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from hybridjobs.controller.observe import is_finished
 from hybridjobs.errors import AttemptClosed
 from hybridjobs.ids import derived_id
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
@@ -16,12 +17,13 @@ from hybridjobs.store.jobs import _RETRY
 from hybridjobs.store.outcome import record_outcome
 from tests.builders import job_type
 from tests.simulation.checks import TERMINAL, Checks
-from tests.simulation.cluster import ApiServer, Object, owner_uid
+from tests.simulation.cluster import ApiServer, Deed, Object, owner_uid
+from tests.simulation.job_controller import suspend
 from tests.simulation.nodes import Nodes
-from tests.simulation.processes import NAMESPACE, StoreConnection, at_once
+from tests.simulation.processes import NAMESPACE, StoreConnection
 from tests.simulation.stores import Store
 from tests.simulation.tables import SET_BY_HAND
-from tests.simulation.virtual import EPOCH
+from tests.simulation.virtual import EPOCH, at_once
 
 _SPEC: dict[str, Any] = {
     "deadlineSeconds": 30,
@@ -33,10 +35,9 @@ TYPES = [
     job_type("sim/plain", retry=_AGAIN, **_SPEC),
     job_type("sim/again", retry={**_AGAIN, "onDeadline": "Retry", "onOOM": "Retry"}, **_SPEC),
     job_type("sim/alone", retry={**_AGAIN, "overlap": "Forbid"}, **_SPEC),
+    job_type("sim/queued", retry=_AGAIN, queueName="queue", **_SPEC),
 ]
 _MAX_JOBS = 4
-
-Deed = tuple[str, Callable[[], object]]
 
 
 class People:
@@ -51,12 +52,14 @@ class People:
         self._store = store
         self._checks = checks
         self._made = 0
+        self._names: set[str] = set()  # of what was made by hand
 
     def deeds(self) -> list[Deed]:
         """All that may be done now."""
         deeds = [*self._on_jobs(), *self._on_objects(), *self._reports()]
         if len(self._store.rows()[0]) < _MAX_JOBS:
             deeds += [("submit", self.submit)] * 6 + [("make by hand", self._make_by_hand)] * 2
+            deeds += [*self._again(), *self._copies()]
         return deeds
 
     def submit(self) -> None:
@@ -74,13 +77,38 @@ class People:
         at_once(insert_jobs(self._connection(), [job]))
 
     def _make_by_hand(self) -> None:
+        self._made += 1
+        self._make(f"hand-{self._made}")
+
+    def _spec(self) -> dict[str, Any]:
         spec: dict[str, Any] = {"type": self._random.choice(TYPES).spec.type}
         if self._random.randrange(2):
             spec["ttlSecondsAfterFinished"] = 30
-        self._made += 1
-        metadata = {"name": f"hand-{self._made}", "namespace": NAMESPACE}
-        kind = {"apiVersion": "hybridjobs.dev/v1alpha1", "kind": "HybridJob"}
-        self._server.create(HYBRIDJOBS.plural, {**kind, "metadata": metadata, "spec": spec})
+        if self._random.randrange(8) == 0:
+            spec["cancel"] = True
+        return spec
+
+    def _make(self, name: str, spec: dict[str, Any] | None = None) -> None:
+        body = {
+            "apiVersion": "hybridjobs.dev/v1alpha1",
+            "kind": "HybridJob",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": spec or self._spec(),
+        }
+        self._checks.on_made(self._server.create(HYBRIDJOBS.plural, body))
+        self._names.add(name)
+
+    def _again(self) -> Iterator[Deed]:
+        """What is gone is made anew under its name, as a repository is applied again and again."""
+        for name in sorted(self._names - self._server.objects[HYBRIDJOBS.plural].keys()):
+            yield f"make {name} again", partial(self._make, name)
+
+    def _copies(self) -> Iterator[Deed]:
+        """`kubectl get -o yaml`, renamed and applied, where no policy forbids a jobId."""
+        for body in self._server.list(HYBRIDJOBS.plural):
+            name = f"{body['metadata']['name']}-copy"
+            if name not in self._server.objects[HYBRIDJOBS.plural]:
+                yield f"make {name}", partial(self._make, name, body["spec"])
 
     def _on_jobs(self) -> Iterator[Deed]:
         for job in self._store.rows()[0].values():
@@ -89,20 +117,22 @@ class People:
                 yield f"retry {job_id}", partial(self._by_hand, job_id, _RETRY, [job_id])
                 yield f"set {job_id} queued", partial(self._set, job_id, "queued")
                 continue
-            if job["status"] == "processing":
-                yield f"set {job_id} queued", partial(self._set, job_id, "queued")
-            cancel = partial(self._store.execute, outcome._CANCEL, [job_id, "Cancelled"])
-            yield f"cancel {job_id}", cancel
+            yield f"cancel {job_id}", partial(self._cancel, job_id)
             for status in TERMINAL:
                 if self._random.randrange(4) == 0:
                     yield f"set {job_id} {status}", partial(self._set, job_id, status)
 
+    def _cancel(self, job_id: UUID) -> None:
+        self._checks.on_cancel(job_id)
+        self._store.execute(outcome._CANCEL, [job_id, "Cancelled"])
+
     def _set(self, job_id: UUID, status: str) -> None:
+        if status == "cancelled":
+            self._checks.on_cancel(job_id)
         self._by_hand(job_id, SET_BY_HAND, {"id": job_id, "status": status})
 
     def _by_hand(self, job_id: UUID, statement: str, given: object) -> None:
-        self._checks.told_by_hand.add(job_id)
-        self._checks.by_hand[job_id] += 1
+        self._checks.on_moved(job_id)
         self._store.execute(statement, given)
 
     def _on_objects(self) -> Iterator[Deed]:
@@ -110,10 +140,14 @@ class People:
         for body in server.list(HYBRIDJOBS.plural):
             place = HYBRIDJOBS.plural, body["metadata"]["name"]
             cancel = {"spec": {"cancel": True}}
-            yield f"cancel {place[1]}", partial(server.patch, *place, cancel, "")
-            yield f"delete {place[1]}", partial(server.delete, *place)
-            yield f"delete {place[1]} in the foreground", partial(server.mark_deleted, *place)
-            yield f"delete {place[1]}, not its Jobs", partial(self._orphan, body)
+            ways: list[Deed] = [
+                ("cancel {}", partial(server.patch, *place, cancel, "")),
+                ("delete {}", partial(server.delete, *place)),
+                ("delete {} in the foreground", partial(server.mark_deleted, *place)),
+                ("delete {}, not its Jobs", partial(self.orphan, body)),
+            ]
+            for what, act in ways:
+                yield what.format(place[1]), partial(self._unwanted, body, act)
         for kind in (JOBS.plural, PODS.plural):
             for body in server.list(kind):
                 name = body["metadata"]["name"]
@@ -121,7 +155,12 @@ class People:
                 if kind == PODS.plural:
                     yield f"delete {name} by force", partial(self._nodes.force, body)
 
-    def _orphan(self, hybridjob: Object) -> None:
+    def _unwanted(self, hybridjob: Object, act: Callable[[], object]) -> None:
+        self._checks.on_unwanted(hybridjob)
+        act()
+
+    def orphan(self, hybridjob: Object) -> None:
+        """A deletion that lets go of the Jobs."""
         self._server.mark_deleted(HYBRIDJOBS.plural, hybridjob["metadata"]["name"])
         for job in self._server.list(JOBS.plural):
             if owner_uid(job) == hybridjob["metadata"]["uid"]:
@@ -159,8 +198,11 @@ class People:
         return StoreConnection(self._store, None)
 
 
-def trouble_of_pods(server: ApiServer, nodes: Nodes) -> Iterator[Deed]:
-    """What befalls pods and their nodes."""
+def trouble_of_work(server: ApiServer, nodes: Nodes) -> Iterator[Deed]:
+    """What befalls Jobs, their pods and nodes."""
+    for job in server.list(JOBS.plural):
+        if not is_finished(job) and not job["spec"].get("suspend"):
+            yield f"suspend {job['metadata']['name']}", partial(suspend, server, job)
     for pod in server.list(PODS.plural):
         name = pod["metadata"]["name"]
         yield f"disrupt {name}", partial(nodes.disrupt, pod)

@@ -1,8 +1,7 @@
-"""Kubernetes' own part: Job controller, kubelets and garbage collector, a small step at a time.
+"""Kubernetes' own part on nodes: what the kubelets do, a small step at a time.
 
 What is real (`Container`) and what its kubelet has told the API server are two things: a container
 may have started, or ended, while the pod does not yet say so, and on a lost node it never will.
-Job semantics: reference/kubernetes.md section 4 (Kubernetes 1.35).
 """
 
 from collections.abc import Callable
@@ -11,12 +10,12 @@ from datetime import datetime, timedelta
 from random import Random
 from uuid import UUID
 
-from hybridjobs.controller.observe import condition, is_finished, time
+from hybridjobs.controller.observe import condition, time
 from hybridjobs.errors import ClusterUnavailable
 from hybridjobs.kube import names
-from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS, NotFound
+from hybridjobs.kube.client import JOBS, PODS, NotFound
 from hybridjobs.kube.times import time_text
-from tests.simulation.cluster import ApiServer, Object, owner_uid
+from tests.simulation.cluster import ApiServer, Deed, Object, owner_uid
 from tests.simulation.processes import Logs
 
 _TOLERATION = timedelta(seconds=30)
@@ -69,18 +68,15 @@ class Container:
         self.reason = "Completed" if exit_code == 0 else "Error"
 
 
-Step = tuple[str, Callable[[], object]]
-
-
 class Nodes(Logs):
-    """Whatever may happen next to a Job or a pod is a step; `steps` lists them."""
+    """Whatever may happen next to a pod is a step; `steps` lists them."""
 
     def __init__(self, server: ApiServer, now: Callable[[], datetime], random: Random) -> None:
         self._server = server
         self._now = now
         self._random = random
         self.containers: dict[str, Container] = {}  # by pod uid
-        self._had_pod: set[str] = set()  # uids of Jobs
+        self.taken: set[str] = set()  # uids of pods whose Job was suspended
         self.begun: Callable[[Container], None] = lambda _container: None
 
     def log(self, pod: str) -> str:
@@ -96,91 +92,9 @@ class Nodes(Logs):
         """The truth about a pod."""
         return self.containers[pod["metadata"]["uid"]]
 
-    def steps(self, kind: str, body: Object) -> list[Step]:
-        """What Kubernetes may do about that object now."""
-        if kind == HYBRIDJOBS.plural:
-            return self._garbage(body)
-        if kind == JOBS.plural:
-            owner = owner_uid(body)
-            if owner is not None and owner not in self._server.uids:
-                return [("collect", lambda: self._server.remove(kind, body["metadata"]["name"]))]
-            return self._job(body)
-        return self._pod(body)
-
-    # The garbage collector
-
-    def _garbage(self, hybridjob: Object) -> list[Step]:
-        """Foreground deletion: first what it owns."""
-        metadata = hybridjob["metadata"]
-        if "deletionTimestamp" not in metadata:
-            return []
-        owned = [job for job in self._server.list(JOBS.plural) if owner_uid(job) == metadata["uid"]]
-        if owned:
-            name = owned[0]["metadata"]["name"]
-            return [("collect", lambda: self._server.remove(JOBS.plural, name))]
-        return [("collected", lambda: self._server.remove(HYBRIDJOBS.plural, metadata["name"]))]
-
-    # The Job controller
-
-    def _job(self, job: Object) -> list[Step]:
-        status = job.get("status") or {}
-        uid = job["metadata"]["uid"]
-        if is_finished(job):
-            return []
-        if "startTime" not in status:
-            return [("job started", lambda: self._set_status(job, startTime=self._text()))]
-        pods = [pod for pod in self._server.list(PODS.plural) if owner_uid(pod) == uid]
-        pod = pods[0] if pods else None
-        steps: list[Step] = []
-        failing = condition(job, "FailureTarget")
-        succeeding = condition(job, "SuccessCriteriaMet")
-        over = pod is None or _phase(pod) in ("Succeeded", "Failed")
-        if failing is not None and over and (pod is None or not self.container(pod).runs):
-            steps.append(("job failed", lambda: self._add_condition(job, "Failed", failing)))
-        elif succeeding is not None:
-            done = {"completionTime": self._text()}
-            steps.append(("job complete", lambda: self._add_condition(job, "Complete", {}, **done)))
-        elif failing is None:
-            if uid not in self._had_pod:
-                steps.append(("pod created", lambda: self._create_pod(job)))
-            elif over:
-                steps.append(("job judged", lambda: self._judge(job, pod)))
-            if self._passed(status["startTime"], job["spec"]["activeDeadlineSeconds"]):
-                steps.append(("job out of time", lambda: self._out_of_time(job, pod)))
-        return steps
-
-    def _judge(self, job: Object, pod: Object | None) -> None:
-        if pod is not None and _phase(pod) == "Succeeded":
-            self._add_condition(job, "SuccessCriteriaMet", {})
-            return
-        verdict = {"reason": "BackoffLimitExceeded", "message": "has reached its backoff limit"}
-        if condition(pod, "DisruptionTarget") is not None:
-            message = "Pod matching FailJob rule at index 0: has condition DisruptionTarget"
-            verdict = {"reason": "PodFailurePolicy", "message": message}
-        self._add_condition(job, "FailureTarget", verdict)
-
-    def _out_of_time(self, job: Object, pod: Object | None) -> None:
-        verdict = {"reason": "DeadlineExceeded", "message": "was active longer than its deadline"}
-        self._add_condition(job, "FailureTarget", verdict)
-        if pod is not None:
-            self._server.mark_deleted(PODS.plural, pod["metadata"]["name"])
-
-    def _create_pod(self, job: Object) -> None:
-        metadata, random = job["metadata"], self._random
-        self._had_pod.add(metadata["uid"])
-        labels = job["spec"]["template"]["metadata"]["labels"]
-        pod = self._server.create(
-            PODS.plural,
-            {
-                "metadata": {
-                    "name": f"{metadata['name']}-{metadata['uid'][5:]}",
-                    "labels": {**labels, "batch.kubernetes.io/job-name": metadata["name"]},
-                    "ownerReferences": [{"uid": metadata["uid"], "controller": True}],
-                },
-                "spec": job["spec"]["template"]["spec"],
-                "status": {"phase": "Pending"},
-            },
-        )
+    def add(self, pod: Object) -> None:
+        """A pod that was made, whose fate is decided here."""
+        labels, random = pod["metadata"]["labels"], self._random
         exit_code = random.choice([0, 0, 0, 1, 1, 65, 75, 137])
         self.containers[pod["metadata"]["uid"]] = Container(
             pod=pod["metadata"]["name"],
@@ -193,33 +107,18 @@ class Nodes(Logs):
             on_sigterm=random.choice([143, 137, 0, 75]),
         )
 
-    def _set_status(self, job: Object, **status: object) -> None:
-        self._server.replace(
-            JOBS.plural, {**job, "status": {**(job.get("status") or {}), **status}}
-        )
-
-    def _add_condition(self, job: Object, type_: str, verdict: Object, **status: object) -> None:
-        before = (job.get("status") or {}).get("conditions") or []
-        added = {
-            "type": type_,
-            "status": "True",
-            "reason": verdict.get("reason", ""),
-            "message": verdict.get("message", ""),
-            "lastTransitionTime": self._text(),
-        }
-        self._set_status(job, conditions=[*before, added], **status)
-
     # Kubelets
 
-    def _pod(self, pod: Object) -> list[Step]:
+    def steps(self, pod: Object) -> list[Deed]:
+        """What may happen to that pod now."""
         container = self.container(pod)
-        steps: list[Step] = []
+        steps: list[Deed] = []
         self._live(container, steps)
         deleting = "deletionTimestamp" in pod["metadata"]
         if not deleting and owner_uid(pod) not in self._server.uids:
             steps.append(("collect", lambda: self._mark(pod)))
         if container.lost_at is not None:
-            fits = _phase(pod) in ("Pending", "Running")
+            fits = phase_of(pod) in ("Pending", "Running")
             if (
                 fits
                 and condition(pod, "DisruptionTarget") is None
@@ -227,10 +126,10 @@ class Nodes(Logs):
             ):
                 steps.append(("tainted", lambda: self.disrupt(pod)))
             return steps
-        phase, status = _phase(pod), pod["status"]
+        phase, status = phase_of(pod), pod["status"]
         bound = "startTime" in status
         deadline = pod["spec"]["activeDeadlineSeconds"]
-        late = bound and self._passed(status["startTime"], deadline)
+        late = bound and has_passed(status["startTime"], deadline, self._now())
         shown = _state(pod)
         if container.ended_at is not None and "terminated" not in shown:
             steps.append(("end shown", lambda: self._show_end(pod, container, late=late)))
@@ -252,14 +151,14 @@ class Nodes(Logs):
                 steps.append(("pod gone", lambda: self._server.remove(PODS.plural, name)))
         return steps
 
-    def _live(self, container: Container, steps: list[Step]) -> None:
+    def _live(self, container: Container, steps: list[Deed]) -> None:
         started, lasts = container.started_at, timedelta(seconds=container.seconds)
         if started is not None and container.runs and self._now() >= started + lasts:
             steps.append(
                 ("process ends", lambda: container.ended(self._now(), container.exit_code))
             )
 
-    def _begin(self, pod: Object, container: Container, *, bound: bool) -> list[Step]:
+    def _begin(self, pod: Object, container: Container, *, bound: bool) -> list[Deed]:
         if container.begins == "Unschedulable":
             if condition_of(pod, "PodScheduled") is None:
                 waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
@@ -314,7 +213,9 @@ class Nodes(Logs):
         self._server.mark_deleted(PODS.plural, pod["metadata"]["name"])
 
     def _is_counted(self, pod: Object) -> bool:
-        """Whether its Job has taken account of its end, or is gone."""
+        """Whether its Job has taken account of its end, or wants none, or is gone."""
+        if pod["metadata"]["uid"] in self.taken:
+            return True
         job = next(
             (
                 each
@@ -334,7 +235,7 @@ class Nodes(Logs):
             *(pod["status"].get("conditions") or []),
             {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
         ]
-        if condition(pod, "DisruptionTarget") is None and _phase(pod) in ("Pending", "Running"):
+        if condition(pod, "DisruptionTarget") is None and phase_of(pod) in ("Pending", "Running"):
             self._show(pod, conditions=conditions)
             self._mark(pod)
 
@@ -364,15 +265,15 @@ class Nodes(Logs):
             if container.runs and uid not in self._server.uids:
                 container.ended(self._now(), 137)
 
-    # Times
-
-    def _passed(self, since: str, seconds: float) -> bool:
-        began = time(since)
-        assert began is not None
-        return self._now() >= began + timedelta(seconds=seconds)
-
     def _text(self) -> str:
         return time_text(self._now())
+
+
+def has_passed(since: str, seconds: float, now: datetime) -> bool:
+    """Whether so much time is over."""
+    began = time(since)
+    assert began is not None
+    return now >= began + timedelta(seconds=seconds)
 
 
 def condition_of(body: Object, type_: str) -> Object | None:
@@ -381,7 +282,8 @@ def condition_of(body: Object, type_: str) -> Object | None:
     return next((each for each in conditions if each["type"] == type_), None)
 
 
-def _phase(pod: Object) -> str:
+def phase_of(pod: Object) -> str:
+    """Pending, Running, Succeeded or Failed."""
     return str(pod["status"]["phase"])
 
 

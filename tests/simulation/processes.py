@@ -1,7 +1,7 @@
 """The programs as they are, on a cluster and a database that answer when it is their turn."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +14,6 @@ from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.sweep import Sweep
 from hybridjobs.controller.types import TypeMirror
-from hybridjobs.controller.watch import feeding
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.dispatch.cluster import ClusterRuntime
 from hybridjobs.dispatch.loop import Dispatcher
@@ -34,6 +33,7 @@ from hybridjobs.store.database import Database
 from tests.simulation.cluster import WATCHED, ApiServer, Object
 from tests.simulation.stores import Store
 from tests.simulation.virtual import Loop
+from tests.simulation.watch import Watch
 
 Answer = TypeVar("Answer")
 Dependency = Literal["database", "cluster"]
@@ -42,15 +42,6 @@ Way = Literal["well", "refused", "unanswered", "late"]
 
 NAMESPACE = "jobs"
 _AWAY = {"database": DatabaseUnavailable, "cluster": ClusterUnavailable}
-
-
-def at_once(work: Awaitable[object]) -> None:
-    """Run what waits for nothing."""
-    try:
-        work.__await__().send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("it waits")
 
 
 @dataclass(slots=True)
@@ -185,10 +176,11 @@ class SimulatedKubernetes(Kubernetes):
         return None
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
-        return await self._write(
-            f"create {body['metadata']['name']}",
-            lambda: self._server.create(resource.plural, body),
-        )
+        def create() -> Object:
+            self._server.refuse(resource.plural, body)
+            return self._server.create(resource.plural, body)
+
+        return await self._write(f"create {body['metadata']['name']}", create)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         if resource in (CRDS, NAMESPACES):
@@ -289,66 +281,6 @@ class Logs(Protocol):
 
     def log(self, pod: str) -> str:
         """NotFound where there is none; ClusterUnavailable where its node is silent."""
-
-
-class Watch:
-    """What the API server has to tell a process: in order for each object, and for no two.
-
-    As kopf tells it: of several events of one object perhaps only the last; after an interruption
-    everything there is, and nothing of what is gone.
-    """
-
-    def __init__(self, server: ApiServer, cache: Cache, queue: WorkQueue) -> None:
-        self._server = server
-        self._tell = {
-            resource.plural: handler for resource, handler in feeding(cache, queue).items()
-        }
-        self._untold: dict[tuple[str, str], list[tuple[str | None, Object]]] = {}
-        self.order: list[tuple[str, str]] = []
-        self.interrupted: set[str] = set()
-        server.watchers.append(self._on_event)
-        for kind in WATCHED:
-            self.resume(kind)
-
-    def close(self) -> None:
-        self._server.watchers.remove(self._on_event)
-
-    def _on_event(self, kind: str, event: str, body: Object) -> None:
-        if kind in self._tell and kind not in self.interrupted:
-            self._put(kind, event, body)
-
-    def _put(self, kind: str, event: str | None, body: Object) -> None:
-        key = kind, body["metadata"]["uid"]
-        if key not in self._untold:
-            self._untold[key] = []
-            self.order.append(key)
-        self._untold[key].append((event, body))
-
-    def interrupt(self, kind: str) -> None:
-        """The connection breaks: what it has not told is lost."""
-        self.interrupted.add(kind)
-        for key in [key for key in self.order if key[0] == kind]:
-            self.order.remove(key)
-            del self._untold[key]
-
-    def resume(self, kind: str) -> None:
-        """Connected anew: all is listed."""
-        self.interrupted.discard(kind)
-        for body in self._server.list(kind):
-            self._put(kind, None, body)
-
-    def deliver(self, place: int, skip: int = 0) -> str:
-        """Tell of the object at that place, leaving out some of its events but the last."""
-        key = self.order[place]
-        events = self._untold[key]
-        skip = min(skip, len(events) - 1)
-        event, body = events[skip]
-        del events[: skip + 1]
-        if not events:
-            del self._untold[key]
-            del self.order[place]
-        at_once(self._tell[key[0]](event, body))
-        return f"{event} {body['metadata']['name']} {body['metadata']['resourceVersion']}"
 
 
 class _Types(TypeMirror):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -10,7 +11,8 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from hybridjobs.model import JobType
-from tests.simulation.tables import ATTEMPT_COLUMNS, JOB_COLUMNS, Cursor, Row, Tables
+from tests.simulation.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, Row
+from tests.simulation.tables import Cursor, Tables
 
 Rows = tuple[dict[UUID, Row], dict[tuple[UUID, int], Row]]
 
@@ -30,6 +32,9 @@ class Store(Protocol):
 
     def rows(self) -> Rows:
         """Every job by its id, every attempt by job and number."""
+
+    def backup(self) -> Callable[[], None] | None:
+        """What brings all of them back as they are now; None: it cannot."""
 
 
 class InMemory:
@@ -55,7 +60,10 @@ class InMemory:
             raise
 
     def rows(self) -> Rows:
-        return self._tables.jobs, self._tables.attempts
+        return self._tables.rows()
+
+    def backup(self) -> Callable[[], None]:
+        return partial(self._tables.restore, self._tables.copy())
 
 
 # Postgres inlines them wherever they are used, in triggers and defaults too.
@@ -109,6 +117,9 @@ class InPostgres:
             {row["id"]: row for row in jobs},
             {(row["job_id"], row["attempt"]): row for row in attempts},
         )
+
+    def backup(self) -> None:
+        """What a restore does to rows needs no Postgres."""
 
     def _select(self, table: str, columns: tuple[str, ...]) -> list[DictRow]:
         names = ", ".join(columns)

@@ -1,14 +1,16 @@
 """Single scenes that the simulation came upon."""
 
 from random import Random
+from typing import Any
 
-from hybridjobs.kube.client import HYBRIDJOBS
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, TooManyRequests
+from hybridjobs.kube.identity import job_id
 from hybridjobs.kube.manifests import hybridjob
 from hybridjobs.store import resources
 from hybridjobs.store.claim import claim
-from tests.simulation.cluster import Object
+from hybridjobs.store.jobs import _RETRY
+from tests.simulation.cluster import ApiServer, Object
 from tests.simulation.processes import NAMESPACE, StoreConnection
-from tests.simulation.stores import Store
 from tests.simulation.tables import SET_BY_HAND
 from tests.simulation.world import World
 
@@ -16,7 +18,7 @@ from tests.simulation.world import World
 def test_what_a_dispatcher_makes_when_the_job_is_over_goes() -> None:
     world = World(Random(0))
     with world.at_peace() as server:
-        body = _claimed_and_cancelled(world.store)
+        body = _claimed_and_cancelled(world)
         server.create(HYBRIDJOBS.plural, body)
         world.calm()
         assert server.list(HYBRIDJOBS.plural) == []
@@ -25,7 +27,7 @@ def test_what_a_dispatcher_makes_when_the_job_is_over_goes() -> None:
 def test_what_the_database_does_not_know_of_yet_stays() -> None:
     world = World(Random(0))
     with world.at_peace() as server:
-        body = _claimed_and_cancelled(world.store)
+        body = _claimed_and_cancelled(world)
         later = {**body, "spec": {**body["spec"], "attempt": 2}}
         server.create(HYBRIDJOBS.plural, later)
         world.calm()
@@ -33,8 +35,53 @@ def test_what_the_database_does_not_know_of_yet_stays() -> None:
     assert left["status"]["reason"] == "NotOurs"
 
 
-def _claimed_and_cancelled(store: Store) -> Object:
+def test_one_made_by_hand_and_cancelled_runs_anew_though_its_row_has_forgotten_it() -> None:
+    world = World(Random(0))
+    with world.at_peace() as server:
+        _make_by_hand(world, server, "mine", cancel=True)
+        world.calm()
+        cancelled = server.get(HYBRIDJOBS.plural, "mine")
+        assert cancelled["status"]["state"] == "cancelled"
+        forgotten = {"job_id": job_id(cancelled), "uid": cancelled["metadata"]["uid"]}
+        world.checks.on_moved(job_id(cancelled))
+        world.store.execute(_RETRY, [job_id(cancelled)])
+        world.store.execute(resources._FORGET, forgotten)
+        world.fleet.begin(operators=0, dispatchers=1)
+        world.wait(5)
+        anew = server.get(HYBRIDJOBS.plural, "mine")
+    assert anew["metadata"]["uid"] != cancelled["metadata"]["uid"]
+    assert (anew["spec"]["jobId"], anew["spec"]["attempt"]) == (str(job_id(cancelled)), 1)
+    assert "cancel" not in anew["spec"]
+
+
+def test_a_job_that_is_refused_for_load_is_made_when_there_is_less() -> None:
+    world = World(Random(0))
+    with world.at_peace() as server:
+        accept = server.refuse
+
+        def refuse(kind: str, _body: Object) -> None:
+            if kind == JOBS.plural:
+                raise TooManyRequests(429, "TooManyRequests", "please try again later")
+
+        server.refuse = refuse
+        world.fleet.begin(operators=0, dispatchers=1)
+        world.wait(15)
+        assert server.list(JOBS.plural) == []
+        server.refuse = accept
+        world.wait(60)
+        assert server.list(JOBS.plural) != []
+
+
+def _make_by_hand(world: World, server: ApiServer, name: str, **spec: Any) -> None:
+    kind = {"apiVersion": "hybridjobs.dev/v1alpha1", "kind": "HybridJob"}
+    metadata = {"name": name, "namespace": NAMESPACE}
+    body = {**kind, "metadata": metadata, "spec": {"type": "sim/plain", **spec}}
+    world.checks.on_made(server.create(HYBRIDJOBS.plural, body))
+
+
+def _claimed_and_cancelled(world: World) -> Object:
     """The HybridJob of a claim whose job is over, and had another one."""
+    store = world.store
     try:
         claim(StoreConnection(store, None), window=1).send(None)  # type: ignore[arg-type]
     except StopIteration as claims:
@@ -42,5 +89,6 @@ def _claimed_and_cancelled(store: Store) -> Object:
     name = f"{claimed.type.replace('/', '-')}-{claimed.job_id.hex[-12:]}"
     bound = {"job_id": claimed.job_id, "namespace": NAMESPACE, "name": name, "uid": "another"}
     store.execute(resources._ADOPTED, bound)
+    world.checks.on_cancel(claimed.job_id)
     store.execute(SET_BY_HAND, {"id": claimed.job_id, "status": "cancelled"})
     return hybridjob(claimed, name=name, namespace=NAMESPACE)

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import Context
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -124,3 +124,12 @@ def clock_of(loop: Loop) -> Iterator[None]:
         for module in (holds, sweep):
             stack.enter_context(patch.object(module, "monotonic", loop.time))
         yield
+
+
+def at_once(work: Awaitable[object]) -> None:
+    """Run what waits for nothing."""
+    try:
+        work.__await__().send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("it waits")

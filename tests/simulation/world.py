@@ -14,18 +14,15 @@ import structlog
 from hybridjobs import policy
 from hybridjobs.controller import sweep
 from hybridjobs.dispatch import loop as dispatch_loop
-from hybridjobs.kube.client import HYBRIDJOBS
-from tests.simulation.checks import Checks, Violation, left, unfinished
-from tests.simulation.cluster import WATCHED, ApiServer, Object
-from tests.simulation.deeds import TYPES, Deed, People, trouble_of_pods
+from hybridjobs.kube.client import HYBRIDJOBS, PODS
+from tests.simulation.checks import Checks, Violation
+from tests.simulation.cluster import WATCHED, ApiServer, Deed, Object
+from tests.simulation.deeds import TYPES, People, trouble_of_work
+from tests.simulation.fleet import Fleet
+from tests.simulation.job_controller import JobController
 from tests.simulation.nodes import Nodes
-from tests.simulation.processes import (
-    DispatcherProcess,
-    OperatorProcess,
-    Process,
-    Request,
-    Way,
-)
+from tests.simulation.processes import Request, Way
+from tests.simulation.refusals import Refusals
 from tests.simulation.stores import InMemory, Store
 from tests.simulation.virtual import Loop, clock_of
 
@@ -52,15 +49,16 @@ class World:
         self.loop = Loop()
         self._server = ApiServer(self.loop.now)
         self._nodes = Nodes(self._server, self.loop.now, random)
+        self._jobs = JobController(self._server, self.loop.now, self._nodes)
         self.store = make_store(self.loop.now)
-        self.checks = Checks(self._server, self._nodes, self.store)
-        self._count = 0
-        self._operators: list[OperatorProcess] = []
-        self._dispatchers: list[DispatcherProcess] = []
+        self._refusals = Refusals(random, self._server)
+        self.checks = Checks(self._server, self._nodes, self.store, self._refusals)
+        self.fleet = Fleet(random, self.loop, self._server, self._nodes, self.store, self.checks)
         self._away: set[str] = set()
         self._people = People(random, self._server, self._nodes, self.store, self.checks)
         self._people_did = 0
-        self.writes = 0
+        self._attempts_before = 0  # those of before each restore
+        self._bring_back: Callable[[], None] | None = None  # the database, as it was backed up
         self.steps = 0
         self.deeds = 0
         self.trace: deque[str] = deque(maxlen=100_000)
@@ -68,26 +66,21 @@ class World:
     def run(self, steps: int) -> None:
         """Chaos for so many steps, then peace until all is over; Violation."""
         with self._set_up():
-            for _ in range(2):
-                self._operators.append(self._operator())
-                self._dispatchers.append(self._dispatcher())
-            self._elect()
+            self.fleet.begin()
             self._people.submit()
             while self.steps < steps:
                 self._step()
             self._drain()
-            for process in self._processes():
-                process.stop()
+            self.fleet.stop()
 
     @contextmanager
     def at_peace(self) -> Iterator[ApiServer]:
         """One operator that leads, a job that waits, and nothing that goes wrong."""
         with self._set_up():
-            self._operators.append(self._operator())
-            self._elect()
+            self.fleet.begin(operators=1, dispatchers=0)
             self._people.submit()
             yield self._server
-            self._end(self._operators[0])
+            self.fleet.stop()
 
     @contextmanager
     def _set_up(self) -> Iterator[None]:
@@ -98,49 +91,6 @@ class World:
             stack.enter_context(patch.object(policy, "jitter", self._random.random))
             stack.enter_context(patch.object(dispatch_loop, "_POLL_SECONDS", _POLL_SECONDS))
             yield
-
-    # Processes
-
-    def _name(self, kind: str) -> str:
-        self._count += 1
-        return f"{kind}-{self._count}"
-
-    def _operator(self) -> OperatorProcess:
-        process = OperatorProcess(
-            self._name("operator"), self.loop, self._server, self.store, self._nodes, TYPES
-        )
-        process.kubernetes.deleting = self.checks.on_delete
-        return process
-
-    def _dispatcher(self) -> DispatcherProcess:
-        process = DispatcherProcess(
-            self._name("dispatcher"), self.loop, self._server, self.store, self._nodes
-        )
-        process.kubernetes.deleting = self.checks.on_delete
-        return process
-
-    def _processes(self) -> list[OperatorProcess | DispatcherProcess]:
-        return [*self._operators, *self._dispatchers]
-
-    def _elect(self) -> None:
-        """Somebody leads who can; a leader that is paused does not know that it is deposed."""
-        able = [each for each in self._operators if not each.paused]
-        if able and not any(each.leads for each in able):
-            self._random.choice(able).lead()
-
-    def _restart(self, place: int) -> None:
-        operator = self._operators[place]
-        self._end(operator)
-        self._operators[place] = self._operator()
-        self._elect()
-
-    def _restart_dispatcher(self, place: int) -> None:
-        self._end(self._dispatchers[place])
-        self._dispatchers[place] = self._dispatcher()
-
-    def _end(self, process: OperatorProcess | DispatcherProcess) -> None:
-        process.stop()
-        self.writes += len(process.kubernetes.writes)
 
     # Steps
 
@@ -172,16 +122,8 @@ class World:
     def _note(self, *words: object) -> None:
         self.trace.append(f"{self.loop.time():9.2f} " + " ".join(map(str, words)))
 
-    def _requests(self) -> list[Request]:
-        return [
-            request
-            for process in self._processes()
-            if not process.paused
-            for request in process.requests
-        ]
-
     def _answer_any(self) -> bool:
-        requests = self._requests()
+        requests = self.fleet.requests()
         if not requests:
             return False
         request = requests[self._random.randrange(len(requests))]
@@ -202,7 +144,7 @@ class World:
         self.loop.settle()
 
     def _tell_any(self) -> bool:
-        able = [each for each in self._operators if each.watch.order]
+        able = [each for each in self.fleet.operators if each.watch.order]
         if not able:
             return False
         operator = able[self._random.randrange(len(able))]
@@ -222,11 +164,14 @@ class World:
         if not able:
             return False
         kind, body = able[self._random.randrange(len(able))]
-        steps = self._nodes.steps(kind, body)
+        steps = self._steps(kind, body)
         if not steps:
             return False
         self._do(body, *steps[self._random.randrange(len(steps))])
         return True
+
+    def _steps(self, kind: str, body: Object) -> list[Deed]:
+        return self._nodes.steps(body) if kind == PODS.plural else self._jobs.steps(kind, body)
 
     def _do(self, body: Object, what: str, act: Callable[[], object]) -> None:
         self._note(body["metadata"]["name"], what)
@@ -261,9 +206,11 @@ class World:
 
     def _trouble_comes(self) -> bool:
         troubles: list[Deed] = [
-            *self._trouble_of_processes(),
-            *self._trouble_of_watches(),
-            *trouble_of_pods(self._server, self._nodes),
+            *self.fleet.trouble(),
+            *trouble_of_work(self._server, self._nodes),
+            *self._trouble_of_hybridjobs(),
+            *self._refusals.trouble(self.store.rows()[0]),
+            *self._trouble_of_rows(),
         ]
         for each in ("database", "cluster"):
             if each in self._away:
@@ -272,30 +219,31 @@ class World:
                 troubles.append((f"{each} is away", partial(self._away.add, each)))
         return self._something_is_done(troubles, "TROUBLE")
 
-    def _trouble_of_processes(self) -> Iterator[Deed]:
-        for place, operator in enumerate(self._operators):
-            yield f"kill {operator.name}", partial(self._restart, place)
-            yield from self._pauses(operator)
-        for place, dispatcher in enumerate(self._dispatchers):
-            yield f"kill {dispatcher.name}", partial(self._restart_dispatcher, place)
-            yield from self._pauses(dispatcher)
+    def _trouble_of_hybridjobs(self) -> Iterator[Deed]:
+        """They vanish, as from a cluster that was restored, or by hand while no operator runs."""
+        for body in self._server.list(HYBRIDJOBS.plural):
+            name, unseen = body["metadata"]["name"], self.fleet.unseen
+            vanish = partial(self._server.remove, HYBRIDJOBS.plural, name)
+            yield f"{name} vanishes unseen", partial(unseen, vanish)
+            orphan = partial(self._people.orphan, body)
+            yield f"{name} vanishes unseen, not its Jobs", partial(unseen, orphan)
 
-    def _pauses(self, process: Process) -> Iterator[Deed]:
-        def turn() -> None:
-            process.paused = not process.paused
-            self._elect()
+    def _trouble_of_rows(self) -> Iterator[Deed]:
+        yield "the database is backed up", self._back_up
+        if self._bring_back is not None:
+            yield "the database is restored", self._restore
 
-        for _ in range(3 if process.paused else 1):
-            yield f"{'wake' if process.paused else 'pause'} {process.name}", turn
+    def _back_up(self) -> None:
+        self._bring_back = self.store.backup()
 
-    def _trouble_of_watches(self) -> Iterator[Deed]:
-        for operator in self._operators:
-            watch = operator.watch
-            for kind in WATCHED:
-                if kind in watch.interrupted:
-                    yield from [(f"{operator.name} lists {kind}", partial(watch.resume, kind))] * 3
-                else:
-                    yield f"{operator.name} loses {kind}", partial(watch.interrupt, kind)
+    def _restore(self) -> None:
+        """While nothing of ours runs, as docs/operations/day-two.md has it."""
+        assert self._bring_back is not None
+        self.fleet.stop()
+        self._attempts_before += len(self.store.rows()[1])
+        self._bring_back()
+        self.checks.on_restore()
+        self.fleet.begin()
 
     # Peace
 
@@ -303,22 +251,15 @@ class World:
         """No more trouble, though lost nodes stay lost; then they are back; then nothing moves."""
         self._note("PEACE")
         self._away.clear()
-        for place, operator in enumerate(self._operators):
-            if operator.paused or operator.leads:
-                operator.paused = False
-                self._end(operator)
-                self._operators[place] = self._operator()
-        for operator in self._operators:
-            for kind in list(operator.watch.interrupted):
-                operator.watch.resume(kind)
-        for dispatcher in self._dispatchers:
-            dispatcher.paused = False
-        self._elect()
-        self._until(partial(unfinished, self.store, self._nodes), "never ended")
+        self._refusals.lift()
+        self.fleet.pacify()
+        self._until(self.checks.unfinished, "never ended")
         self._nodes.find()
-        self._until(partial(unfinished, self.store, self._nodes), "never ended")
-        self._until(partial(left, self._server, self._nodes), "left in the cluster")
+        self._until(self.checks.unfinished, "never ended")
+        self._until(self.checks.left, "left in the cluster")
         self._check_writes()
+        if self.checks.may_leave_late:
+            self.wait(300)
         self._check_rest()
 
     def _until(self, left: Callable[[], list[str]], complaint: str) -> None:
@@ -331,6 +272,14 @@ class World:
             self.loop.advance(timer)
             self.calm()
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass, in which nothing goes wrong."""
+        end = self.loop.time() + seconds
+        self.calm()
+        while (timer := self.loop.next_timer()) is not None and timer <= end:
+            self.loop.advance(timer)
+            self.calm()
+
     def calm(self) -> None:
         """Until nothing happens without time passing."""
         for _ in range(_MAX_CALM_STEPS):
@@ -340,13 +289,13 @@ class World:
         raise Violation("it never comes to rest")
 
     def _answer_first(self) -> bool:
-        for request in self._requests():
+        for request in self.fleet.requests():
             self._answer(request, "well")
             return True
         return False
 
     def _tell_first(self) -> bool:
-        for operator in self._operators:
+        for operator in self.fleet.operators:
             if operator.watch.order:
                 self._note(operator.name, "is told", operator.watch.deliver(0))
                 self.loop.settle()
@@ -356,31 +305,23 @@ class World:
     def _kubernetes_does_first(self) -> bool:
         for kind in WATCHED:
             for body in self._server.list(kind):
-                for what, act in self._nodes.steps(kind, body):
+                for what, act in self._steps(kind, body):
                     self._do(body, what, act)
                     return True
         return False
 
-    def _all_writes(self) -> int:
-        return self.writes + sum(len(each.kubernetes.writes) for each in self._processes())
-
     def _check_writes(self) -> None:
         """Five writes an attempt, and some for each disturbance."""
         _, ended = self.store.rows()
-        bound = 6 * len(ended) + 4 * self.deeds + 20
-        if self._all_writes() > bound:
-            raise Violation(f"{self._all_writes()} writes; at most {bound} are in order")
+        bound = 6 * (len(ended) + self._attempts_before) + 4 * self.deeds + 20
+        if self.fleet.writes > bound:
+            raise Violation(f"{self.fleet.writes} writes; at most {bound} are in order")
 
     def _check_rest(self) -> None:
         """All is over and gone: whatever is written now would be written for ever."""
-        for process in self._processes():
-            self.writes += len(process.kubernetes.writes)
-            process.kubernetes.writes.clear()
-        end = self.loop.time() + 300
-        while (timer := self.loop.next_timer()) is not None and timer <= end:
-            self.loop.advance(timer)
-            self.calm()
-        written = [each for process in self._processes() for each in process.kubernetes.writes]
+        self.fleet.forget_writes()
+        self.wait(300)
+        written = [each for process in self.fleet.all() for each in process.kubernetes.writes]
         if written:
             raise Violation(f"written after the end: {', '.join(written)}")
 

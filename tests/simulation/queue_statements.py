@@ -1,0 +1,220 @@
+"""What the statements of store/resources.py, enqueue.py and claim.py do, on rows in memory."""
+
+import hashlib
+from datetime import timedelta
+
+from hybridjobs.store import claim, enqueue, resources
+from tests.simulation.rows import (
+    NEW_ATTEMPT,
+    NEW_JOB,
+    TERMINAL,
+    Kept,
+    Parameters,
+    Row,
+    Rows,
+    Statements,
+    place_of,
+)
+
+
+class QueueStatements:
+    """How jobs come to be, are claimed, and which HybridJobs stand for them."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self.all: Statements = {
+            resources._DISPATCHED: self._dispatched,
+            resources._ADOPTED: self._adopted,
+            resources._FORGET: self._forget,
+            resources._HAND_OUT_AGAIN: self._hand_out_again,
+            resources._FORGET_SPENT: self._forget_spent,
+            resources._HELD_BY: self._held_by,
+            resources._WAITED: self._waited,
+            enqueue._INSERT: self._insert,
+            enqueue._FIND: self._find,
+            claim._TRY_LOCK: lambda _given: [{"held": True}],
+            claim._LINK: lambda _given: [],
+            claim._PROMOTE: self._promote,
+            claim._LIVE: self._live,
+            claim._TYPES: self._type_limits,
+            claim._CANDIDATES: self._candidates,
+            claim._CLAIM: self._claim,
+            claim._CLAIMS: self._claims,
+        }
+
+    # store/resources.py
+
+    def _dispatched(self, given: Parameters) -> Rows:
+        found = self._kept.open(given)
+        if found is not None:
+            job, attempt = found
+            bound = attempt["hybridjob_uid"] or given["uid"]
+            dispatched_at = attempt["dispatched_at"] or self._kept.now()
+            self._kept.set_attempt(attempt, dispatched_at=dispatched_at, hybridjob_uid=bound)
+            if bound == given["uid"] or job["resource_uid"] != bound:
+                self._kept.point(job, given)
+        return []
+
+    def _adopted(self, given: Parameters) -> Rows:
+        job = self._kept.jobs.get(given["job_id"])
+        if job is not None and job["resource_uid"] is None:
+            self._kept.point(job, given)
+        return []
+
+    def _forget(self, given: Parameters) -> Rows:
+        job = self._kept.jobs.get(given["job_id"])
+        if job is not None and job["resource_uid"] == given["uid"]:
+            self._kept.set_job(job, resource_uid=None)
+        return []
+
+    def _hand_out_again(self, given: Parameters) -> Rows:
+        found = self._kept.open(given)
+        if found is not None and found[1]["hybridjob_uid"] == given["uid"]:
+            job, attempt = found
+            self._kept.set_attempt(attempt, hybridjob_uid=None, dispatched_at=None)
+            uid = job["resource_uid"]
+            self._kept.set_job(job, resource_uid=None if uid == given["uid"] else uid)
+        return []
+
+    def _forget_spent(self, given: Parameters) -> Rows:
+        for job in self._kept.find(given["ids"]):
+            if job["status"] in TERMINAL and job["resource_uid"] in given["uids"]:
+                self._kept.set_job(job, resource_uid=None)
+        return []
+
+    def _held_by(self, given: Parameters) -> Rows:
+        found = self._kept.find(given["ids"])
+        return [
+            {"resource_uid": job["resource_uid"]}
+            for job in found
+            if job["resource_uid"] in given["uids"]
+        ]
+
+    def _waited(self, given: Parameters) -> Rows:
+        found = self._kept.open(given)
+        return [] if found is None else [{"waited": self._kept.now() - found[1]["claimed_at"]}]
+
+    # store/enqueue.py
+
+    def _insert(self, columns: Parameters) -> Rows:
+        inserted = []
+        for place, job_id in enumerate(columns["id"]):
+            given = {name: values and values[place] for name, values in columns.items()}
+            if job_id in self._kept.jobs or self._by_key(given):
+                continue
+            now = self._kept.now()
+            order_key = now - timedelta(minutes=given["priority"])
+            inserted.append(
+                self._kept.set_job(
+                    {**NEW_JOB, **given, "created_at": now, "run_at": now, "order_key": order_key}
+                )
+            )
+        return inserted
+
+    def _find(self, columns: Parameters) -> Rows:
+        rows = []
+        for place, job_id in enumerate(columns["id"]):
+            given = {name: values and values[place] for name, values in columns.items()}
+            job = self._kept.jobs.get(job_id) or self._by_key(given)
+            if job is not None:
+                rows.append({"place": place + 1, "id": job["id"], "status": job["status"]})
+        return rows
+
+    def _by_key(self, given: Row) -> Row | None:
+        names = ("source", "key", "type")
+        return next(
+            (
+                job
+                for job in self._kept.jobs.values()
+                if given["key"] is not None and all(job[name] == given[name] for name in names)
+            ),
+            None,
+        )
+
+    # store/claim.py, for types without limits
+
+    def _promote(self, _given: Parameters) -> Rows:
+        for job in list(self._kept.jobs.values()):
+            if job["stage"] == "scheduled" and job["run_at"] <= self._kept.now():
+                self._kept.set_job(job, stage="ready")
+        return []
+
+    def _live(self, _given: Parameters) -> Rows:
+        counts: dict[str, int] = {}
+        for each in self._kept.attempts.values():
+            if each["ended_at"] is None:
+                type_ = self._kept.jobs[each["job_id"]]["type"]
+                counts[type_] = counts.get(type_, 0) + 1
+        return [
+            {"type": type_, "concurrency_key": None, "live": number, "pods": number}
+            for type_, number in counts.items()
+        ]
+
+    def _type_limits(self, _given: Parameters) -> Rows:
+        names = ("concurrency", "by_key", "throttle", "period", "throttle_key")
+        return [{"type": type_, **dict.fromkeys(names)} for type_ in self._kept.types]
+
+    def _candidates(self, given: Parameters) -> Rows:
+        rows: Rows = []
+        for type_, places in zip(given["types"], given["places"], strict=True):
+            line = [
+                job
+                for job in self._kept.jobs.values()
+                if (job["stage"], job["type"]) == ("ready", type_)
+                and job["run_at"] <= self._kept.now()
+            ]
+            line.sort(key=lambda job: (job["order_key"], job["id"]))
+            rows += [
+                {
+                    **{name: job[name] for name in ("id", "type", "order_key")},
+                    "concurrency_key": None,
+                    "parked": False,
+                }
+                for job in line[:places]
+            ]
+        return rows
+
+    def _claim(self, given: Parameters) -> Rows:
+        claimed = []
+        for job_id in sorted(given["ids"]):
+            job = self._kept.jobs[job_id]
+            if job["stage"] != "ready":
+                continue
+            now = self._kept.now()
+            job = self._kept.set_job(job, attempt=job["attempt"] + 1, dispatched_at=now, stage=None)
+            spec = self._kept.types[job["type"]].raw_spec
+            self._kept.set_attempt(
+                NEW_ATTEMPT,
+                job_id=job_id,
+                attempt=job["attempt"],
+                runner="pod",
+                deadline_seconds=job["deadline_seconds"] or spec.get("deadlineSeconds", 900),
+                claimed_at=now,
+            )
+            claimed.append({"job_id": job_id})
+        return claimed
+
+    def _claims(self, given: Parameters) -> Rows:
+        before = self._kept.now() - given["redrive_after"]
+        rows = []
+        for each in self._kept.attempts.values():
+            unconfirmed = each["ended_at"] is None and each["dispatched_at"] is None
+            if unconfirmed and (each["job_id"] in given["ids"] or each["claimed_at"] < before):
+                job = self._kept.jobs[each["job_id"]]
+                digest = hashlib.sha256(job["payload"].encode()).hexdigest()
+                names = ("type", "priority", "namespace", "resource_name", "resource_uid")
+                rows.append(
+                    {
+                        "job_id": each["job_id"],
+                        "attempt": each["attempt"],
+                        "deadline_seconds": each["deadline_seconds"],
+                        "payload_digest": f"sha256:{digest}",
+                        "traceparent": job["traceparent"],
+                        "waited_seconds": (
+                            each["claimed_at"] - max(job["run_at"], job["created_at"])
+                        ).total_seconds(),
+                        **{name: job[name] for name in names},
+                    }
+                )
+        rows.sort(key=lambda row: (self._kept.attempts[place_of(row)]["claimed_at"], row["job_id"]))
+        return rows[: given["limit"]]
