@@ -138,7 +138,7 @@ class Checks:
         early = waited < _LEAST_PATIENCE and not self._restored
         if attempt["outcome"] == "never_started" and early:
             raise Violation(f"attempt {key} has had no more than {waited} to begin")
-        if attempt["reason"] == "InvalidJob" and key[0] != self._refusals.invalid:
+        if attempt["reason"] in ("Invalid", "InvalidJob") and key[0] != self._refusals.invalid:
             raise Violation(f"attempt {key} ended as invalid, which it was not")
         done = any(each.ended_with == 0 for each in containers)
         if attempt["outcome"] == "succeeded" and not (done or key in self.reported):

@@ -76,8 +76,8 @@ class Refusals:
 
     @property
     def invalid(self) -> UUID | None:
-        """The job whose Jobs can never be made."""
-        return self._final[0] if self._final and self._final[1] == "Jobs are invalid" else None
+        """The job of which something is said to be invalid."""
+        return self._final[0] if self._final and "invalid" in self._final[1] else None
 
     def _check(self, kind: str, body: Object) -> None:
         name = body["metadata"]["name"]

@@ -6,6 +6,7 @@ from typing import Any
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, TooManyRequests
 from hybridjobs.kube.identity import job_id
 from hybridjobs.kube.manifests import hybridjob
+from hybridjobs.kube.names import hybridjob_name
 from hybridjobs.store import resources
 from hybridjobs.store.claim import claim
 from hybridjobs.store.jobs import _RETRY
@@ -52,6 +53,23 @@ def test_one_made_by_hand_and_cancelled_runs_anew_though_its_row_has_forgotten_i
     assert anew["metadata"]["uid"] != cancelled["metadata"]["uid"]
     assert (anew["spec"]["jobId"], anew["spec"]["attempt"]) == (str(job_id(cancelled)), 1)
     assert "cancel" not in anew["spec"]
+
+
+def test_one_whose_name_was_given_away_runs_under_a_name_of_its_own() -> None:
+    world = World(Random(0))
+    with world.at_peace() as server:
+        [job] = world.store.rows()[0].values()
+        lost = {"job_id": job["id"], "namespace": NAMESPACE, "name": "mine", "uid": "lost"}
+        world.store.execute(resources._ADOPTED, lost)
+        _make_by_hand(world, server, "mine", cancel=True)
+        world.calm()
+        cancelled = server.get(HYBRIDJOBS.plural, "mine")
+        assert cancelled["status"]["state"] == "cancelled"
+        world.fleet.begin(operators=0, dispatchers=1)
+        world.wait(20)
+        assert server.get(HYBRIDJOBS.plural, "mine") == cancelled
+        own = server.get(HYBRIDJOBS.plural, hybridjob_name(job["type"], job["id"]))
+        assert (own["spec"]["jobId"], own["spec"]["attempt"]) == (str(job["id"]), 1)
 
 
 def test_a_job_that_is_refused_for_load_is_made_when_there_is_less() -> None:

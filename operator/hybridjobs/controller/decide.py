@@ -333,6 +333,14 @@ def _closed(view: View, now: datetime) -> list[Action]:
     return [*actions, PatchStatus()]
 
 
+def is_the_rows(row: JobState, hybridjob: Object) -> bool:
+    """Whether it is the HybridJob that stands for the row, rather than a copy of that."""
+    metadata = hybridjob["metadata"]
+    if row.resource_uid is not None:
+        return bool(metadata["uid"] == row.resource_uid)
+    return metadata["name"] in (row.resource_name, names.hybridjob_name(row.type, row.job_id))
+
+
 def is_cancelled_by_deletion(row: JobState, hybridjob: Object) -> bool:
     """Whether the deletion of this HybridJob, not by us, asks to cancel its job.
 
@@ -343,12 +351,10 @@ def is_cancelled_by_deletion(row: JobState, hybridjob: Object) -> bool:
         return False
     if row.resource_uid == uid:
         return True
+    if row.open_attempt is None or row.open_attempt != attempt:
+        return False
     # Bound by the operator, or not yet by anybody.
-    return bool(
-        row.open_attempt is not None
-        and row.open_attempt == attempt
-        and row.hybridjob_uid in (None, uid)
-    )
+    return is_the_rows(row, hybridjob) if row.hybridjob_uid is None else row.hybridjob_uid == uid
 
 
 def _lost(reason: str, message: str) -> RecordEnd:

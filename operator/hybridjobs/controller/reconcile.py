@@ -16,7 +16,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from hybridjobs.controller import decide, metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
-from hybridjobs.controller.decide import View, is_cancelled_by_deletion
+from hybridjobs.controller.decide import View, is_cancelled_by_deletion, is_the_rows
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.events import Events
 from hybridjobs.controller.logs import PodLogs
@@ -29,6 +29,7 @@ from hybridjobs.controller.status import hybridjob_status, not_accepted_status
 from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
+from hybridjobs.kube import names
 from hybridjobs.kube.client import (
     HYBRIDJOBS,
     JOBS,
@@ -151,7 +152,7 @@ class Reconciler:
         if row is None:
             await self._without_row(hybridjob)
             return
-        if row.resource_uid not in (None, hybridjob["metadata"]["uid"]):
+        if not is_the_rows(row, hybridjob):
             await self._not_the_rows(hybridjob, row)
             return
         bind_contextvars(attempt=row.attempt)
@@ -287,7 +288,11 @@ class Reconciler:
     async def _own_job(self, view: View) -> None:
         assert view.job is not None
         metadata = view.job["metadata"]
-        owner = {"uid": metadata["uid"], "ownerReferences": [owner_reference(view.hybridjob)]}
+        owner = {
+            "uid": metadata["uid"],
+            "labels": {names.HYBRIDJOB: view.hybridjob["metadata"]["name"]},
+            "ownerReferences": [owner_reference(view.hybridjob)],
+        }
         with suppress(NotFound, Conflict):
             await self._kubernetes.patch(
                 JOBS, self._namespace, metadata["name"], {"metadata": owner}

@@ -86,11 +86,14 @@ class ClusterRuntime:
         else:
             try:
                 found = await self._kubernetes.get(HYBRIDJOBS, namespace, name)
+                if found["metadata"]["uid"] != claimed.resource_uid:
+                    await self._forget(claimed)
+                    return
                 if _says_cancelled(found):
                     await self._forget(claimed)
                     await self._delete(found)
                     return
-                resource = await self._kubernetes.apply(HYBRIDJOBS, namespace, body, force=True)
+                resource = await self._apply(body, found, claimed)
             except (Conflict, NotFound):
                 # Deleted meanwhile; the next round, which finds no uid, creates a new one.
                 await self._forget(claimed)
@@ -100,7 +103,7 @@ class ClusterRuntime:
                 connection,
                 claimed,
                 namespace=namespace,
-                name=name,
+                name=resource["metadata"]["name"],
                 uid=resource["metadata"]["uid"],
             )
         attempt_claimed(claimed.type, claimed.waited_seconds)
@@ -127,17 +130,27 @@ class ClusterRuntime:
         except AlreadyExists:
             found = await self._kubernetes.get(HYBRIDJOBS, namespace, name)
         if job_id(found) != claimed.job_id:
-            raise Conflict(409, "NameConflict", f"{name} belongs to another job")
+            own = names.hybridjob_name(claimed.type, claimed.job_id)
+            if name == own:
+                raise Conflict(409, "NameConflict", f"{name} belongs to another job")
+            # Lost, and somebody has given its name to another one since.
+            body = {**body, "metadata": {**body["metadata"], "name": own}}
+            return await self._create(body, claimed, own, namespace)
         if "deletionTimestamp" in found["metadata"]:
             raise Conflict(409, "BeingDeleted", f"{name} is being deleted")
         if _says_cancelled(found):
             await self._delete(found)
             return await self._kubernetes.create(HYBRIDJOBS, namespace, body)
-        # A higher one: the database was restored from before it, and counts up to it again.
+        return await self._apply(body, found, claimed)
+
+    async def _apply(self, body: Object, found: Object, claimed: Claim) -> Object:
+        """Have the HybridJob that is there say the claim, unless it does, or says a later one."""
+        # A later one: the database was restored from before it, and counts up to it again.
         if found["spec"].get("attempt", 0) >= claimed.attempt:
             return found
-        # One of an earlier attempt, whose uid the row no longer knows.
-        body["metadata"]["uid"] = found["metadata"]["uid"]
+        metadata = {**body["metadata"], "uid": found["metadata"]["uid"]}
+        body = {**body, "metadata": metadata}
+        namespace = metadata["namespace"]
         return await self._kubernetes.apply(HYBRIDJOBS, namespace, body, force=True)
 
 

@@ -1,5 +1,7 @@
 """Claims become HybridJobs, on the real API server and a real Postgres."""
 
+import pytest
+
 from hybridjobs.ids import new_id
 from hybridjobs.kube.client import HYBRIDJOBS
 from hybridjobs.kube.names import hybridjob_name
@@ -54,7 +56,10 @@ async def test_a_job_cancelled_by_its_spec_can_be_run_anew(scene: Scene) -> None
     assert (job.status, job.cancel_requested_at) == (Status.QUEUED, None)
 
 
-async def test_a_database_from_a_backup_counts_up_to_the_hybridjob(scene: Scene) -> None:
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_database_from_a_backup_counts_up_to_the_hybridjob(
+    scene: Scene, known: bool
+) -> None:
     job_id = await scene.dispatched()
     name = await scene.name_of(job_id)
     later = {"spec": {"attempt": 3}}
@@ -64,9 +69,10 @@ async def test_a_database_from_a_backup_counts_up_to_the_hybridjob(scene: Scene)
         "claimed_at = claimed_at - interval '6 s' WHERE job_id = %s",
         job_id,
     )
-    await scene.sql(
-        "UPDATE hybridjobs.background_jobs SET resource_uid = NULL WHERE id = %s", job_id
-    )
+    if not known:
+        await scene.sql(
+            "UPDATE hybridjobs.background_jobs SET resource_uid = NULL WHERE id = %s", job_id
+        )
     assert await scene.dispatcher.dispatch_once() == 1
     assert (await scene.see(name))["spec"]["attempt"] == 3
     assert (await scene.job(job_id)).attempts[0].dispatched_at is not None
@@ -88,6 +94,20 @@ async def test_a_name_that_is_taken_ends_the_attempt_in_time(scene: Scene) -> No
     assert await scene.dispatcher.dispatch_once() == 0
     [attempt] = (await scene.job(job_id)).attempts
     assert (attempt.outcome, attempt.reason) == ("never_started", "NameConflict")
+
+
+async def test_one_whose_name_was_given_away_runs_under_a_name_of_its_own(scene: Scene) -> None:
+    await scene.made_by_hand("mine", type="test/long")
+    await scene.reconciled("mine")
+    job_id = (await scene.job_named("mine")).id
+    await scene.delete("mine")
+    await scene.made_by_hand("mine", type="test/long", cancel=True)
+    await scene.dispatcher.dispatch_once()  # learns that it is gone
+    await scene.sql(_RELEASE, job_id)
+    await scene.dispatcher.dispatch_once()
+    assert "jobId" not in (await scene.see("mine"))["spec"]
+    assert await scene.name_of(job_id) == hybridjob_name("test/long", job_id)
+    assert (await scene.see(await scene.name_of(job_id)))["spec"]["jobId"] == str(job_id)
 
 
 async def test_a_cancel_asked_for_before_the_hybridjob_exists(scene: Scene) -> None:

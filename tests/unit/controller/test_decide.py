@@ -21,6 +21,7 @@ from hybridjobs.controller.decide import (
     Wait,
     decide,
     is_cancelled_by_deletion,
+    is_the_rows,
 )
 from hybridjobs.kube import names
 from hybridjobs.kube.identity import job_id
@@ -370,3 +371,14 @@ def test_a_type_that_is_missing_is_waited_for_and_then_named() -> None:
 )
 def test_which_deletion_means_cancel(row: JobState, cancelled: bool) -> None:
     assert is_cancelled_by_deletion(row, hybridjob()) is cancelled
+
+
+def test_a_copy_of_a_hybridjob_stands_for_nothing() -> None:
+    ours, unknown = hybridjob(), replace(OPEN, resource_uid=None)
+    copy = {**ours, "metadata": {**ours["metadata"], "name": "copy", "uid": "hj-2"}}
+    for row in (OPEN, unknown):
+        assert is_the_rows(row, ours)
+        assert not is_the_rows(row, copy)
+        assert not is_cancelled_by_deletion(row, copy)
+    assert is_the_rows(replace(unknown, resource_name="copy"), copy)
+    assert not is_the_rows(OPEN, {**ours, "metadata": {**ours["metadata"], "uid": "hj-2"}})
