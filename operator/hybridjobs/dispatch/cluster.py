@@ -89,7 +89,7 @@ class ClusterRuntime:
                 if found["metadata"]["uid"] != claimed.resource_uid:
                     await self._forget(claimed)
                     return
-                if _says_cancelled(found):
+                if await self._is_of_earlier_run(found, claimed):
                     await self._forget(claimed)
                     await self._delete(found)
                     return
@@ -138,10 +138,19 @@ class ClusterRuntime:
             return await self._create(body, claimed, own, namespace)
         if "deletionTimestamp" in found["metadata"]:
             raise Conflict(409, "BeingDeleted", f"{name} is being deleted")
-        if _says_cancelled(found):
+        if await self._is_of_earlier_run(found, claimed):
             await self._delete(found)
             return await self._kubernetes.create(HYBRIDJOBS, namespace, body)
         return await self._apply(body, found, claimed)
+
+    async def _is_of_earlier_run(self, found: Object, claimed: Claim) -> bool:
+        """Whether its cancel is done, and its job since run anew: a cancel cannot be taken back."""
+        state = (found.get("status") or {}).get("state")
+        if not found["spec"].get("cancel") or state != Status.CANCELLED:
+            return False
+        # A claim that is open now was no part of what had been cancelled by then.
+        async with self._database.connection() as connection:
+            return await waited_since_claim(connection, claimed) is not None
 
     async def _apply(self, body: Object, found: Object, claimed: Claim) -> Object:
         """Have the HybridJob that is there say the claim, unless it does, or says a later one."""
@@ -152,9 +161,3 @@ class ClusterRuntime:
         body = {**body, "metadata": metadata}
         namespace = metadata["namespace"]
         return await self._kubernetes.apply(HYBRIDJOBS, namespace, body, force=True)
-
-
-def _says_cancelled(hybridjob: Object) -> bool:
-    """Whether its cancel is done, and its job since run anew: a cancel cannot be taken back."""
-    status = hybridjob.get("status") or {}
-    return bool(hybridjob["spec"].get("cancel")) and status.get("state") == Status.CANCELLED
