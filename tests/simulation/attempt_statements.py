@@ -160,11 +160,14 @@ class AttemptStatements:
             {
                 **{name: job[name] for name in ("id", "retry_count", "max_retries", "priority")},
                 "cancel_requested": job["cancel_requested_at"] is not None,
-                "retry": self._kept.types[job["type"]].raw_spec.get("retry"),
+                "retry": self._retry_of(job["type"]),
                 "now": self._kept.now(),
             }
             for job in found
         ]
+
+    def _retry_of(self, type_: str) -> object:
+        return self._kept.types[type_]["spec"].get("retry") if type_ in self._kept.types else None
 
     def _free_retries(self, given: Parameters) -> Rows:
         counts: dict[tuple[UUID, str], int] = {}

@@ -131,7 +131,11 @@ class Checks:
             return
         containers = self._containers(*key)
         if attempt["outcome"] in _OF_ENDED_PODS:
-            running = [each.pod for each in containers if each.runs and not each.is_lost]
+            running = [
+                each.pod
+                for each in containers
+                if each.runs and not each.is_lost and not self._is_second(each)
+            ]
             if running:
                 raise Violation(f"attempt {key} ended as {attempt['outcome']}; {running} runs")
         waited = attempt["ended_at"] - attempt["claimed_at"]
@@ -150,6 +154,12 @@ class Checks:
             for each in self._nodes.containers.values()
             if (each.job_id, each.attempt) == (job_id, attempt)
         ]
+
+    def _is_second(self, container: Container) -> bool:
+        """Whether its Job was resumed while the end of the first was recorded: it is deleted."""
+        taken = {self._nodes.containers[uid].pod for uid in self._nodes.taken}
+        of_attempt = {each.pod for each in self._containers(container.job_id, container.attempt)}
+        return container.pod not in taken and bool(taken & of_attempt)
 
     def _on_event(self, kind: str, event: str, body: Object) -> None:
         if kind == JOBS.plural and event == "ADDED":
@@ -181,7 +191,7 @@ class Checks:
             if other.attempt > container.attempt:
                 continue  # made late: fenced
             judged = attempt["outcome"] in _OF_ENDED_PODS and attempt["reason"] != "SetByHand"
-            if judged and not other.is_lost:
+            if judged and not other.is_lost and not self._is_second(other):
                 self._found.append(f"{container.pod} starts while {other.pod} runs")
 
     def _is_open(self, job: Object) -> bool:

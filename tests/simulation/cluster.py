@@ -9,6 +9,7 @@ from typing import Any
 
 from hybridjobs.kube.client import (
     EVENTS,
+    HYBRIDJOB_TYPES,
     HYBRIDJOBS,
     JOBS,
     PODS,
@@ -23,7 +24,7 @@ Object = dict[str, Any]
 Watcher = Callable[[str, str, Object], None]  # kind of object, of event, the object
 Deed = tuple[str, Callable[[], object]]  # something that may happen: what it is called, and it
 
-WATCHED = (HYBRIDJOBS.plural, JOBS.plural, PODS.plural)
+WATCHED = (HYBRIDJOBS.plural, JOBS.plural, PODS.plural, HYBRIDJOB_TYPES.plural)
 
 
 class ApiServer:

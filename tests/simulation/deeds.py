@@ -15,9 +15,9 @@ from hybridjobs.store import attempts, outcome
 from hybridjobs.store.enqueue import insert_jobs
 from hybridjobs.store.jobs import _RETRY
 from hybridjobs.store.outcome import record_outcome
-from tests.builders import job_type
 from tests.simulation.checks import TERMINAL, Checks
 from tests.simulation.cluster import ApiServer, Deed, Object, owner_uid
+from tests.simulation.definitions import TYPES
 from tests.simulation.job_controller import suspend
 from tests.simulation.nodes import Nodes
 from tests.simulation.processes import NAMESPACE, StoreConnection
@@ -25,18 +25,6 @@ from tests.simulation.stores import Store
 from tests.simulation.tables import SET_BY_HAND
 from tests.simulation.virtual import EPOCH, at_once
 
-_SPEC: dict[str, Any] = {
-    "deadlineSeconds": 30,
-    "startDeadlineSeconds": 20,
-    "gracePeriodSeconds": 5,
-}
-_AGAIN: dict[str, Any] = {"limit": 2, "baseSeconds": 5, "maxSeconds": 20}
-TYPES = [
-    job_type("sim/plain", retry=_AGAIN, **_SPEC),
-    job_type("sim/again", retry={**_AGAIN, "onDeadline": "Retry", "onOOM": "Retry"}, **_SPEC),
-    job_type("sim/alone", retry={**_AGAIN, "overlap": "Forbid"}, **_SPEC),
-    job_type("sim/queued", retry=_AGAIN, queueName="queue", **_SPEC),
-]
 _MAX_JOBS = 4
 
 

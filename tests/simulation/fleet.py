@@ -7,7 +7,6 @@ from random import Random
 from hybridjobs.kube.client import HYBRIDJOBS
 from tests.simulation.checks import Checks
 from tests.simulation.cluster import WATCHED, ApiServer, Deed
-from tests.simulation.deeds import TYPES
 from tests.simulation.nodes import Nodes
 from tests.simulation.processes import DispatcherProcess, OperatorProcess, Process, Request
 from tests.simulation.stores import Store
@@ -101,7 +100,7 @@ class Fleet:
 
     def _operator(self) -> OperatorProcess:
         process = OperatorProcess(
-            self._name("operator"), self._loop, self._server, self._store, self._nodes, TYPES
+            self._name("operator"), self._loop, self._server, self._store, self._nodes
         )
         process.kubernetes.deleting = self._checks.on_delete
         return process

@@ -27,6 +27,8 @@ class JobController:
         """What Kubernetes may do about that object now."""
         if kind == HYBRIDJOBS.plural:
             return self._garbage(body)
+        if kind != JOBS.plural:
+            return []
         owner = owner_uid(body)
         if owner is not None and owner not in self._server.uids:
             return [("collect", lambda: self._server.remove(kind, body["metadata"]["name"]))]

@@ -14,6 +14,7 @@ from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.controller.sweep import Sweep
 from hybridjobs.controller.types import TypeMirror
+from hybridjobs.controller.watch import feeding
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.dispatch.cluster import ClusterRuntime
 from hybridjobs.dispatch.loop import Dispatcher
@@ -21,13 +22,13 @@ from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube.client import (
     CRDS,
     EVENTS,
+    HYBRIDJOB_TYPES,
     NAMESPACES,
     PODS,
     Kubernetes,
     Resource,
 )
 from hybridjobs.kube.manifests import WorkerSettings
-from hybridjobs.model import JobType
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.database import Database
 from tests.simulation.cluster import WATCHED, ApiServer, Object
@@ -65,14 +66,25 @@ class Process:
         self.dead = False
         self._tasks: list[asyncio.Task[Any]] = []
 
-    def begin(self, *coroutines: Coroutine[Any, Any, object]) -> None:
-        """Run these until the process is killed."""
+    def begin(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run this until the process is killed."""
         with self.loop.current():
-            begun = [self.loop.create_task(each) for each in coroutines]
-        for task in begun:
-            task.add_done_callback(self._on_done)
-        self._tasks += begun
+            self.create(coroutine)
         self.loop.settle()
+
+    def create(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
+        """As `begin`, from within the loop."""
+        task = self.loop.create_task(coroutine)
+        task.add_done_callback(self._on_done)
+        self._tasks.append(task)
+        return task
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run this to its end, or until the process is killed."""
+        with self.loop.current():
+            task = self.loop.create_task(coroutine)
+            task.add_done_callback(self._on_end)
+            self._tasks.append(task)
 
     def stop(self) -> None:
         """Killed: not one more request is made."""
@@ -88,6 +100,12 @@ class Process:
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
             self.loop.errors.append(f"{self.name} ended by itself: {task.exception()!r}")
+
+    def _on_end(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._on_done(task)
+        if not self.dead:
+            self._tasks.remove(task)
 
     async def turn(self, dependency: Dependency, what: str) -> Way:
         """Wait for a turn; CancelledError in a process that is dead."""
@@ -283,50 +301,54 @@ class Logs(Protocol):
         """NotFound where there is none; ClusterUnavailable where its node is silent."""
 
 
-class _Types(TypeMirror):
-    """The types are what they are."""
-
-    def __init__(self) -> None:
-        """Nothing to mirror."""
-
-    async def read_all(self) -> None:
-        return None
-
-
 class OperatorProcess(Process):
-    """Cache, work queue, reconciler and sweep, fed by watches of its own."""
+    """Mirror of types, cache, work queue, reconciler and sweep, fed by watches of its own."""
 
-    def __init__(
-        self,
-        name: str,
-        loop: Loop,
-        server: ApiServer,
-        store: Store,
-        nodes: Logs,
-        types: list[JobType],
-    ) -> None:
+    def __init__(self, name: str, loop: Loop, server: ApiServer, store: Store, nodes: Logs) -> None:
         super().__init__(name, loop)
         database = SimulatedDatabase(store, self)
         self.kubernetes = SimulatedKubernetes(server, self, nodes)
-        self.cache, self.queue = Cache(), WorkQueue()
-        self.cache.types.update({each.spec.type: each for each in types})
-        self.watch = Watch(server, self.cache, self.queue)
+        self.cache, queue = Cache(), WorkQueue()
+        self._mirror = TypeMirror(database, self.kubernetes, self.cache, queue, namespace=NAMESPACE)
+        handlers = {**feeding(self.cache, queue), HYBRIDJOB_TYPES: self._mirror.on_event}
+        self.watch = Watch(server, handlers, self.spawn)
         worker = WorkerSettings("image", "Never", "worker", "http://api", "hybridjobs", None)
         self._reconciler = Reconciler(
-            database, self.kubernetes, self.cache, self.queue, namespace=NAMESPACE, worker=worker
+            database, self.kubernetes, self.cache, queue, namespace=NAMESPACE, worker=worker
         )
-        self._sweep = Sweep(database, self.kubernetes, self.cache, self.queue, _Types(), _SETTINGS)
+        self._sweep = Sweep(database, self.kubernetes, self.cache, queue, self._mirror, _SETTINGS)
         self.leads = False
-        self.begin(self._reconciler.follow())
+        self._following: asyncio.Task[Any] | None = None
+        self.spawn(self._start())
+        self.loop.settle()
+
+    async def _start(self) -> None:
+        """As app.serve does; there the process ends where it cannot, and is started anew."""
+        while True:
+            try:
+                await self._mirror.read_all()
+            except (ClusterUnavailable, DatabaseUnavailable):
+                await asyncio.sleep(2)
+            else:
+                break
+        self.watch.begin()
+        if self.leads:
+            self._act()
+        else:
+            self._following = self.create(self._reconciler.follow())
 
     def lead(self) -> None:
         """Act, as a replica does that has taken the Lease."""
         self.leads = True
-        [following] = self._tasks
-        following.cancel()
-        self.loop.settle()
-        self._tasks.clear()
-        self.begin(self._reconciler.run(2), self._sweep.run())
+        if self._following is not None:
+            self._following.cancel()
+            with self.loop.current():
+                self._act()
+            self.loop.settle()
+
+    def _act(self) -> None:
+        self.create(self._reconciler.run(2))
+        self.create(self._sweep.run())
 
     def stop(self) -> None:
         self.watch.close()

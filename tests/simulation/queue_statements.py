@@ -152,7 +152,11 @@ class QueueStatements:
 
     def _type_limits(self, _given: Parameters) -> Rows:
         names = ("concurrency", "by_key", "throttle", "period", "throttle_key")
-        return [{"type": type_, **dict.fromkeys(names)} for type_ in self._kept.types]
+        return [
+            {"type": type_, **dict.fromkeys(names)}
+            for type_, row in self._kept.types.items()
+            if not row["deleted"]
+        ]
 
     def _candidates(self, given: Parameters) -> Rows:
         rows: Rows = []
@@ -182,7 +186,7 @@ class QueueStatements:
                 continue
             now = self._kept.now()
             job = self._kept.set_job(job, attempt=job["attempt"] + 1, dispatched_at=now, stage=None)
-            spec = self._kept.types[job["type"]].raw_spec
+            spec = self._kept.types[job["type"]]["spec"]
             self._kept.set_attempt(
                 NEW_ATTEMPT,
                 job_id=job_id,

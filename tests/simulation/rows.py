@@ -5,8 +5,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from hybridjobs.model import JobType
-
 Row = dict[str, Any]
 Parameters = Any
 Rows = list[Row]
@@ -67,9 +65,9 @@ ATTEMPT_COLUMNS = (*NEW_ATTEMPT, "job_id", "attempt", "runner", "deadline_second
 class Kept:
     """`background_jobs`, `job_attempts` and `job_types`; `changes` counts the writes."""
 
-    def __init__(self, now: Callable[[], datetime], types: Mapping[str, JobType]) -> None:
+    def __init__(self, now: Callable[[], datetime]) -> None:
         self.now = now
-        self.types = types
+        self.types: dict[str, Row] = {}
         self.jobs: dict[UUID, Row] = {}
         self.attempts: dict[tuple[UUID, int], Row] = {}
         self.changes = 0
@@ -91,6 +89,10 @@ class Kept:
         self.attempts[new["job_id"], new["attempt"]] = new
         self.changes += 1
         return new
+
+    def set_type(self, row: Row) -> None:
+        """That type is this now."""
+        self.types[row["type"]] = row
 
     def stage(self, run_at: datetime) -> str:
         """Where a job waits that may not begin before."""

@@ -1,6 +1,6 @@
 """Where the rows are: in memory, or in Postgres with its clock turned by the simulation."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
@@ -10,11 +10,11 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from hybridjobs.model import JobType
 from tests.simulation.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, Row
 from tests.simulation.tables import Cursor, Tables
 
 Rows = tuple[dict[UUID, Row], dict[tuple[UUID, int], Row]]
+Types = set[tuple[str, str, int]]  # type, uid, generation
 
 
 class Store(Protocol):
@@ -33,6 +33,9 @@ class Store(Protocol):
     def rows(self) -> Rows:
         """Every job by its id, every attempt by job and number."""
 
+    def types(self) -> Types:
+        """Those that are there."""
+
     def backup(self) -> Callable[[], None] | None:
         """What brings all of them back as they are now; None: it cannot."""
 
@@ -40,8 +43,8 @@ class Store(Protocol):
 class InMemory:
     """The model of tables.py."""
 
-    def __init__(self, now: Callable[[], datetime], types: Mapping[str, JobType]) -> None:
-        self._tables = Tables(now, types)
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._tables = Tables(now)
 
     @property
     def changes(self) -> int:
@@ -60,7 +63,15 @@ class InMemory:
             raise
 
     def rows(self) -> Rows:
-        return self._tables.rows()
+        jobs, attempts, _ = self._tables.rows()
+        return jobs, attempts
+
+    def types(self) -> Types:
+        return {
+            (type_, row["uid"], row["generation"])
+            for type_, row in self._tables.rows()[2].items()
+            if not row["deleted"]
+        }
 
     def backup(self) -> Callable[[], None]:
         return partial(self._tables.restore, self._tables.copy())
@@ -117,6 +128,12 @@ class InPostgres:
             {row["id"]: row for row in jobs},
             {(row["job_id"], row["attempt"]): row for row in attempts},
         )
+
+    def types(self) -> Types:
+        rows = self._connection.execute(
+            "SELECT type, uid, generation FROM hybridjobs.job_types WHERE deleted_at IS NULL"
+        )
+        return {(row["type"], row["uid"], row["generation"]) for row in rows.fetchall()}
 
     def backup(self) -> None:
         """What a restore does to rows needs no Postgres."""

@@ -4,15 +4,15 @@ The store's own functions run on it unchanged. That it does what Postgres does i
 test_tables.py, which drives both alike.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from hybridjobs.model import JobType
 from hybridjobs.store import jobs
 from tests.simulation.attempt_statements import AttemptStatements
 from tests.simulation.queue_statements import QueueStatements
 from tests.simulation.rows import NEW_JOB, TERMINAL, Kept, Parameters, Row, Rows, Statements
+from tests.simulation.type_statements import TypeStatements
 
 SET_BY_HAND = "UPDATE hybridjobs.background_jobs SET status = %(status)s WHERE id = %(id)s"
 
@@ -21,17 +21,18 @@ _FORGOTTEN = (
     *("error_category", "result", "started_at", "completed_at", "failed_at"),
 )
 
-Copy = tuple[dict[UUID, Row], dict[tuple[UUID, int], Row]]
+Copy = tuple[dict[UUID, Row], dict[tuple[UUID, int], Row], dict[str, Row]]
 
 
 class Tables:
     """The tables, and all that is done to them."""
 
-    def __init__(self, now: Callable[[], datetime], types: Mapping[str, JobType]) -> None:
-        self._kept = Kept(now, types)
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._kept = Kept(now)
         self._statements: Statements = {
             **AttemptStatements(self._kept).all,
             **QueueStatements(self._kept).all,
+            **TypeStatements(self._kept).all,
             jobs._RETRY: self._retry,
             SET_BY_HAND: self._set_by_hand,
         }
@@ -47,15 +48,16 @@ class Tables:
 
     def rows(self) -> Copy:
         """All there is."""
-        return self._kept.jobs, self._kept.attempts
+        return self._kept.jobs, self._kept.attempts, self._kept.types
 
     def copy(self) -> Copy:
         """What `restore` takes."""
-        return dict(self._kept.jobs), dict(self._kept.attempts)
+        return dict(self._kept.jobs), dict(self._kept.attempts), dict(self._kept.types)
 
     def restore(self, copy: Copy) -> None:
         """Roll back, or bring a backup back."""
         self._kept.jobs, self._kept.attempts = dict(copy[0]), dict(copy[1])
+        self._kept.types = dict(copy[2])
         self._kept.changes += 1
 
     # People

@@ -72,6 +72,29 @@ def test_one_whose_name_was_given_away_runs_under_a_name_of_its_own() -> None:
         assert (own["spec"]["jobId"], own["spec"]["attempt"]) == (str(job["id"]), 1)
 
 
+def test_a_dispatcher_that_wakes_late_leaves_what_was_cancelled_meanwhile() -> None:
+    world = World(Random(0))
+    with world.at_peace() as server:
+        _make_by_hand(world, server, "mine")
+        world.calm()
+        world.fleet.begin(operators=0, dispatchers=1)
+        [claim] = world.fleet.requests()
+        world.answer(claim)
+        claim.process.paused = True
+        world.fleet.begin(operators=0, dispatchers=1)
+        world.wait(20)
+        said = server.get(HYBRIDJOBS.plural, "mine")
+        assert "attempt" in said["spec"]
+        world.checks.on_unwanted(said)
+        server.patch(HYBRIDJOBS.plural, "mine", {"spec": {"cancel": True}}, "")
+        world.wait(60)
+        cancelled = server.get(HYBRIDJOBS.plural, "mine")
+        assert cancelled["status"]["state"] == "cancelled"
+        claim.process.paused = False
+        world.calm()
+        assert server.get(HYBRIDJOBS.plural, "mine") == cancelled
+
+
 def test_a_job_that_is_refused_for_load_is_made_when_there_is_less() -> None:
     world = World(Random(0))
     with world.at_peace() as server:

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from hybridjobs.store.types import upsert_type
 from tests.conftest import DatabaseUrls
-from tests.simulation.deeds import TYPES
+from tests.simulation.definitions import TYPES
 from tests.simulation.stores import InPostgres
 from tests.simulation.world import World
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -20,13 +21,13 @@ from hybridjobs.store import attempts, outcome, resources
 from hybridjobs.store.claim import claim
 from hybridjobs.store.enqueue import insert_jobs
 from hybridjobs.store.jobs import _RETRY
-from hybridjobs.store.types import upsert_type
+from hybridjobs.store.types import delete_other_types, delete_type, upsert_type
 from tests.conftest import DatabaseUrls
-from tests.simulation.deeds import TYPES
+from tests.simulation.definitions import TYPES
 from tests.simulation.processes import StoreConnection
 from tests.simulation.stores import InMemory, InPostgres, Store
 from tests.simulation.tables import SET_BY_HAND
-from tests.simulation.virtual import Loop
+from tests.simulation.virtual import Loop, at_once
 
 Operation = Callable[[Any], Coroutine[Any, Any, object]]
 
@@ -92,6 +93,7 @@ class _Operations:
             ("retry", False, lambda c: c.execute(_RETRY, [job_id])),
             ("adopt", True, lambda c: self._adopt(c, job_id, uid)),
         ]
+        choices.append(self._types())
         random_window = random.choice([1, 3, 100])
         hand = {"id": job_id, "status": random.choice(["completed", "failed", "cancelled"])}
         choices.append(("by hand", False, lambda c: c.execute(SET_BY_HAND, hand)))
@@ -119,6 +121,22 @@ class _Operations:
         if self._random.randrange(4) == 0:
             job = job._replace(id=self._random.choice(self._jobs))
         return "insert", False, lambda c: insert_jobs(c, [job])
+
+    def _types(self) -> tuple[str, bool, Operation]:
+        random = self._random
+        one = random.choice(TYPES)
+        changed = replace(
+            one, uid=random.choice([one.uid, "uid-2"]), generation=random.choice([1, 2])
+        )
+        kept = [each.spec.type for each in TYPES if each is not one]
+        return random.choice(
+            [
+                ("type", False, lambda c: upsert_type(c, changed)),
+                ("type", False, lambda c: upsert_type(c, changed)),
+                ("no type", False, lambda c: delete_type(c, changed.uid)),
+                ("no type", False, lambda c: delete_other_types(c, kept)),
+            ]
+        )
 
     async def _adopt(self, connection: Any, job_id: UUID, uid: str) -> None:
         job = NewJob(id=job_id, type="sim/plain", payload="{}", source="kubernetes", key=uid)
@@ -194,7 +212,9 @@ async def stores(database_urls: DatabaseUrls) -> Any:
     async with await psycopg.AsyncConnection.connect(database_urls.owner, **options) as owner:
         for each in TYPES:
             await upsert_type(owner, each)
-    memory = InMemory(loop.now, {each.spec.type: each for each in TYPES})
+    memory = InMemory(loop.now)
+    for each in TYPES:
+        at_once(upsert_type(StoreConnection(memory, None), each))  # type: ignore[arg-type]
     with closing(InPostgres(database_urls.owner, loop.now)) as postgres:
         yield loop, memory, postgres
 
@@ -216,12 +236,12 @@ def test_the_tables_in_memory_do_what_postgres_does(stores: Any, seed: int) -> N
         done.add(name)
         assert answers[0] == answers[1], f"step {step}: {name}"
         assert _differences(memory, postgres) == [], f"step {step}: {name}"
-    assert len(done) >= 19
+    assert len(done) >= 21
 
 
 def _differences(memory: InMemory, postgres: InPostgres) -> list[tuple[object, ...]]:
     """What Postgres has otherwise: key, column, in memory, there."""
-    found: list[tuple[object, ...]] = []
+    found: list[tuple[object, ...]] = [("type", each) for each in memory.types() ^ postgres.types()]
     pairs: Any = zip(memory.rows(), postgres.rows(), strict=True)
     for ours, theirs in pairs:
         found += [("missing", key) for key in ours.keys() ^ theirs.keys()]

@@ -1,8 +1,10 @@
 """What the API server has to tell the processes that watch it."""
 
-from hybridjobs.controller.cache import Cache
-from hybridjobs.controller.watch import feeding
-from hybridjobs.controller.workqueue import WorkQueue
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from hybridjobs.controller.watch import EventHandler
+from hybridjobs.kube.client import HYBRIDJOB_TYPES, Resource
 from tests.simulation.cluster import WATCHED, ApiServer, Object
 from tests.simulation.virtual import at_once
 
@@ -14,20 +16,33 @@ class Watch:
     everything there is, and nothing of what is gone.
     """
 
-    def __init__(self, server: ApiServer, cache: Cache, queue: WorkQueue) -> None:
+    def __init__(
+        self,
+        server: ApiServer,
+        handlers: Mapping[Resource, EventHandler],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
         self._server = server
-        self._tell = {
-            resource.plural: handler for resource, handler in feeding(cache, queue).items()
-        }
+        self._tell = {resource.plural: handler for resource, handler in handlers.items()}
+        self._spawn = spawn
+        self._begun = False
         self._untold: dict[tuple[str, str], list[tuple[str | None, Object]]] = {}
+        self._handled: set[tuple[str, str]] = set()  # whose handler has not returned
         self.order: list[tuple[str, str]] = []
         self.interrupted: set[str] = set()
-        server.watchers.append(self._on_event)
+
+    def begin(self) -> None:
+        """Connect, and list everything."""
+        self._begun = True
+        self._server.watchers.append(self._on_event)
         for kind in WATCHED:
-            self.resume(kind)
+            if kind not in self.interrupted:
+                self.resume(kind)
 
     def close(self) -> None:
-        self._server.watchers.remove(self._on_event)
+        """No more is told."""
+        if self._begun:
+            self._server.watchers.remove(self._on_event)
 
     def _on_event(self, kind: str, event: str, body: Object) -> None:
         if kind in self._tell and kind not in self.interrupted:
@@ -37,31 +52,47 @@ class Watch:
         key = kind, body["metadata"]["uid"]
         if key not in self._untold:
             self._untold[key] = []
-            self.order.append(key)
+            if key not in self._handled:
+                self.order.append(key)
         self._untold[key].append((event, body))
 
     def interrupt(self, kind: str) -> None:
         """The connection breaks: what it has not told is lost."""
         self.interrupted.add(kind)
-        for key in [key for key in self.order if key[0] == kind]:
-            self.order.remove(key)
-            del self._untold[key]
+        self.order = [key for key in self.order if key[0] != kind]
+        self._untold = {key: events for key, events in self._untold.items() if key[0] != kind}
 
     def resume(self, kind: str) -> None:
         """Connected anew: all is listed."""
         self.interrupted.discard(kind)
-        for body in self._server.list(kind):
-            self._put(kind, None, body)
+        if self._begun:
+            for body in self._server.list(kind):
+                self._put(kind, None, body)
 
     def deliver(self, place: int, skip: int = 0) -> str:
         """Tell of the object at that place, leaving out some of its events but the last."""
-        key = self.order[place]
+        key = self.order.pop(place)
         events = self._untold[key]
         skip = min(skip, len(events) - 1)
         event, body = events[skip]
         del events[: skip + 1]
         if not events:
             del self._untold[key]
-            del self.order[place]
-        at_once(self._tell[key[0]](event, body))
+        handling = self._tell[key[0]](event, body)
+        if key[0] == HYBRIDJOB_TYPES.plural:
+            self._handled.add(key)
+            self._spawn(self._handle(key, handling))
+        else:
+            at_once(handling)
+            if events:
+                self.order.insert(place, key)
         return f"{event} {body['metadata']['name']} {body['metadata']['resourceVersion']}"
+
+    async def _handle(self, key: tuple[str, str], handling: Awaitable[None]) -> None:
+        """This one asks others, and its object's next event waits for it."""
+        try:
+            await handling
+        finally:
+            self._handled.discard(key)
+            if key in self._untold:
+                self.order.append(key)

@@ -14,10 +14,11 @@ import structlog
 from hybridjobs import policy
 from hybridjobs.controller import sweep
 from hybridjobs.dispatch import loop as dispatch_loop
-from hybridjobs.kube.client import HYBRIDJOBS, PODS
+from hybridjobs.kube.client import HYBRIDJOB_TYPES, HYBRIDJOBS, JOBS, PODS
 from tests.simulation.checks import Checks, Violation
 from tests.simulation.cluster import WATCHED, ApiServer, Deed, Object
-from tests.simulation.deeds import TYPES, People, trouble_of_work
+from tests.simulation.deeds import People, trouble_of_work
+from tests.simulation.definitions import Administrator
 from tests.simulation.fleet import Fleet
 from tests.simulation.job_controller import JobController
 from tests.simulation.nodes import Nodes
@@ -32,18 +33,13 @@ _MAX_DRAIN_SECONDS = 6 * 3600
 _POLL_SECONDS = 10.0
 
 
-def in_memory(now: Callable[[], datetime]) -> Store:
-    """The model of the tables, with the simulation's types."""
-    return InMemory(now, {each.spec.type: each for each in TYPES})
-
-
 class World:
     """One run. `steps` counts what has happened, `deeds` what people and trouble did."""
 
     def __init__(
         self,
         random: Random,
-        make_store: Callable[[Callable[[], datetime]], Store] = in_memory,
+        make_store: Callable[[Callable[[], datetime]], Store] = InMemory,
     ) -> None:
         self._random = random
         self.loop = Loop()
@@ -56,6 +52,7 @@ class World:
         self.fleet = Fleet(random, self.loop, self._server, self._nodes, self.store, self.checks)
         self._away: set[str] = set()
         self._people = People(random, self._server, self._nodes, self.store, self.checks)
+        self._administrator = Administrator(random, self._server)
         self._people_did = 0
         self._attempts_before = 0  # those of before each restore
         self._bring_back: Callable[[], None] | None = None  # the database, as it was backed up
@@ -78,6 +75,7 @@ class World:
         """One operator that leads, a job that waits, and nothing that goes wrong."""
         with self._set_up():
             self.fleet.begin(operators=1, dispatchers=0)
+            self.calm()
             self._people.submit()
             yield self._server
             self.fleet.stop()
@@ -134,10 +132,11 @@ class World:
             dice = self._random.randrange(100)
             if dice >= 88:
                 way = "late" if dice < 95 else "unanswered" if dice < 98 else "refused"
-        self._answer(request, way)
+        self.answer(request, way)
         return True
 
-    def _answer(self, request: Request, way: Way) -> None:
+    def answer(self, request: Request, way: Way = "well") -> None:
+        """Its turn has come."""
         self._note(request.process.name, request.what, "" if way == "well" else way)
         request.process.requests.remove(request)
         request.future.set_result(way)
@@ -159,7 +158,7 @@ class World:
             (kind, body)
             for kind in WATCHED
             for body in self._server.list(kind)
-            if kind != HYBRIDJOBS.plural or "deletionTimestamp" in body["metadata"]
+            if kind in (JOBS.plural, PODS.plural) or "deletionTimestamp" in body["metadata"]
         ]
         if not able:
             return False
@@ -202,7 +201,8 @@ class World:
         if self._people_did >= _MAX_DEEDS:
             return False
         self._people_did += 1
-        return self._something_is_done(self._people.deeds(), "PEOPLE")
+        deeds = [*self._people.deeds(), *self._administrator.deeds()]
+        return self._something_is_done(deeds, "PEOPLE")
 
     def _trouble_comes(self) -> bool:
         troubles: list[Deed] = [
@@ -252,15 +252,30 @@ class World:
         self._note("PEACE")
         self._away.clear()
         self._refusals.lift()
+        self._administrator.bring_back()
         self.fleet.pacify()
         self._until(self.checks.unfinished, "never ended")
         self._nodes.find()
         self._until(self.checks.unfinished, "never ended")
         self._until(self.checks.left, "left in the cluster")
+        self._until(self._not_mirrored, "not mirrored")
         self._check_writes()
         if self.checks.may_leave_late:
             self.wait(300)
         self._check_rest()
+
+    def _not_mirrored(self) -> list[str]:
+        """Types that the database has otherwise than the cluster, or whoever leads."""
+        there = {
+            (body["spec"]["type"], body["metadata"]["uid"], body["metadata"]["generation"])
+            for body in self._server.list(HYBRIDJOB_TYPES.plural)
+        }
+        known = [self.store.types()]
+        for operator in self.fleet.operators:
+            if operator.leads:
+                types = operator.cache.types.items()
+                known.append({(type_, each.uid, each.generation) for type_, each in types})
+        return sorted({type_ for each in known for type_, *_ in each ^ there})
 
     def _until(self, left: Callable[[], list[str]], complaint: str) -> None:
         end = self.loop.time() + _MAX_DRAIN_SECONDS
@@ -290,7 +305,7 @@ class World:
 
     def _answer_first(self) -> bool:
         for request in self.fleet.requests():
-            self._answer(request, "well")
+            self.answer(request)
             return True
         return False
 
