@@ -258,11 +258,23 @@ class World:
         self._nodes.find()
         self._until(self.checks.unfinished, "never ended")
         self._until(self.checks.left, "left in the cluster")
-        self._until(self._not_mirrored, "not mirrored")
+        self._check_types()
         self._check_writes()
         if self.checks.may_leave_late:
             self.wait(300)
         self._check_rest()
+
+    def _check_types(self) -> None:
+        """Watches tell of a change at once, and a sweep of one that they have missed."""
+        self._until(self._not_mirrored, "types not mirrored")
+        self._something_is_done([*self._administrator.deeds()], "ADMINISTRATOR")
+        self.calm()
+        if late := self._not_mirrored():
+            raise Violation(f"types not mirrored at once: {', '.join(late)}")
+        for operator in self.fleet.operators:
+            operator.watch.interrupt(HYBRIDJOB_TYPES.plural)
+        self._something_is_done([*self._administrator.deeds()], "ADMINISTRATOR")
+        self._until(self._not_mirrored, "types not mirrored by a sweep")
 
     def _not_mirrored(self) -> list[str]:
         """Types that the database has otherwise than the cluster, or whoever leads."""
