@@ -35,11 +35,14 @@
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "hybridjobs.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "hybridjobs.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "hybridjobs.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "hybridjobs.databaseSecret" -}}
@@ -114,7 +117,7 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
   name: {{ include "hybridjobs.fullname" $root }}-{{ $component }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "hybridjobs.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ $component }}
@@ -133,7 +136,7 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
   name: {{ include "hybridjobs.fullname" $root }}-{{ last . }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "hybridjobs.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ last . }}
@@ -149,7 +152,7 @@ spec:
 {{- $root := first . -}}
 - namespaceSelector:
     matchLabels:
-      kubernetes.io/metadata.name: {{ $root.Release.Namespace }}
+      kubernetes.io/metadata.name: {{ $root.Release.Namespace | quote }}
   podSelector:
     matchLabels:
       {{- include "hybridjobs.selectorLabels" $root | nindent 6 }}
@@ -202,8 +205,11 @@ priorityClassName: {{ . }}
   value: {{ .Values.log.format }}
 {{- end }}
 
-{{/* Brings the schema up to date before the program starts; several may do so at once. */}}
+{{/* Brings the schema up to date before the program starts; several may do so at once. Arguments:
+the root, the volume mounts of the component's user. */}}
 {{- define "hybridjobs.migrate" -}}
+{{- $mounts := last . }}
+{{- with first . -}}
 name: migrate
 image: {{ include "hybridjobs.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -237,6 +243,27 @@ securityContext:
 volumeMounts:
   - name: tmp
     mountPath: /tmp
+  {{- with $mounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A container's variables. Of two with one name the API server takes one or refuses both.
+Arguments: ours as YAML text, the user's list, the value that it stands in. */}}
+{{- define "hybridjobs.environment" -}}
+{{- $ours := index . 0 }}
+{{- $names := list }}
+{{- range concat ($ours | fromYamlArray) (index . 1) }}
+{{- if has .name $names }}
+{{- fail (printf "%s is set twice: %s may not repeat itself, nor what ingress.childEnv or another value sets" .name (index $ 2)) }}
+{{- end }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- $ours }}
+{{- with index . 1 }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "hybridjobs.probes" -}}
@@ -293,6 +320,28 @@ readOnly: true
 
 {{/* What a release cannot be without, said before anything is created. */}}
 {{- define "hybridjobs.check" -}}
+{{- $fullname := include "hybridjobs.fullname" . }}
+{{- if not (regexMatch "^[a-z][a-z0-9-]*$" $fullname) }}
+{{- fail (printf "%s cannot begin the name of a Service, which has letters, digits and - and begins with a letter: set fullnameOverride" $fullname) }}
+{{- end }}
+{{- with .Values.ingress.autoscaling }}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
+{{- fail "ingress.autoscaling.minReplicas is over ingress.autoscaling.maxReplicas" }}
+{{- end }}
+{{- $resources := $.Values.ingress.resources }}
+{{- if and .enabled (not (or (dig "requests" "cpu" "" $resources) (dig "limits" "cpu" "" $resources))) }}
+{{- fail "ingress.autoscaling compares the use of the CPU with ingress.resources.requests.cpu, which is missing" }}
+{{- end }}
+{{- end }}
+{{- range $where, $given := merge (dict "callbacks" .Values.callbacks) (pick .Values.webhooks "github" "standard" "cloudevents" "inngest") }}
+{{- if $given.existingSecret }}
+{{- range list "secret" "secrets" "token" "signingKey" "signingKeyFallback" "eventKey" }}
+{{- if get $given . }}
+{{- fail (printf "existingSecret and %s of %s exclude each other: the Secret takes its place" . $where) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and .Values.database.embedded .Values.database.existingSecret }}
 {{- fail "database.existingSecret is for a database of your own: set database.embedded=false with it (for the embedded server's own passwords there is database.embeddedSecret)" }}
 {{- end }}

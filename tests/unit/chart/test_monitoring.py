@@ -79,6 +79,21 @@ def told() -> dict[str, set[str]]:
     return labels
 
 
+def test_every_metric_is_documented_and_each_that_is_documented_is_told(
+    told: dict[str, set[str]],
+) -> None:
+    docs = PAGE.parents[1]
+    pages = (docs / "monitoring.md").read_text() + (docs / "reference" / "http.md").read_text()
+    ours = {
+        re.sub(r"_(bucket|sum|count|created)$", "", name)
+        for name in told
+        if name.startswith("hybridjobs_")
+    }
+    # A counter's time of creation comes without the counter's own ending.
+    ours = {name for name in ours if f"{name}_total" not in ours}
+    assert set(re.findall(r"^\| `(hybridjobs_\w+)` \|", pages, re.MULTILINE)) == ours
+
+
 @pytest.fixture(scope="module")
 def dashboard() -> Any:
     values = {"annotations": {"grafana_folder": "Jobs"}, "enabled": True}

@@ -92,6 +92,23 @@ def test_a_database_of_ones_own_has_its_port() -> None:
     }
     release = render(values)
     assert _ports(_policy(release, "operator")["egress"]) == {53, 443, 6443, 6432}
+    embedded = render({**values, "database": {}})
+    assert _ports(_policy(embedded, "operator")["egress"]) == {53, 443, 6443, 5432}
     assert "hybridjobs-postgres" not in {
         each["metadata"]["name"] for each in of_kind(release, "NetworkPolicy")
     }
+
+
+def test_an_api_server_at_another_port_is_reached() -> None:
+    values = {"networkPolicy": {"enabled": True, "apiServerPorts": [16443]}}
+    assert _ports(_policy(render(values), "operator")["egress"]) == {53, 16443, 5432}
+
+
+def test_a_name_server_of_the_node_is_reached_by_all() -> None:
+    for component in ("ingress", "operator", "worker"):
+        names = [
+            rule
+            for rule in _policy(render(ENABLED), component)["egress"]
+            if 53 in [port["port"] for port in rule.get("ports", [])]
+        ]
+        assert [rule.get("to") for rule in names] == [None], component

@@ -198,6 +198,29 @@ def test_half_of_what_github_wants_or_two_of_it_are_refused(
         render({"github": github})
 
 
+@pytest.mark.parametrize(
+    ("where", "given"),
+    [
+        ("callbacks", {"secret": "whsec_a"}),
+        ("webhooks.github", {"secret": "s"}),
+        ("webhooks.standard", {"secrets": {"acme": "s"}}),
+        ("webhooks.cloudevents", {"token": "t"}),
+        ("webhooks.inngest", {"eventKey": "e"}),
+    ],
+)
+def test_a_secret_beside_one_that_takes_its_place_is_refused(
+    where: str, given: dict[str, Any]
+) -> None:
+    def values(inner: dict[str, Any]) -> dict[str, Any]:
+        for part in reversed(where.split(".")):
+            inner = {part: inner}
+        return inner
+
+    render(values(given))
+    with pytest.raises(HelmError, match=f"of {where.rpartition('.')[2]} exclude each other"):
+        render(values({**given, "existingSecret": "mine"}))
+
+
 def test_the_secrets_of_sources_are_what_the_ingress_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,6 +1,7 @@
 """The values: all described, none unknown, and the chart passes helm's own checks."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,11 @@ def test_schema_and_values_name_the_same() -> None:
         ({"ingress": {"replicas": 0}}, "/ingress/replicas"),
         ({"image": {"pullPolicy": "always"}}, "/image/pullPolicy"),
         ({"database": {"storage": {"size": "lots"}}}, "/database/storage/size"),
+        ({"database": {"storage": {"size": "8K"}}}, "/database/storage/size"),
+        ({"jobs": {"limits": {"cpu": "1.2.3"}}}, "/jobs/limits/cpu"),
+        ({"jobs": {"limits": {"memory": "512K"}}}, "/jobs/limits/memory"),
+        ({"nameOverride": "Shop"}, "/nameOverride"),
+        ({"fullnameOverride": "1shop"}, "/fullnameOverride"),
         ({"ingress": {"podLabels": {"a": True}}}, "/ingress/podLabels/a"),
         ({"ingress": {"extraEnv": [{"name": "A-B", "value": "x"}]}}, "/ingress/extraEnv/0/name"),
     ],
@@ -91,6 +97,15 @@ def test_the_notes_say_what_comes_next(chart_with_notes: Path) -> None:
     assert "get secret hybridjobs-github-webhook" in notes
     assert "port-forward service/hybridjobs-api 8081" in notes
     assert "60 requests an hour" in notes
+    # An indented END ends no here-document.
+    assert "<<" not in notes
+
+
+def test_the_job_of_the_notes_is_one(chart_with_notes: Path) -> None:
+    notes = _notes(chart_with_notes, {})
+    (given,) = re.findall(r"echo '(\{.*?\})' \|", notes, re.DOTALL)
+    job = yaml.safe_load(given)
+    assert (job["kind"], job["spec"]["type"]) == ("HybridJob", "capture/repository.sync")
 
 
 def test_the_notes_fit_the_values(chart_with_notes: Path) -> None:

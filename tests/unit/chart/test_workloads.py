@@ -1,6 +1,7 @@
 """Every pod of a release: safe by construction, and told what its program reads."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -245,9 +246,9 @@ def test_an_unclear_choice_of_database_is_refused(database: dict[str, Any], mess
         render({"database": database})
 
 
-def test_what_a_user_adds_reaches_the_pods_and_cannot_replace_our_labels() -> None:
+def test_what_a_user_adds_reaches_the_pods() -> None:
     component = {
-        "podLabels": {"team": "x", "app.kubernetes.io/component": "stolen"},
+        "podLabels": {"team": "x", "app.kubernetes.io/part-of": "shop"},
         "podAnnotations": {"note": "y"},
         "nodeSelector": {"disk": "ssd"},
         "tolerations": [{"operator": "Exists"}],
@@ -264,6 +265,62 @@ def test_what_a_user_adds_reaches_the_pods_and_cannot_replace_our_labels() -> No
         assert template["spec"]["tolerations"] == [{"operator": "Exists"}]
         assert template["spec"]["priorityClassName"] == "high"
         assert template["spec"]["affinity"] == {"nodeAffinity": {}}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"commonLabels": {"helm.sh/chart": "other"}},
+        {"ingress": {"podLabels": {"app.kubernetes.io/component": "stolen"}}},
+        {"operator": {"podLabels": {"team": "two words"}}},
+        {"monitoring": {"labels": {"app.kubernetes.io/instance": "stolen"}}},
+    ],
+)
+def test_labels_that_are_ours_or_that_no_object_may_have_are_refused(
+    values: dict[str, Any],
+) -> None:
+    with pytest.raises(HelmError, match=r"/\w*[lL]abels"):
+        render(values)
+
+
+def test_common_labels_are_those_of_every_object() -> None:
+    values = {
+        "commonLabels": {"team": "x"},
+        "monitoring": {"enabled": True, "dashboard": {"enabled": True}},
+        "networkPolicy": {"enabled": True},
+        "jobs": {"namespace": "work", "limits": {"cpu": "2"}},
+        "webhooks": {
+            "ingress": {"enabled": True, "host": "hooks.example.org"},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
+        },
+    }
+    for each in render(values):
+        assert each["metadata"]["labels"]["team"] == "x", (each["kind"], each["metadata"]["name"])
+
+
+def test_a_user_s_volumes_are_there_for_the_migration_too() -> None:
+    volume = {"name": "authorities", "configMap": {"name": "authorities"}}
+    mount = {"name": "authorities", "mountPath": "/etc/authorities", "readOnly": True}
+    component = {"extraVolumes": [volume], "extraVolumeMounts": [mount]}
+    pods = pod_templates(render({"ingress": component, "operator": component}))
+    for name in (INGRESS, OPERATOR):
+        assert volume in pods[name]["spec"]["volumes"]
+        for container in containers(pods[name]):
+            assert mount in container["volumeMounts"], (name, container["name"])
+
+
+@pytest.mark.parametrize(
+    ("component", "values"),
+    [
+        ("ingress", {"extraEnv": [{"name": "HYBRIDJOBS_WINDOW", "value": "7"}]}),
+        ("ingress", {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}),
+        ("ingress", {"childEnv": [{"name": "GITHUB_TOKEN", "value": "t"}]}),
+        ("operator", {"extraEnv": [{"name": "HYBRIDJOBS_LOG_LEVEL", "value": "debug"}]}),
+    ],
+)
+def test_a_variable_that_is_set_already_is_refused(component: str, values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError, match=rf"is set twice: {component}\.extraEnv"):
+        render({component: values})
 
 
 def test_an_image_may_be_named_by_its_digest_and_pulled_with_a_secret() -> None:
@@ -286,6 +343,7 @@ def test_an_image_may_be_named_by_its_digest_and_pulled_with_a_secret() -> None:
         ("my-hybridjobs", "my-hybridjobs"),
         ("ci", "ci-hybridjobs"),
         ("r" * 53, "r" * 43),
+        ("r" * 42 + "-" + "r" * 10, "r" * 42),
     ],
 )
 def test_objects_are_named_after_the_release(release: str, prefix: str) -> None:
@@ -349,3 +407,79 @@ def test_an_autoscaler_decides_how_many_ingresses_there_are() -> None:
     autoscaler = named(told, "HorizontalPodAutoscaler", "hybridjobs-ingress")["spec"]
     assert autoscaler["scaleTargetRef"]["name"] == "hybridjobs-ingress"
     assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"autoscaling": {"enabled": True, "minReplicas": 11}}, "minReplicas is over"),
+        (
+            {"autoscaling": {"enabled": True}, "resources": {"requests": None}},
+            "cpu, which is missing",
+        ),
+    ],
+)
+def test_an_autoscaler_that_could_not_work_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(HelmError, match=message):
+        render({"ingress": values})
+
+
+@pytest.mark.parametrize("release", ["7-eleven", "shop.web"])
+def test_a_release_whose_name_no_service_can_have_is_refused_and_may_be_named_otherwise(
+    release: str,
+) -> None:
+    with pytest.raises(HelmError, match="set fullnameOverride"):
+        render(release=release)
+    assert pod_templates(render({"fullnameOverride": "shop"}, release=release)).keys() == {
+        "Deployment/shop-ingress",
+        "Deployment/shop-operator",
+        "StatefulSet/shop-postgres",
+    }
+
+
+def test_names_that_read_as_numbers_stay_text() -> None:
+    values = {
+        "fullnameOverride": "shop",
+        "networkPolicy": {"enabled": True},
+        "jobs": {"namespace": "007", "limits": {"cpu": "2"}},
+    }
+    release = render(values, release="1234", namespace="5678")
+    for each in release:
+        metadata = each["metadata"]
+        assert metadata.get("namespace", "5678") in ("5678", "007"), each
+        assert metadata["labels"]["app.kubernetes.io/instance"] == "1234", each
+    given = environment(pod_templates(release)["Deployment/shop-operator"], "operator")
+    assert given["HYBRIDJOBS_NAMESPACE"] == "007"
+
+
+def test_names_fit_where_kubernetes_puts_them() -> None:
+    long = render(
+        {
+            "networkPolicy": {"enabled": True},
+            "jobs": {"namespace": "j" * 63, "limits": {"cpu": "2"}},
+            "webhooks": {
+                "standard": {"secrets": {"acme": "whsec_YQ=="}},
+                "cloudevents": {"enabled": True},
+                "ingress": {"enabled": True, "host": "hooks.example.org"},
+                "inngest": {"enabled": True, "signingKey": "signkey-test-01"},
+            },
+        },
+        release="r" * 53,
+        namespace="n" * 63,
+    )
+    dns_label = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+    subdomain = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+    for each in long:
+        name = each["metadata"]["name"]
+        assert subdomain.fullmatch(name), name
+        if each["kind"] == "Service":
+            assert dns_label.fullmatch(name), name
+        if each["kind"] == "StatefulSet":
+            # A label of its pods: controller-revision-hash, with a hash of ten digits.
+            assert len(name) <= 52
+        for value in each["metadata"].get("labels", {}).values():
+            assert len(value) <= 63, value
+    names = [
+        (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in long
+    ]
+    assert len(set(names)) == len(names)

@@ -34,10 +34,10 @@ apiVersion: hybridjobs.dev/v1alpha1
 kind: {{ .kind }}
 metadata:
   name: {{ .name }}
-  namespace: {{ include "hybridjobs.jobsNamespace" .context }}
+  namespace: {{ include "hybridjobs.jobsNamespace" .context | quote }}
   labels:
     app.kubernetes.io/managed-by: hybridjobs-chart
-    app.kubernetes.io/instance: {{ .context.Release.Name }}
+    app.kubernetes.io/instance: {{ .context.Release.Name | quote }}
 spec:
   {{- toYaml .spec | nindent 2 }}
 {{- end }}
