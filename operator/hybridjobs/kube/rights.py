@@ -9,6 +9,7 @@ from hybridjobs.kube.client import (
     HYBRIDJOB_TYPES,
     HYBRIDJOBS,
     JOBS,
+    LEASES,
     PODS,
     Kubernetes,
     Resource,
@@ -53,6 +54,7 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
         *_rights(PODS, "get", "list", "watch", "patch", "delete"),
         *_rights(PODS, "get", subresource="log"),
         *_rights(EVENTS, "create", "patch", "list"),
+        *_rights(LEASES, "create"),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The example of docs/handlers.md does what it says."""
+"""The examples of docs/handlers.md and README.md do what they say."""
 
 import re
 from pathlib import Path
@@ -10,15 +10,30 @@ import pytest
 from hybridjobs.sdk import PermanentError, RetryLater
 from hybridjobs.sdk.testing import run_handler
 
-PAGE = Path(__file__).parents[3] / "docs" / "handlers.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "handlers.md"
+
+
+def first_example(page: Path) -> dict[str, Any]:
+    """What the module of the page's first example has."""
+    example = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[0]
+    module: dict[str, Any] = {"__name__": "myjobs.report"}
+    exec(compile(example, str(page), "exec"), module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def report() -> Any:
-    example = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
-    module: dict[str, Any] = {"__name__": "myjobs.report"}
-    exec(compile(example, str(PAGE), "exec"), module)
-    return module["customer_report"]
+    return first_example(PAGE)["customer_report"]
+
+
+async def test_the_handler_of_the_readme_goes_on_where_it_was() -> None:
+    nightly = first_example(ROOT / "README.md")["nightly"]
+    run = await run_handler(nightly, {"day": "2026-11-24"})
+    assert run.result == {"pages": 10}
+    assert run.checkpoints[-1] == {"next": 10}
+    later = await run_handler(nightly, {"day": "2026-11-24"}, checkpoint={"next": 8}, attempt=2)
+    assert later.checkpoints == [{"next": 9}, {"next": 10}]
 
 
 def client(status: int = 200) -> httpx.AsyncClient:
