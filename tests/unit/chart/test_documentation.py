@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.unit.chart.helm import CHART, KUBERNETES, environment, helm, pod_templates, render
-from tests.unit.docs.pages import PAGES, ROOT, commands, examples, inline, name_of
+from tests.unit.docs.pages import (
+    PAGES,
+    ROOT,
+    commands,
+    examples,
+    inline,
+    name_of,
+    yaml_examples,
+)
 
 _SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 _SETTING = re.compile(r"^\| `(HYBRIDJOBS_\w+)` \|.*?\| ?(.*?) ?\|.*\|$", re.MULTILINE)
@@ -70,6 +79,21 @@ def test_what_a_command_of_helm_sets_is_taken(
 
 def test_commands_of_helm_are_found() -> None:
     assert len(set(_helm_commands())) >= 5
+
+
+def _values() -> list[tuple[str, Any]]:
+    """Pages, and the examples that are values of the chart."""
+    found = [(example.page, yaml.safe_load(example.text)) for example in yaml_examples()]
+    return [(page, body) for page, body in found if body.keys() <= _SCHEMA["properties"].keys()]
+
+
+@pytest.mark.parametrize(("page", "values"), _values())
+def test_values_of_an_example_make_a_release(page: str, values: dict[str, Any]) -> None:
+    assert render(values)
+
+
+def test_examples_of_values_are_found() -> None:
+    assert len(_values()) >= 6
 
 
 def test_the_page_on_settings_says_which_the_chart_sets() -> None:

@@ -44,6 +44,18 @@ def examples(*languages: str) -> list[Example]:
     ]
 
 
+def yaml_examples() -> list[Example]:
+    """Those in YAML, and examples' files: fenced ones say so, indented ones begin with a member."""
+    indented = [
+        example for example in examples("") if re.match(r"(kind|apiVersion): |\w+:\n", example.text)
+    ]
+    files = [
+        Example(name_of(path), "yaml", path.read_text())
+        for path in (ROOT / "examples").rglob("*.yaml")
+    ]
+    return [*examples("yaml"), *indented, *files]
+
+
 def inline(page: Path) -> list[str]:
     """What stands between backticks in a page's prose."""
     return _INLINE.findall(prose(page))

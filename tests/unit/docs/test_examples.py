@@ -12,7 +12,7 @@ import yaml
 
 from hybridjobs.model import JobType, type_slug
 from hybridjobs.schedules.ticks import Schedule
-from tests.unit.docs.pages import ROOT, Example, examples
+from tests.unit.docs.pages import ROOT, Example, examples, yaml_examples
 
 _CRDS = {
     crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -27,21 +27,6 @@ _METADATA = {
     "generation": 1,
     "creationTimestamp": "2026-11-24T00:00:00Z",
 }
-
-
-def _yaml() -> list[Example]:
-    """The examples in YAML: fenced ones say so, indented ones begin with a member."""
-    found = examples("yaml")
-    for example in examples(""):
-        first = example.text.split("\n", 1)[0]
-        if first.endswith(":") or first.startswith(("kind: ", "apiVersion: ")):
-            found.append(example)
-    return [*found, *_files()]
-
-
-def _files() -> Iterator[Example]:
-    for path in (ROOT / "examples").rglob("*.yaml"):
-        yield Example(str(path.relative_to(ROOT)), "yaml", path.read_text())
 
 
 def _label(example: Example) -> str:
@@ -79,7 +64,7 @@ def _check_object(body: dict[str, Any]) -> None:
         assert isinstance(schedule, Schedule), schedule
 
 
-@pytest.mark.parametrize("example", _yaml(), ids=_label)
+@pytest.mark.parametrize("example", yaml_examples(), ids=_label)
 def test_yaml_is_a_resource_of_ours_or_part_of_one_or_values_of_the_chart(example: Example) -> None:
     for body in yaml.safe_load_all(example.text):
         names = set(body)
@@ -113,6 +98,6 @@ def test_python_is_python_and_imports_what_there_is(example: Example) -> None:
 
 
 def test_examples_are_found() -> None:
-    assert len(_yaml()) >= 20
+    assert len(yaml_examples()) >= 20
     assert len(examples("json")) >= 5
     assert len(examples("python")) >= 10
