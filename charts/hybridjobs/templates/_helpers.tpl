@@ -123,6 +123,8 @@ metadata:
     app.kubernetes.io/component: {{ $component }}
 spec:
   maxUnavailable: 1
+  # While the database is away none is ready, and nothing would be drained.
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
       {{- include "hybridjobs.selectorLabels" $root | nindent 6 }}

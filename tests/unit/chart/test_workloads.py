@@ -384,6 +384,7 @@ def test_of_each_component_one_pod_at_a_time_may_be_drained(release: list[Object
         budget = named(release, "PodDisruptionBudget", f"hybridjobs-{component}")["spec"]
         deployment = named(release, "Deployment", f"hybridjobs-{component}")["spec"]
         assert budget["maxUnavailable"] == 1
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
         assert budget["selector"] == deployment["selector"]
 
 
