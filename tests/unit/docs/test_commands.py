@@ -1,15 +1,17 @@
-"""Every `hybridjobs` command of the documentation is one that the program takes."""
+"""Every command of ours in the documentation is one that there is, with options that it takes."""
 
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
 from hybridjobs.cli.app import app
-from tests.unit.docs.pages import PAGES, commands, examples, inline, name_of
+from tests.unit.docs.pages import PAGES, ROOT, commands, examples, inline, name_of
 
 _ID = "01a20b6b-59ce-70c4-919b-be41339fc912"
 # Where a command begins, so that a release or namespace of that name is none.
@@ -80,3 +82,21 @@ def test_a_command_that_is_mentioned_is_there(page: str, command: str) -> None:
 def test_examples_are_found() -> None:
     assert len(set(_shown())) > 30
     assert len(set(_mentioned())) > 15
+
+
+def _code(page: Path) -> list[str]:
+    return [
+        *inline(page),
+        *(each.text for each in examples("", "sh") if each.page == name_of(page)),
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_targets_of_make_and_modules_that_are_run_are_there(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    targets = {target for line in phony for target in line.split()}
+    for text in _code(page):
+        assert set(re.findall(r"(?:^|\n)make ([a-z-]+)", text)) <= targets, text
+        for module in re.findall(r"python -m (tests[\w.]*)", text):
+            assert find_spec(module), module
