@@ -139,7 +139,9 @@ class Checks:
             if running:
                 raise Violation(f"attempt {key} ended as {attempt['outcome']}; {running} runs")
         waited = attempt["ended_at"] - attempt["claimed_at"]
-        early = waited < _LEAST_PATIENCE and not self._restored
+        # A pod's own deadline runs from when its node has it, and may be over before.
+        patience = min(_LEAST_PATIENCE, timedelta(seconds=attempt["deadline_seconds"] - 1))
+        early = waited < patience and not self._restored
         if attempt["outcome"] == "never_started" and early:
             raise Violation(f"attempt {key} has had no more than {waited} to begin")
         if attempt["reason"] in ("Invalid", "InvalidJob") and key[0] != self._refusals.invalid:

@@ -105,6 +105,8 @@ class People:
                 yield f"retry {job_id}", partial(self._by_hand, job_id, _RETRY, [job_id])
                 yield f"set {job_id} queued", partial(self._set, job_id, "queued")
                 continue
+            if job["status"] == "processing":
+                yield f"set {job_id} queued", partial(self._set, job_id, "queued")
             yield f"cancel {job_id}", partial(self._cancel, job_id)
             for status in TERMINAL:
                 if self._random.randrange(4) == 0:

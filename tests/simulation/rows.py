@@ -79,6 +79,9 @@ class Kept:
         too_early = new["stage"] == "ready" and new["run_at"] > self.now()
         if (new["stage"] is not None) != waits or too_early:
             new["stage"] = self.stage(new["run_at"]) if waits else None
+        ends_cancelled = new["status"] == "cancelled" and job["status"] != "cancelled"
+        if ends_cancelled and new["cancel_requested_at"] is None:
+            new["cancel_requested_at"] = self.now()
         self.jobs[new["id"]] = new
         self.changes += 1
         return new

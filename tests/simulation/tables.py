@@ -6,6 +6,7 @@ test_tables.py, which drives both alike.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from hybridjobs.store import jobs
@@ -95,9 +96,12 @@ class Tables:
             ) or (status == "failed" and not job["failed_at"])
             if job["dispatched_at"] is not None or undated:
                 changes |= self._ended_by_hand(job, status)
-        elif job["status"] in TERMINAL and status == "queued":
+        elif job["status"] != "queued" and status == "queued":
             names = ("cancel_requested_at", "started_at", "completed_at", "failed_at")
             if any(job[name] is not None for name in (*names, "dispatched_at")):
+                attempt = self._kept.attempts.get((job["id"], job["attempt"]))
+                if attempt is not None and attempt["ended_at"] is None:
+                    self._close_by_hand(attempt, "queued", outcome="cancelled")
                 changes |= dict.fromkeys((*names, "dispatched_at"))
                 changes["stage"] = self._kept.stage(job["run_at"])
         self._kept.set_job(job, **changes)
@@ -109,14 +113,11 @@ class Tables:
         attempt = self._kept.attempts.get((job["id"], job["attempt"]))
         category = (job["error_category"] or "unknown") if status == "failed" else None
         if attempt is not None and attempt["ended_at"] is None:
-            times = (now, attempt["claimed_at"], attempt["started_at"])
-            self._kept.set_attempt(
+            self._close_by_hand(
                 attempt,
-                ended_at=max(each for each in times if each is not None),
+                status,
                 outcome="succeeded" if status == "completed" else status,
-                reason="SetByHand",
-                spent_retry=False,
-                message=job["error"] or f"set to {status} by postgres",
+                **({"message": job["error"]} if job["error"] else {}),
                 error_category=category,
             )
             changes["outcome_reason"] = "SetByHand"
@@ -126,6 +127,17 @@ class Tables:
         elif status == "failed":
             changes |= {"failed_at": job["failed_at"] or now, "error_category": category}
         return changes
+
+    def _close_by_hand(self, attempt: Row, status: str, /, **changes: Any) -> None:
+        times = (self._kept.now(), attempt["claimed_at"], attempt["started_at"])
+        said = {"message": f"set to {status} by postgres", **changes}
+        self._kept.set_attempt(
+            attempt,
+            ended_at=max(each for each in times if each is not None),
+            reason="SetByHand",
+            spent_retry=False,
+            **said,
+        )
 
 
 class Cursor:

@@ -14,8 +14,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from hybridjobs.errors import DatabaseUnavailable, HybridJobsError, InvalidInput
-from hybridjobs.store.database import connect
+from hybridjobs.errors import DatabaseUnavailable, HybridJobsError, InvalidInput, RowLocked
+from hybridjobs.store.database import AWAY, connect
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,14 +52,13 @@ class GroupCommit(Generic[Item, Result]):
     `flush(connection, items)` writes by one statement, which commits by itself (a BEGIN and a
     COMMIT would be two more round trips), and returns one result an item. It must be safe to
     repeat, since a connection that dies in a commit leaves open whether it happened: then the
-    same batch is sent once more. Data that Postgres refuses fails only its own item
-    (InvalidInput), and so does a row or key that somebody keeps locked (DatabaseUnavailable),
-    where `flush` sets a lock_timeout; a database that is away, or silent for COMMIT_SECONDS, fails
-    them all (DatabaseUnavailable). Nobody waits for more than WAIT_SECONDS: what is then in line is
-    dropped, what is in a commit may come true. Callers that are answered together come again
-    together: without `max_batch` a batch would grow until everybody waits in one, and the database
-    and we would work in turn instead of at once. `committed` is told the size of each batch that is
-    durable.
+    same batch is sent once more. What Postgres refuses fails only its own item (InvalidInput), and
+    so does a row or key that somebody keeps locked (RowLocked), where `flush` writes with PATIENCE;
+    a database that is away, or silent for COMMIT_SECONDS, fails them all (DatabaseUnavailable).
+    Nobody waits for more than WAIT_SECONDS: what is then in line is dropped, what is in a commit
+    may come true. Callers that are answered together come again together: without `max_batch` a
+    batch would grow until everybody waits in one, and the database and we would work in turn
+    instead of at once. `committed` is told the size of each batch that is durable.
     """
 
     def __init__(
@@ -158,9 +157,9 @@ class GroupCommit(Generic[Item, Result]):
             async with asyncio.timeout(COMMIT_SECONDS):
                 try:
                     return await self._try(lane, items)
-                except psycopg.OperationalError:
+                except AWAY:
                     return await self._try(lane, items)
-        except psycopg.OperationalError as error:
+        except AWAY as error:
             raise DatabaseUnavailable(f"the database does not answer: {error}") from error
         except TimeoutError as error:
             raise DatabaseUnavailable("the database does not answer in time") from error
@@ -168,14 +167,13 @@ class GroupCommit(Generic[Item, Result]):
     async def _try(self, lane: _Lane, items: Sequence[Item]) -> list[Result]:
         try:
             return await self._flush(await lane.connected(), items)
-        except psycopg.DataError as error:
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise _refused(_first_line(error)) from error
         except UnicodeEncodeError as error:
             raise _refused("half of a surrogate pair is no text") from error
         except psycopg.errors.LockNotAvailable as error:
-            detail = "another transaction has been holding the same row or key for too long"
-            raise _NotAll(DatabaseUnavailable(detail, retry_after=1)) from error
-        except psycopg.OperationalError as error:
+            raise _NotAll(RowLocked()) from error
+        except AWAY as error:
             if (error.sqlstate or "").startswith(_PROGRAM_LIMIT_EXCEEDED):
                 raise _refused(_first_line(error)) from error
             await lane.disconnect()

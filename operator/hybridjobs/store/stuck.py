@@ -39,7 +39,7 @@ WHERE job.id = %(job_id)s
 FOR UPDATE SKIP LOCKED
 """
 _LAST_END = """
-SELECT outcome, reason, message, exit_code, started_at, ended_at
+SELECT outcome, coalesce(reason, 'SetByHand') AS reason, message, exit_code, started_at, ended_at
 FROM hybridjobs.job_attempts WHERE job_id = %(job_id)s AND attempt = %(attempt)s
 """
 _REOPEN = """

@@ -71,6 +71,7 @@ async def test_a_wait_shows_the_end(command: Command, api: Running) -> None:
 
 async def test_a_wait_that_is_interrupted_has_said_for_what_it_was(api: Running) -> None:
     process = await asyncio.create_subprocess_exec(
+        *("env", "--default-signal=INT"),  # which is ignored in what a shell runs beside itself
         *(sys.executable, "-c", PROGRAM, "submit", "test/long", "--wait", "--token", TOKEN),
         *("--url", f"http://127.0.0.1:{api.ports.api}"),
         stderr=asyncio.subprocess.PIPE,

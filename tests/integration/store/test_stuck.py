@@ -93,14 +93,14 @@ async def test_an_end_that_somebody_made_up_is_none(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        "UPDATE hybridjobs.job_attempts SET ended_at = now(), outcome = 'lost'",
-        "DELETE FROM hybridjobs.job_attempts",
+        ("UPDATE hybridjobs.job_attempts SET ended_at = now(), outcome = 'lost'", "SetByHand"),
+        ("DELETE FROM hybridjobs.job_attempts", "AttemptMissing"),
     ],
 )
 async def test_a_claimed_job_whose_attempt_somebody_closed_runs_again(
-    database: Database, connection: AsyncConnection[DictRow], change: str
+    database: Database, connection: AsyncConnection[DictRow], change: str, reason: str
 ) -> None:
     queue = Queue(database)
     await queue.register(job_type())
@@ -110,6 +110,7 @@ async def test_a_claimed_job_whose_attempt_somebody_closed_runs_again(
     await connection.execute(change.encode())
     assert await queue.claimed() == []
     assert await put_right(database) == 1
+    assert [each.reason for each in (await _job(connection, job_id)).attempts] == [reason]
     [again] = await queue.claim()
     assert (again.job_id, again.attempt) == (job_id, 2)
     assert await put_right(database) == 0
