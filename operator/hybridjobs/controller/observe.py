@@ -62,8 +62,11 @@ def is_finished(job: Object | None) -> bool:
 def is_suspended(job: Object | None) -> bool:
     """Whether a queue, or a person, holds the Job back.
 
-    Also for the moment in which it is resumed and the Job controller has not begun its clock.
+    Also for the moment in which it is resumed and the Job controller has not begun its clock. But
+    not one whose end is decided, which it has as soon as its pod is gone.
     """
+    if condition(job, "FailureTarget") is not None:
+        return False
     return bool(((job or {}).get("spec") or {}).get("suspend")) or (
         condition(job, "Suspended") is not None
     )

@@ -145,9 +145,11 @@ class ClusterRuntime:
 
     async def _is_of_earlier_run(self, found: Object, claimed: Claim) -> bool:
         """Whether its cancel is done, and its job since run anew: a cancel cannot be taken back."""
-        state = (found.get("status") or {}).get("state")
-        if not found["spec"].get("cancel") or state != Status.CANCELLED:
+        spec, state = found["spec"], (found.get("status") or {}).get("state")
+        if not spec.get("cancel") or state != Status.CANCELLED:
             return False
+        if spec.get("attempt", 0) >= claimed.attempt:
+            return False  # it is of this run, or of a later one that a backup does not know
         # A claim that is open now was no part of what had been cancelled by then.
         async with self._database.connection() as connection:
             return await waited_since_claim(connection, claimed) is not None

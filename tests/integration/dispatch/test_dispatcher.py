@@ -78,6 +78,21 @@ async def test_a_database_from_a_backup_counts_up_to_the_hybridjob(
     assert (await scene.job(job_id)).attempts[0].dispatched_at is not None
 
 
+async def test_a_cancel_that_a_backup_does_not_know_is_not_taken_back(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, {"spec": {"cancel": True}})
+    for _ in range(3):
+        before = await scene.reconciled(name)
+    assert before["status"]["state"] == "cancelled"
+    await scene.sql("DELETE FROM hybridjobs.job_attempts WHERE job_id = %s", job_id)
+    await scene.sql("DELETE FROM hybridjobs.background_jobs WHERE id = %s", job_id)
+    await scene.dispatched(job_id)
+    again = await scene.reconciled(name)
+    assert again["metadata"]["uid"] == before["metadata"]["uid"]
+    assert (await scene.job(job_id)).status is Status.CANCELLED
+
+
 async def test_a_name_that_is_taken_ends_the_attempt_in_time(scene: Scene) -> None:
     job_id = new_id()
     await scene.made_by_hand(hybridjob_name("test/long", job_id), type="test/long")

@@ -221,6 +221,13 @@ def test_a_node_that_is_lost_with_a_pod_taken_away_ends_the_wait() -> None:
     assert _only_end(_decide(STARTED, **stuck, now=CLAIMED + slack))[0] is Outcome.NODE_LOST
 
 
+def test_a_suspension_comes_too_late_for_a_job_whose_end_is_decided() -> None:
+    out_of_time = condition("FailureTarget", "DeadlineExceeded")
+    stuck: Any = {"the_job": job(out_of_time, suspend=True), "the_pod": pod()}
+    slack = timedelta(seconds=1230 + 30 + 60)
+    assert _only_end(_decide(BOUND, **stuck, now=CLAIMED + slack))[0] is Outcome.NODE_LOST
+
+
 def test_a_second_pod_of_a_job_does_not_go_on_for_the_first() -> None:
     first = replace(STARTED, pod_name="another")
     running = _decide(first, the_job=job(), the_pod=pod(state=RUNNING))
