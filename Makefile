@@ -38,7 +38,7 @@ tests/conformance/inngest/node_modules/.installed: $(STAMP) tests/conformance/in
 	@$(PY) -m tests.conformance.inngest
 	@touch $@
 
-.PHONY: cluster cluster-down image
+.PHONY: cluster cluster-down image kueue
 cluster: setup ## A Kubernetes cluster: the one KUBECONFIG names, else kind, else a native one
 	@$(PY) -m tests.cluster up
 
@@ -48,6 +48,9 @@ cluster-down: setup ## Remove the cluster that `make cluster` made
 image: cluster ## Build the image and load it into the cluster
 	@$(PY) -m tests.cluster image
 
+kueue: cluster ## Build Kueue and load its image, for the end-to-end tests
+	@$(PY) -m tests.cluster kueue
+
 .PHONY: demo demo-down
 demo: image ## Everything up, and a real webhook's job run to its end
 	@$(PY) -m tests.demo
@@ -56,7 +59,7 @@ demo-down: setup ## Remove what `make demo` installed
 	@$(PY) -m tests.demo --down
 
 .PHONY: test test-fast lint
-test: image lint ## Every test: lint, unit, integration, end to end
+test: image kueue lint ## Every test: lint, unit, integration, end to end
 	@$(PY) -m pytest --numprocesses 2 tests
 
 test-fast: setup lint ## Without the cluster: lint, unit, integration

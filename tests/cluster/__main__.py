@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-from tests.cluster import images, kind, native, tools
+from tests.cluster import images, kind, kueue, native, tools
 from tests.cluster.current import choice, current, named
 from tests.cluster.paths import BIN
 from tests.cluster.shell import ClusterError, run, say
@@ -68,6 +68,7 @@ def main() -> int:
     commands.add_parser("up", help="make or mend the cluster")
     commands.add_parser("down", help="take it away")
     commands.add_parser("image", help="build the image and load it, when anything changed")
+    commands.add_parser("kueue", help="build Kueue and load it, for the end-to-end tests")
     commands.add_parser("env", help="print export lines for a shell")
     commands.add_parser("status", help="one screen: which cluster, node, processes")
     commands.add_parser("tools", help="find or build kubectl and helm only")
@@ -82,6 +83,8 @@ def main() -> int:
                 _down()
             case "image":
                 images.make()
+            case "kueue":
+                kueue.load()
             case "env":
                 _env()
             case "status":

@@ -72,6 +72,12 @@ def load(image: str) -> None:
     run_long(f"Loading {image} into kind", _kind(), *load_image, env=_environment())
 
 
+def load_archive(archive: Path) -> None:
+    """Copy an image archive into the cluster's node."""
+    load_image = ("load", "image-archive", archive, "--name", NAME)
+    run_long(f"Loading {archive.name} into kind", _kind(), *load_image, env=_environment())
+
+
 def host_address() -> str:
     """Return this machine's address as pods see it: the gateway of kind's network."""
     form = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"

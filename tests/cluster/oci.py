@@ -24,9 +24,9 @@ def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
     entry = tarfile.TarInfo(name)
-    entry.size = len(content)
+    entry.size, entry.mode = len(content), mode
     tar.addfile(entry, io.BytesIO(content))
 
 
@@ -36,13 +36,17 @@ def _add_index(tar: tarfile.TarFile, name: str, manifest: dict[str, Any]) -> Non
     _add(tar, "index.json", json.dumps(index).encode())
 
 
-def write_image(archive: Path, name: str, layer: bytes, entrypoint: str) -> None:
-    """Write an image of one layer (an uncompressed tar)."""
+def write_program(archive: Path, name: str, program: Path, path: str) -> None:
+    """Write an image of one static program alone, which is there at `path` and is run."""
+    layer_file = io.BytesIO()
+    with tarfile.open(fileobj=layer_file, mode="w") as tar:
+        _add(tar, path.removeprefix("/"), program.read_bytes(), mode=0o755)
+    layer = layer_file.getvalue()
     config = json.dumps(
         {
             "architecture": ARCHITECTURE,
             "os": "linux",
-            "config": {"Entrypoint": [entrypoint], "User": "65535:65535"},
+            "config": {"Entrypoint": [path], "User": "65535:65535"},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     ).encode()

@@ -34,10 +34,15 @@ class Family:
     link_flags: str = ""
 
     @property
+    def source(self) -> Path:
+        """Return the folder of its Go module."""
+        return _SOURCES / self.module
+
+    @property
     def folder(self) -> Path:
         """Return the cache folder, named by all that goes into the build."""
         digest = hashlib.sha256(repr((self.programs, self.link_flags)).encode())
-        for source in sorted((_SOURCES / self.module).glob("*.*")):
+        for source in sorted(self.source.glob("*.*")):
             digest.update(source.read_bytes())
         return TOOLS / f"{self.name}-{self.version}-{digest.hexdigest()[:12]}"
 
@@ -72,7 +77,7 @@ class Family:
                 f"Building {name} {self.version} ({self.takes} with cold caches)",
                 *("go", "build", "-trimpath", "-ldflags", f"-s -w {self.link_flags}"),
                 *("-o", partial / "bin" / name, package),
-                cwd=_SOURCES / self.module,
+                cwd=self.source,
                 env={"CGO_ENABLED": "0"},
             )
         sizes = {name: (partial / "bin" / name).stat().st_size for name in self.programs}
@@ -144,6 +149,14 @@ KWOK = Family(
     version="0.8.0",
     programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
     takes="about 1 min",
+)
+KUEUE_MODULE = "sigs.k8s.io/kueue"
+KUEUE = Family(
+    name="kueue",
+    module="kueue",
+    version="0.17.0",
+    programs={"kueue": f"{KUEUE_MODULE}/cmd/kueue"},
+    takes="about 4 min",
 )
 KIND = Family(
     name="kind",

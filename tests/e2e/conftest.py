@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cluster import current
 from tests.e2e.gate import GATED, Gate
+from tests.e2e.kueue import QUEUE, URGENT
 from tests.e2e.release import IMAGE, Access, Release, installed
 from tests.integration.ingress.inngest.server import InngestServer, inngest_server
 
@@ -82,7 +83,8 @@ TYPES = {
         mapping={"issue": "issue.number", "order": "data.order"},
     ),
     "test/late": _type(LATE, gracePeriodSeconds=30),
-    "test/queued": _type(SCRIPT, queueName="team-a", startDeadlineSeconds=15),
+    "test/queued": _type(SCRIPT, queueName=QUEUE, startDeadlineSeconds=15),
+    "test/urgent": _type(SCRIPT, queueName=QUEUE, podTemplate={"priorityClassName": URGENT}),
     "test/gated": _type(
         "",
         command=["/bin/bash", "-c", GATED],

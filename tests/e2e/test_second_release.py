@@ -74,7 +74,7 @@ async def test_two_releases_do_not_touch_each_other(
     assert (await access.until(ours))["status"] == "completed"
     assert (await way.job(alone))["status"] == "queued"
     account = f"system:serviceaccount:{_NAMESPACE}:{second.name}-operator"
-    for verb, kind in (("list", "hybridjobs"), ("create", "jobs.batch"), ("delete", "pods")):
+    for verb, kind in (("list", "hybridjobs"), ("create", "jobs.batch"), ("patch", "pods")):
         assert jobs.may(account, verb, kind)
         assert not release.may(account, verb, kind)
     second.scale("operator", 1)

@@ -40,18 +40,18 @@ def _rights(resource: Resource, *verbs: str, subresource: str = "") -> tuple[Rig
 
 RIGHTS: dict[str, tuple[Right, ...]] = {
     "ingress": (
-        *_rights(HYBRIDJOBS, "create", "get", "list", "patch", "delete"),
+        *_rights(HYBRIDJOBS, "create", "get", "patch", "delete"),
         *_rights(PODS, "get", subresource="log"),
     ),
     "operator": (
-        *_rights(HYBRIDJOBS, "get", "list", "watch", "patch", "delete", "deletecollection"),
+        *_rights(HYBRIDJOBS, "list", "watch", "delete"),
         *_rights(HYBRIDJOBS, "patch", subresource="status"),
-        *_rights(HYBRIDJOB_TYPES, "get", "list", "watch"),
+        *_rights(HYBRIDJOB_TYPES, "list", "watch"),
         *_rights(HYBRIDJOB_TYPES, "patch", subresource="status"),
-        *_rights(HYBRIDJOB_SCHEDULES, "get", "list", "watch"),
+        *_rights(HYBRIDJOB_SCHEDULES, "list", "watch"),
         *_rights(HYBRIDJOB_SCHEDULES, "patch", subresource="status"),
-        *_rights(JOBS, "create", "get", "list", "watch", "patch", "delete", "deletecollection"),
-        *_rights(PODS, "get", "list", "watch", "patch", "delete"),
+        *_rights(JOBS, "create", "get", "list", "watch", "patch", "delete"),
+        *_rights(PODS, "list", "watch", "patch"),
         *_rights(PODS, "get", subresource="log"),
         *_rights(EVENTS, "create", "patch", "list"),
         *_rights(LEASES, "create"),

@@ -1,8 +1,6 @@
 """The pause program: process 1 of the node's namespaces, and the image of every pod's sandbox."""
 
 import hashlib
-import io
-import tarfile
 from pathlib import Path
 
 from tests.cluster import oci
@@ -36,13 +34,7 @@ def load_pause_image() -> None:
     """Import the sandbox image, unless containerd has it."""
     if ctr("images", "ls", "-q", f"name=={PAUSE_IMAGE}").strip():
         return
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        entry = tarfile.TarInfo("pause")
-        content = pause_program().read_bytes()
-        entry.size, entry.mode = len(content), 0o755
-        tar.addfile(entry, io.BytesIO(content))
     archive = NATIVE / "pause.tar"
-    oci.write_image(archive, PAUSE_IMAGE, layer.getvalue(), entrypoint="/pause")
+    oci.write_program(archive, PAUSE_IMAGE, pause_program(), "/pause")
     ctr("images", "import", archive)
     archive.unlink()

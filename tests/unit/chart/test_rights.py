@@ -5,23 +5,19 @@ import pytest
 from tests.unit.chart.helm import Object, named, of_kind, render
 
 INGRESS = {
-    ("hybridjobs.dev", "hybridjobs"): {"create", "get", "list", "patch", "delete"},
+    ("hybridjobs.dev", "hybridjobs"): {"create", "get", "patch", "delete"},
     ("", "pods/log"): {"get"},
 }
 OPERATOR = {
-    ("hybridjobs.dev", "hybridjobs"): {
-        *("get", "list", "watch", "patch", "update", "delete", "deletecollection"),
-    },
-    ("hybridjobs.dev", "hybridjobs/status"): {"patch", "update"},
+    ("hybridjobs.dev", "hybridjobs"): {"list", "watch", "delete"},
+    ("hybridjobs.dev", "hybridjobs/status"): {"patch"},
     ("hybridjobs.dev", "hybridjobs/finalizers"): {"update"},
-    ("hybridjobs.dev", "hybridjobtypes"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("hybridjobs.dev", "hybridjobtypes"): {"list", "watch", "create", "patch", "delete"},
     ("hybridjobs.dev", "hybridjobtypes/status"): {"patch"},
-    ("hybridjobs.dev", "hybridjobschedules"): {
-        *("get", "list", "watch", "create", "patch", "delete"),
-    },
+    ("hybridjobs.dev", "hybridjobschedules"): {"list", "watch", "create", "patch", "delete"},
     ("hybridjobs.dev", "hybridjobschedules/status"): {"patch"},
-    ("batch", "jobs"): {"create", "get", "list", "watch", "patch", "delete", "deletecollection"},
-    ("", "pods"): {"get", "list", "watch", "patch", "delete"},
+    ("batch", "jobs"): {"create", "get", "list", "watch", "patch", "delete"},
+    ("", "pods"): {"list", "watch", "patch"},
     ("", "pods/log"): {"get"},
     ("", "events"): {"create", "patch"},
     ("events.k8s.io", "events"): {"create", "patch", "list"},

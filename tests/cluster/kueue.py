@@ -1,0 +1,40 @@
+"""Kueue for the end-to-end tests: its program and its own chart, both from its Go module."""
+
+from pathlib import Path
+
+from tests.cluster import kind, oci, tools
+from tests.cluster.current import choice
+from tests.cluster.native.pause import ctr
+from tests.cluster.paths import IMAGES
+from tests.cluster.shell import lock, run, say
+
+IMAGE = f"kueue:{tools.KUEUE.version}"
+_IN_CONTAINERD = f"docker.io/library/{IMAGE}"
+
+
+def chart() -> Path:
+    """Return the folder of Kueue's own Helm chart."""
+    module = run("go", "list", "-m", "-f", "{{.Dir}}", tools.KUEUE_MODULE, cwd=tools.KUEUE.source)
+    return Path(module.strip()) / "charts" / "kueue"
+
+
+def load() -> None:
+    """Bring its image into the cluster, after building it; each only when needed."""
+    chosen = choice()
+    if chosen == "named":
+        say(f"KUBECONFIG names a cluster: what needs {IMAGE} is not tested there")
+        return
+    with lock(IMAGES / "kueue.lock"):
+        program = tools.KUEUE.built() / "kueue"
+        if chosen == "native" and ctr("images", "ls", "-q", f"name=={_IN_CONTAINERD}").strip():
+            say(f"{IMAGE} is in the cluster already")
+            return
+        archive = IMAGES / "kueue.tar"
+        # Where its chart has it begin.
+        oci.write_program(archive, _IN_CONTAINERD, program, "/manager")
+        if chosen == "native":
+            ctr("images", "import", archive)
+        else:
+            kind.load_archive(archive)
+        archive.unlink()
+    say(f"loaded {IMAGE} into the cluster")
