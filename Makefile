@@ -38,7 +38,7 @@ tests/conformance/inngest/node_modules/.installed: $(STAMP) tests/conformance/in
 	@$(PY) -m tests.conformance.inngest
 	@touch $@
 
-.PHONY: cluster cluster-down image kueue
+.PHONY: cluster cluster-down image kueue tools
 cluster: setup ## A Kubernetes cluster: the one KUBECONFIG names, else kind, else a native one
 	@$(PY) -m tests.cluster up
 
@@ -51,6 +51,9 @@ image: cluster ## Build the image and load it into the cluster
 kueue: cluster ## Build Kueue and load its image, for the end-to-end tests
 	@$(PY) -m tests.cluster kueue
 
+tools: setup ## Find or build kubectl, helm and promtool: what tests without a cluster need
+	@$(PY) -m tests.cluster tools
+
 .PHONY: demo demo-down
 demo: image ## Everything up, and a real webhook's job run to its end
 	@$(PY) -m tests.demo
@@ -59,10 +62,10 @@ demo-down: setup ## Remove what `make demo` installed
 	@$(PY) -m tests.demo --down
 
 .PHONY: test test-fast lint
-test: image kueue lint ## Every test: lint, unit, integration, end to end
+test: image kueue tools lint ## Every test: lint, unit, integration, end to end
 	@$(PY) -m pytest --numprocesses 2 tests
 
-test-fast: setup lint ## Without the cluster: lint, unit, integration
+test-fast: tools lint ## Without the cluster: lint, unit, integration
 	@$(PY) -m pytest --numprocesses 2 tests/unit tests/integration tests/conformance tests/simulation --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds
 
 STEPS ?= 1000000

@@ -5,7 +5,7 @@ counters cost more than the request's routing.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily
@@ -17,16 +17,22 @@ OTHER = "other"
 class Counts(Collector):
     """One counter; its values by label values.
 
-    When it has `at_most` of them, new ones are counted with OTHER as their last label.
+    When it has `at_most` of them, new ones are counted with OTHER as their last label. Those that
+    are `known` are told as 0 until they are counted: only then is the first one a rise.
     """
 
     def __init__(
-        self, name: str, description: str, *labels: str, at_most: float = math.inf
+        self,
+        name: str,
+        description: str,
+        *labels: str,
+        at_most: float = math.inf,
+        known: Iterable[tuple[str, ...]] = (),
     ) -> None:
         self._at_most = at_most
         self._about = (f"hybridjobs_{name}", description)
         self._labels = labels
-        self._values: dict[tuple[str, ...], int] = {}
+        self._values: dict[tuple[str, ...], int] = dict.fromkeys(known, 0)
         REGISTRY.register(self)
 
     def add(self, *labels: str) -> None:

@@ -59,6 +59,7 @@ def _api_server(action: str) -> None:
 def _tools() -> None:
     print(tools.kubectl().resolve())
     print(tools.helm().resolve())
+    print(tools.PROMETHEUS.built() / "promtool")
 
 
 def main() -> int:
@@ -71,7 +72,7 @@ def main() -> int:
     commands.add_parser("kueue", help="build Kueue and load it, for the end-to-end tests")
     commands.add_parser("env", help="print export lines for a shell")
     commands.add_parser("status", help="one screen: which cluster, node, processes")
-    commands.add_parser("tools", help="find or build kubectl and helm only")
+    commands.add_parser("tools", help="find or build kubectl, helm and promtool only")
     api_server = commands.add_parser("api-server", help="stop, freeze and start the API server")
     api_server.add_argument("action", choices=["stop", "pause", "start"])
     arguments = parser.parse_args()

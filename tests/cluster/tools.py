@@ -1,4 +1,4 @@
-"""kubectl, helm and the native cluster's programs, built from Go modules once per version.
+"""kubectl, helm and other programs, built from Go modules once per version.
 
 A family is one Go module under tools/: families' dependencies clash in one module. A build goes
 into a folder beside its final place and is renamed when complete, so what is found is whole.
@@ -157,6 +157,13 @@ KUEUE = Family(
     version="0.17.0",
     programs={"kueue": f"{KUEUE_MODULE}/cmd/kueue"},
     takes="about 4 min",
+)
+PROMETHEUS = Family(
+    name="prometheus",
+    module="prometheus",
+    version="0.316.0",
+    programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    takes="about 3 min",
 )
 KIND = Family(
     name="kind",

@@ -6,6 +6,7 @@ from prometheus_client import Histogram
 
 from hybridjobs.counts import Counts
 from hybridjobs.model import Enqueued
+from hybridjobs.store.callbacks import DeliveryStatus
 
 MAX_UNMATCHED = 1000
 
@@ -27,7 +28,12 @@ _inline_runs = Counts("inline_runs", "Quick jobs' first attempts.", "type", "out
 _inline_seconds = Histogram(
     "hybridjobs_inline_run_seconds", "From a quick job's arrival to its outcome.", buckets=_SECONDS
 )
-_callbacks = Counts("callback_tries", "Tries to deliver callbacks.", "result")
+_callbacks = Counts(
+    "callback_tries",
+    "Tries to deliver callbacks.",
+    "result",
+    known=[(status.value,) for status in DeliveryStatus],
+)
 _callback_seconds = Histogram(
     "hybridjobs_callback_try_seconds", "How long tries to deliver callbacks took.", buckets=_SECONDS
 )

@@ -1,5 +1,8 @@
 """What senders may make the figures hold."""
 
+import subprocess
+import sys
+
 import pytest
 from prometheus_client import REGISTRY
 
@@ -20,3 +23,14 @@ def test_events_of_ever_new_names_are_counted_together(monkeypatch: pytest.Monke
     counted = {each.labels["event"]: each.value for each in family.samples}
     assert counted["type-0"] == 2
     assert counted[OTHER] == MAX_UNMATCHED
+
+
+def test_what_callbacks_may_come_to_is_told_before_the_first() -> None:
+    """Prometheus sees a rise, and alerts, only where it saw 0 before."""
+    ask = (
+        "from prometheus_client import REGISTRY; import hybridjobs.ingress.metrics; "
+        "print(REGISTRY.get_sample_value("
+        "'hybridjobs_callback_tries_total', {'result': 'failed'}))"
+    )
+    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert said.stdout == "0\n"
