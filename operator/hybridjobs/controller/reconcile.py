@@ -14,7 +14,7 @@ import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from hybridjobs.controller import decide, metrics
-from hybridjobs.controller.adoption import adopt
+from hybridjobs.controller.adoption import adopt, catch_up
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion, is_the_rows
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
@@ -175,6 +175,9 @@ class Reconciler:
     async def _do(self, action: decide.Action, view: View) -> None:
         row, name = view.row, view.hybridjob["metadata"]["name"]
         match action:
+            case decide.CountUp():
+                await catch_up(self._database, view.hybridjob)
+                self._queue.add(name)
             case decide.CreateJob():
                 await self._create_job(view)
             case decide.BindJob(uid):

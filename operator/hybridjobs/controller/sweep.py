@@ -26,7 +26,7 @@ from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable, RowLocked
 from hybridjobs.ids import first_id_of
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, ApiError, Conflict, Kubernetes
-from hybridjobs.kube.identity import job_id
+from hybridjobs.kube.identity import is_dispatched, job_id
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.attempts import OpenDispatch, have_ended, open_dispatches, statuses
@@ -105,7 +105,7 @@ class Sweep:
                     continue
                 if not is_over(body):
                     self._queue.add(name)  # to be adopted, or refused
-                if _must_have_row(id_) and (is_over(body) or "jobId" in body["spec"]):
+                if _must_have_row(id_) and (is_over(body) or is_dispatched(body)):
                     unknown.append(name)
                 else:
                     spent.note(body)

@@ -174,7 +174,8 @@ async def test_a_spent_hybridjob_whose_job_somebody_keeps_stays_and_the_others_g
         )
     locked, other = ids
     async with hold(locked), asyncio.timeout(10), queue.database.connection() as connection:
-        spent = await resources.forget_spent(connection, {str(job_id): job_id for job_id in ids})
+        asked = [resources.Spent(str(job_id), job_id, 1) for job_id in ids]
+        spent = await resources.forget_spent(connection, asked)
     assert spent == {str(other)}
 
 
