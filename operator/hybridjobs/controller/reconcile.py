@@ -409,8 +409,8 @@ class Reconciler:
 
     async def _patch(self, hybridjob: Object, status: Object) -> None:
         """Write the status, if it says anything new."""
-        present = {key: value for key, value in status.items() if value is not None}
-        if (hybridjob.get("status") or {}) == present:
+        old = hybridjob.get("status") or {}
+        if {key: value for key, value in {**old, **status}.items() if value is not None} == old:
             return
         name, uid = hybridjob["metadata"]["name"], hybridjob["metadata"]["uid"]
         body = {"metadata": {"uid": uid}, "status": status}

@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from hybridjobs.controller.cache import Cache, Object, hybridjob_of
-from hybridjobs.controller.observe import is_over
+from hybridjobs.controller.observe import condition, is_over
 from hybridjobs.controller.spent import Spent
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
@@ -100,7 +100,8 @@ class Sweep:
                 listed[body["metadata"]["uid"]] = name
                 if id_ in found:
                     spent.note(body)
-                    if found[id_] != state:
+                    # One that was not the row's may be it by now.
+                    if found[id_] != state or condition(body, "Accepted") is None:
                         self._queue.add(name)
                     continue
                 if not is_over(body):

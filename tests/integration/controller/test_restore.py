@@ -272,3 +272,34 @@ async def test_what_is_over_stays_until_its_outcome_is_known_again(
     await scene.sweep.once()
     assert await scene.see(name) == before
     assert (await scene.job(job_id)).cancel_requested_at is None
+
+
+async def test_a_hybridjob_that_was_not_the_rows_is_looked_at_when_it_has_become_it(
+    scene: Scene, backup: _Backup
+) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await _looked_at(scene, name)
+    running = await _jobs(scene, job_id)
+    await backup.take()
+    await scene.orphan(name)
+    for _ in range(2):
+        await scene.settle()
+        await scene.sweep.once()
+    await _dispatched_anew(scene)
+    await _looked_at(scene, name)
+
+    await backup.restore()
+    body = await _looked_at(scene, name)
+    assert body["status"]["reason"] == "NotOurs"
+    shown = {"metadata": {"uid": body["metadata"]["uid"]}, "status": {"state": "queued"}}
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, shown, subresource="status")
+    for _ in range(2):
+        await scene.settle()
+        await scene.sweep.once()
+    await _dispatched_anew(scene)
+    await scene.due()
+    await scene.sweep.once()
+    assert name in await scene.due()
+    await _looked_at(scene, name)
+    assert await _is_bound(scene, job_id, 1, running[job_name(job_id, 1)])
