@@ -196,7 +196,10 @@ async def test_a_silent_attempt_of_a_job_that_somebody_keeps_holds_up_no_other(
     monkeypatch.setattr(stuck, "monotonic", lambda: next(clock, 1000.0))
     silent = stuck.SilentAttempts(queue.database)
     ids = await _dispatched(queue)
-    await queue.execute("UPDATE job_attempts SET started_at = now() - interval '6 minutes'")
+    await queue.execute(
+        "UPDATE job_attempts SET claimed_at = now() - interval '6 minutes',"
+        " started_at = now() - interval '6 minutes'"
+    )
     locked = min(ids)
     async with hold(locked), asyncio.timeout(10):
         assert await silent.end() == 1
