@@ -14,9 +14,9 @@ def new_id() -> UUID:
     return _uuid7(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10)) & _RANDOM)
 
 
-def derived_id(uid: str, created: datetime) -> UUID:
-    """The id that belongs to a Kubernetes object: the same for the same uid, every time."""
-    digest = hashlib.sha256(uid.encode()).digest()
+def derived_id(name: str, created: datetime) -> UUID:
+    """The id that belongs to a Kubernetes object, or to a tick: the same for the same name."""
+    digest = hashlib.sha256(name.encode()).digest()
     return _uuid7(int(created.timestamp() * 1000), int.from_bytes(digest[:10]) & _RANDOM)
 
 

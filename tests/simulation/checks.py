@@ -5,10 +5,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from hybridjobs.controller.observe import is_finished
+from hybridjobs.controller.observe import is_finished, is_over
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
-from hybridjobs.kube.identity import job_id
+from hybridjobs.kube.identity import is_dispatched, job_id
 from hybridjobs.model import Outcome
 from hybridjobs.policy import MAX_DISRUPTIONS, MAX_RETRY_LATER
 from tests.simulation.cluster import ApiServer, Object, owner_uid
@@ -48,7 +48,7 @@ class Checks:
         self._seen = -1
         self._found: list[str] = []  # in the middle of somebody's step
         self._ended: dict[tuple[UUID, int], Row] = {}
-        self._over: dict[UUID, str] = {}
+        self._over: dict[UUID, Row] = {}
         self._jobs_made: Counter[str] = Counter()
         self._told_by_hand: set[UUID] = set()  # jobs, since they were looked at
         self._by_hand: Counter[UUID] = Counter()  # how often
@@ -89,8 +89,12 @@ class Checks:
             raise Violation(f"{job_id} is {status} without an open attempt")
         if status in TERMINAL and unended:
             raise Violation(f"{job_id} is {status} with an open attempt")
-        before = self._over.get(job_id)
-        if before is not None and status != before and job_id not in self._told_by_hand:
+        over = self._over.get(job_id)
+        before = None if over is None else over["status"]
+        # A run that a database from a backup did not know of.
+        later = self._restored and over is not None and job["attempt"] > over["attempt"]
+        moved = later or job_id in self._told_by_hand
+        if before is not None and status != before and not moved:
             raise Violation(f"{job_id} was {before} and is {status}")
         unasked = status == "cancelled" != before and job_id not in self._cancelled
         if unasked and job_id not in self._told_by_hand:
@@ -98,7 +102,7 @@ class Checks:
         self._told_by_hand.discard(job_id)
         self._over.pop(job_id, None)
         if status in TERMINAL:
-            self._over[job_id] = status
+            self._over[job_id] = job
         self._look_at_retries(job, attempts)
 
     def _look_at_retries(self, job: Row, attempts: list[Row]) -> None:
@@ -257,7 +261,7 @@ class Checks:
         limited = "ttlSecondsAfterFinished" in hybridjob["spec"]
         return uid in self._made_by_people - self._copies and not limited
 
-    def _is_unknown(self, job: UUID, attempt: int) -> bool:
+    def _is_unknown(self, job: UUID, attempt: int = 0) -> bool:
         """Whether it is of a time that the database has been taken back from."""
         row = self._store.rows()[0].get(job)
         return self._restored and (row is None or attempt > row["attempt"])
@@ -268,13 +272,21 @@ class Checks:
         return self._restored or bool(self._copies)
 
     def unfinished(self) -> list[str]:
-        """Jobs that are not over, but for those that must not overlap and whose node is lost."""
+        """Jobs that are not over, but for those that must not overlap and whose node is lost.
+
+        And what people made that is no job, nor was one.
+        """
         waiting = {each.job_id for each in self._nodes.containers.values() if each.is_lost}
+        jobs = self._store.rows()[0]
         return [
             f"{job['id']} {job['status']}"
-            for job in self._store.rows()[0].values()
+            for job in jobs.values()
             if job["status"] not in TERMINAL
             and not (job["type"] == "sim/alone" and job["id"] in waiting)
+        ] + [
+            f"{body['metadata']['name']} without a row"
+            for body in self._server.list(HYBRIDJOBS.plural)
+            if job_id(body) not in jobs and not is_dispatched(body) and not is_over(body)
         ]
 
     def left(self) -> list[str]:
@@ -287,7 +299,7 @@ class Checks:
         for body in self._server.list(HYBRIDJOBS.plural):
             metadata = body["metadata"]
             theirs = self._is_theirs(body) or metadata["uid"] in self._copies
-            if theirs or self._is_unknown(job_id(body), body["spec"].get("attempt", 0)):
+            if theirs or self._is_unknown(job_id(body)):
                 kept |= {metadata["uid"], metadata["name"]}
             else:
                 gone_by.append(metadata["name"])

@@ -1,9 +1,9 @@
-"""What the statements of store/resources.py, enqueue.py and claim.py do, on rows in memory."""
+"""What the statements of store/resources.py, restored.py, enqueue.py and claim.py do in memory."""
 
 import hashlib
 from datetime import timedelta
 
-from hybridjobs.store import claim, enqueue, resources
+from hybridjobs.store import claim, enqueue, resources, restored
 from tests.simulation.rows import (
     NEW_ATTEMPT,
     NEW_JOB,
@@ -28,8 +28,12 @@ class QueueStatements:
             resources._FORGET: self._forget,
             resources._HAND_OUT_AGAIN: self._hand_out_again,
             resources._FORGET_SPENT: self._forget_spent,
-            resources._HELD_BY: self._held_by,
+            resources._STILL_NEEDED: self._still_needed,
             resources._WAITED: self._waited,
+            restored._BEHIND: self._behind,
+            restored._REOPEN: self._reopen,
+            restored._COUNT_UP: self._count_up,
+            restored._LOSE: self._lose,
             enqueue._INSERT: self._insert,
             enqueue._FIND: self._find,
             claim._TRY_LOCK: lambda _given: [{"held": True}],
@@ -77,22 +81,91 @@ class QueueStatements:
         return []
 
     def _forget_spent(self, given: Parameters) -> Rows:
-        for job in self._kept.find(given["ids"]):
-            if job["status"] in TERMINAL and job["resource_uid"] in given["uids"]:
+        for job, uid, attempt in self._asked(given):
+            known = job["resource_uid"] == uid and job["attempt"] >= attempt
+            if known and job["status"] in TERMINAL:
                 self._kept.set_job(job, resource_uid=None)
         return []
 
-    def _held_by(self, given: Parameters) -> Rows:
-        found = self._kept.find(given["ids"])
+    def _still_needed(self, given: Parameters) -> Rows:
         return [
-            {"resource_uid": job["resource_uid"]}
-            for job in found
-            if job["resource_uid"] in given["uids"]
+            {"uid": uid}
+            for job, uid, attempt in self._asked(given)
+            if job["resource_uid"] == uid
+            or job["attempt"] < attempt
+            or job["status"] not in TERMINAL
         ]
+
+    def _asked(self, given: Parameters) -> list[tuple[Row, str, int]]:
+        jobs = self._kept.jobs
+        asked = zip(given["ids"], given["uids"], given["attempts"], strict=True)
+        return [(jobs[id_], uid, attempt) for id_, uid, attempt in asked if id_ in jobs]
 
     def _waited(self, given: Parameters) -> Rows:
         found = self._kept.open(given)
         return [] if found is None else [{"waited": self._kept.now() - found[1]["claimed_at"]}]
+
+    # store/restored.py
+
+    def _behind(self, given: Parameters) -> Rows:
+        job = self._kept.jobs.get(given["job_id"])
+        if job is None or job["attempt"] >= given["attempt"]:
+            return []
+        return [
+            {
+                "attempt": job["attempt"],
+                "is_over": job["status"] in TERMINAL,
+                "cancel_requested_at": job["cancel_requested_at"],
+            }
+        ]
+
+    def _reopen(self, given: Parameters) -> Rows:
+        names = ("cancel_requested_at", "outcome_reason", "error_category", "error", "result")
+        forgotten = dict.fromkeys((*names, "started_at", "completed_at", "failed_at"))
+        self._kept.set_job(self._kept.jobs[given["job_id"]], status="queued", **forgotten)
+        return []
+
+    def _count_up(self, given: Parameters) -> Rows:
+        now = self._kept.now()
+        job = self._kept.set_job(
+            self._kept.jobs[given["job_id"]],
+            attempt=given["attempt"],
+            status="queued",
+            stage=None,
+            dispatched_at=now,
+            started_at=None,
+            cancel_requested_at=given["cancel_requested_at"],
+        )
+        self._kept.point(job, given)
+        spec = self._kept.types.get(job["type"], {"spec": {}})["spec"]
+        for number in range(given["behind"] + 1, given["attempt"] + 1):
+            self._kept.set_attempt(
+                NEW_ATTEMPT,
+                job_id=job["id"],
+                attempt=number,
+                runner="pod",
+                deadline_seconds=job["deadline_seconds"] or spec.get("deadlineSeconds", 900),
+                claimed_at=now,
+                dispatched_at=now,
+                hybridjob_uid=given["uid"],
+            )
+        return []
+
+    def _lose(self, given: Parameters) -> Rows:
+        for each in list(self._kept.attempts.values()):
+            is_earlier = each["attempt"] < given["attempt"] and each["ended_at"] is None
+            if each["job_id"] == given["job_id"] and is_earlier:
+                times = (self._kept.now(), each["claimed_at"], each["started_at"])
+                self._kept.set_attempt(
+                    each,
+                    ended_at=max(time for time in times if time is not None),
+                    outcome="lost",
+                    reason="Restored",
+                    message="the database was restored from a backup,"
+                    " and the cluster has a later attempt",
+                    error_category="infrastructure",
+                )
+        return []
 
     # store/enqueue.py
 

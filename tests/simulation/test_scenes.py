@@ -25,15 +25,17 @@ def test_what_a_dispatcher_makes_when_the_job_is_over_goes() -> None:
         assert server.list(HYBRIDJOBS.plural) == []
 
 
-def test_what_the_database_does_not_know_of_yet_stays() -> None:
+def test_an_attempt_that_a_restored_database_does_not_know_is_the_jobs() -> None:
     world = World(Random(0))
     with world.at_peace() as server:
         body = _claimed_and_cancelled(world)
-        later = {**body, "spec": {**body["spec"], "attempt": 2}}
-        server.create(HYBRIDJOBS.plural, later)
+        world.checks.on_restore()
+        later = {**body, "spec": {**body["spec"], "attempt": 3}}
+        made = server.create(HYBRIDJOBS.plural, later)
         world.calm()
-        [left] = server.list(HYBRIDJOBS.plural)
-    assert left["status"]["reason"] == "NotOurs"
+        [job], attempts = world.store.rows()[0].values(), world.store.rows()[1].values()
+    assert (job["status"], job["resource_uid"]) == ("cancelled", made["metadata"]["uid"])
+    assert [each["outcome"] for each in attempts] == ["cancelled", "lost", "cancelled"]
 
 
 def test_one_made_by_hand_and_cancelled_runs_anew_though_its_row_has_forgotten_it() -> None:

@@ -17,7 +17,7 @@ from hybridjobs import policy
 from hybridjobs.errors import AttemptClosed
 from hybridjobs.ids import derived_id
 from hybridjobs.model import AttemptEnd, NewJob, Outcome
-from hybridjobs.store import attempts, outcome, resources
+from hybridjobs.store import attempts, outcome, resources, restored
 from hybridjobs.store.claim import claim
 from hybridjobs.store.enqueue import insert_jobs
 from hybridjobs.store.jobs import _RETRY
@@ -89,7 +89,16 @@ class _Operations:
             ("statuses", False, lambda c: attempts.statuses(c, self._jobs)),
             ("cancel", False, lambda c: outcome.request_cancel(c, job_id)),
             ("forget", False, lambda c: resources.forget_uid(c, job_id, uid)),
-            ("spent", False, lambda c: resources.forget_spent(c, {uid: job_id})),
+            (
+                "spent",
+                False,
+                lambda c: resources.forget_spent(c, [resources.Spent(uid, job_id, attempt)]),
+            ),
+            (
+                "count up",
+                True,
+                lambda c: restored.count_up(c, job_id, attempt + 1, **_NAMES, uid=uid),
+            ),
             ("retry", False, lambda c: c.execute(_RETRY, [job_id])),
             ("adopt", True, lambda c: self._adopt(c, job_id, uid)),
         ]
@@ -236,7 +245,7 @@ def test_the_tables_in_memory_do_what_postgres_does(stores: Any, seed: int) -> N
         done.add(name)
         assert answers[0] == answers[1], f"step {step}: {name}"
         assert _differences(memory, postgres) == [], f"step {step}: {name}"
-    assert len(done) >= 21
+    assert len(done) >= 22
 
 
 def _differences(memory: InMemory, postgres: InPostgres) -> list[tuple[object, ...]]:

@@ -1,19 +1,28 @@
-"""HybridJobs that people made by hand get a row, which makes them jobs like all others."""
+"""HybridJobs of which the database does not know enough.
+
+Those that people made by hand get a row, which makes them jobs like all others. And a row that was
+restored from a backup is brought up to the attempt that its HybridJob says.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import structlog
 
 from hybridjobs import codec
 from hybridjobs.controller.cache import Object
 from hybridjobs.errors import BrokenPayloadSchema, InvalidInput
 from hybridjobs.kube import names
-from hybridjobs.kube.identity import job_id
+from hybridjobs.kube.identity import is_dispatched, job_id
 from hybridjobs.model import JobType, NewJob
 from hybridjobs.payload import check_payload
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.store.database import Database
 from hybridjobs.store.resources import adopt_job
+from hybridjobs.store.restored import count_up
 from hybridjobs.tracing import TRACEPARENT
+
+log = structlog.get_logger(__name__)
 
 _TYPE_SECONDS = 10.0
 
@@ -35,7 +44,7 @@ async def adopt(
 ) -> Refusal | None:
     """Make the row of a HybridJob that has none; None: it is there now."""
     spec, metadata = hybridjob["spec"], hybridjob["metadata"]
-    if "jobId" in spec:
+    if is_dispatched(hybridjob):
         return Refusal("UnknownJob", f"there is no job {spec['jobId']} in the database")
     job_type = types.get(spec["type"])
     if job_type is None:
@@ -58,6 +67,21 @@ async def adopt(
     except BrokenPayloadSchema as error:
         return Refusal("BrokenType", str(error), again_after_seconds=_TYPE_SECONDS)
     return None
+
+
+async def catch_up(database: Database, hybridjob: Object) -> None:
+    """Have the row's open attempt be the later one that the HybridJob says."""
+    metadata, attempt = hybridjob["metadata"], hybridjob["spec"]["attempt"]
+    async with database.transaction() as connection:
+        await count_up(
+            connection,
+            job_id(hybridjob),
+            attempt,
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+        )
+    log.warning("the cluster has a later attempt than the database", later=attempt)
 
 
 def _row(hybridjob: Object, job_type: JobType) -> NewJob:

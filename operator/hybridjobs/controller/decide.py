@@ -31,6 +31,8 @@ NODE_LOST_SLACK = timedelta(seconds=60)
 SETTLE = timedelta(seconds=2)
 LONG_BACKOFF = timedelta(seconds=60)
 LONGEST_LOOK_AWAY = timedelta(seconds=60)
+# No job has so many: a number beyond is nobody's count, and could not be counted on from.
+_MOST_UNKNOWN_ATTEMPTS = 1000
 _REPLACED = "its Job was suspended and resumed: a second pod may not go on for the first"
 
 
@@ -50,6 +52,11 @@ class View:
     pod: Object | None
     previous: Object | None = None
     told: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CountUp:
+    """Open the attempt that the HybridJob says: the database was restored from before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,8 @@ class Wait:
 
 
 Action = (
-    CreateJob
+    CountUp
+    | CreateJob
     | BindJob
     | OwnJob
     | RecordStart
@@ -145,6 +153,10 @@ def decide(view: View, now: datetime) -> list[Action]:
     """The actions to take, in order. Each that closes an attempt is the last of its list."""
     row, hybridjob = view.row, view.hybridjob
     uid, wanted = hybridjob["metadata"]["uid"], hybridjob["spec"].get("attempt", 0)
+    # The end of what it has open is recorded before, if there is one to be seen.
+    ended = row.open_attempt is not None and is_finished(view.job)
+    if row.attempt < wanted <= row.attempt + _MOST_UNKNOWN_ATTEMPTS and not ended:
+        return [CountUp()]
     actions: list[Action] = []
     if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
         over = (hybridjob.get("status") or {}).get("state") == Status.CANCELLED
@@ -336,7 +348,9 @@ def _closed(view: View, now: datetime) -> list[Action]:
 def is_the_rows(row: JobState, hybridjob: Object) -> bool:
     """Whether it is the HybridJob that stands for the row, rather than a copy of that."""
     metadata = hybridjob["metadata"]
-    if row.resource_uid is not None:
+    # One that says a later attempt was made in the place of the row's, after a backup.
+    later = hybridjob["spec"].get("attempt", 0) > row.attempt
+    if row.resource_uid is not None and not later:
         return bool(metadata["uid"] == row.resource_uid)
     return metadata["name"] in (row.resource_name, names.hybridjob_name(row.type, row.job_id))
 

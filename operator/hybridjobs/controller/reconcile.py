@@ -14,7 +14,7 @@ import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from hybridjobs.controller import decide, metrics
-from hybridjobs.controller.adoption import adopt
+from hybridjobs.controller.adoption import adopt, catch_up
 from hybridjobs.controller.cache import Cache, Object
 from hybridjobs.controller.decide import View, is_cancelled_by_deletion, is_the_rows
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
@@ -175,6 +175,9 @@ class Reconciler:
     async def _do(self, action: decide.Action, view: View) -> None:
         row, name = view.row, view.hybridjob["metadata"]["name"]
         match action:
+            case decide.CountUp():
+                await catch_up(self._database, view.hybridjob)
+                self._queue.add(name)
             case decide.CreateJob():
                 await self._create_job(view)
             case decide.BindJob(uid):
@@ -406,8 +409,8 @@ class Reconciler:
 
     async def _patch(self, hybridjob: Object, status: Object) -> None:
         """Write the status, if it says anything new."""
-        present = {key: value for key, value in status.items() if value is not None}
-        if (hybridjob.get("status") or {}) == present:
+        old = hybridjob.get("status") or {}
+        if {key: value for key, value in {**old, **status}.items() if value is not None} == old:
             return
         name, uid = hybridjob["metadata"]["name"], hybridjob["metadata"]["uid"]
         body = {"metadata": {"uid": uid}, "status": status}

@@ -11,8 +11,8 @@ from hybridjobs.kube.client import HYBRIDJOBS, Conflict, Kubernetes
 from hybridjobs.kube.identity import is_dispatched, job_id
 from hybridjobs.model import Status
 from hybridjobs.settings import OperatorSettings
+from hybridjobs.store import resources
 from hybridjobs.store.database import Database
-from hybridjobs.store.resources import forget_spent
 
 _BATCH = 500
 _PARALLEL = 8
@@ -25,6 +25,7 @@ class _Finished(NamedTuple):
     life: timedelta | None
     counts: bool  # among the newest ones that are kept
     job_id: UUID
+    attempt: int
     uid: str
     name: str
     resource_version: str
@@ -53,6 +54,7 @@ class Spent:
                 life,
                 counts,
                 job_id(body),
+                body["spec"].get("attempt", 0),
                 metadata["uid"],
                 metadata["name"],
                 metadata["resourceVersion"],
@@ -75,8 +77,9 @@ class Spent:
         for start in range(0, len(spent), _BATCH):
             batch = spent[start : start + _BATCH]
             async with self._database.connection() as connection:
-                deletable = await forget_spent(
-                    connection, {each.uid: each.job_id for each in batch}
+                deletable = await resources.forget_spent(
+                    connection,
+                    [resources.Spent(each.uid, each.job_id, each.attempt) for each in batch],
                 )
             parallel = asyncio.Semaphore(_PARALLEL)
             await asyncio.gather(

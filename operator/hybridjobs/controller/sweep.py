@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from hybridjobs.controller.cache import Cache, Object, hybridjob_of
-from hybridjobs.controller.observe import is_over
+from hybridjobs.controller.observe import condition, is_over
 from hybridjobs.controller.spent import Spent
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
@@ -26,7 +26,7 @@ from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable, RowLocked
 from hybridjobs.ids import first_id_of
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, ApiError, Conflict, Kubernetes
-from hybridjobs.kube.identity import job_id
+from hybridjobs.kube.identity import is_dispatched, job_id
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.attempts import OpenDispatch, have_ended, open_dispatches, statuses
@@ -100,12 +100,13 @@ class Sweep:
                 listed[body["metadata"]["uid"]] = name
                 if id_ in found:
                     spent.note(body)
-                    if found[id_] != state:
+                    # One that was not the row's may be it by now.
+                    if found[id_] != state or condition(body, "Accepted") is None:
                         self._queue.add(name)
                     continue
                 if not is_over(body):
                     self._queue.add(name)  # to be adopted, or refused
-                if _must_have_row(id_) and (is_over(body) or "jobId" in body["spec"]):
+                if _must_have_row(id_) and (is_over(body) or is_dispatched(body)):
                     unknown.append(name)
                 else:
                     spent.note(body)

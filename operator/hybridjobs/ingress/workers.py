@@ -2,7 +2,7 @@
 
 A token is good for one attempt: its pod is named after job and attempt, and the first request
 binds that pod's uid to the attempt, so that no other pod can speak for it. A closed attempt gets
-409 whatever it asks.
+409 whatever it asks; one that a database from a backup does not know gets 503, and runs on.
 """
 
 import re
@@ -18,7 +18,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from hybridjobs import codec
-from hybridjobs.errors import AttemptClosed, FieldError, InvalidInput, PayloadTooLarge
+from hybridjobs.errors import (
+    AttemptClosed,
+    FieldError,
+    InvalidInput,
+    PayloadTooLarge,
+    Unavailable,
+)
 from hybridjobs.ingress.asgi import (
     Application,
     nothing_here,
@@ -115,17 +121,21 @@ class WorkerApi:
             caller = await self._authenticated(scope, job_id, number)
             context = traceparent(dict(scope["headers"]))
             body = b""
-            if method != "GET":
-                try:
-                    body = await read_body(scope, receive, limit_bytes=limit_bytes)
-                except PayloadTooLarge:
-                    if name != "outcome":
-                        raise
-                    await self._bind(job_id, number, caller)
-                    attempt = Attempt(job_id, number, b"", context)
-                    raise await self._too_large(attempt) from None
-            await self._bind(job_id, number, caller)
-            await endpoint(Attempt(job_id, number, body, context), send)
+            try:
+                if method != "GET":
+                    try:
+                        body = await read_body(scope, receive, limit_bytes=limit_bytes)
+                    except PayloadTooLarge:
+                        if name != "outcome":
+                            raise
+                        await self._bind(job_id, number, caller)
+                        attempt = Attempt(job_id, number, b"", context)
+                        raise await self._too_large(attempt) from None
+                await self._bind(job_id, number, caller)
+                await endpoint(Attempt(job_id, number, body, context), send)
+            except AttemptClosed:
+                await self._require_known(job_id, number)
+                raise
 
         return Route(f"{_PATH}/{name}", Application(serve), methods=[method])
 
@@ -137,18 +147,25 @@ class WorkerApi:
         if not caller.pod_name.startswith(f"hj-{job_id}-{number}-"):
             raise forbidden("the token is of another attempt's pod")
         if caller.service_account != self._service_account:
-            await self._require_account(job_id, caller)
+            await self._require_account(job_id, number, caller)
         return caller
 
-    async def _require_account(self, job_id: UUID, caller: Caller) -> None:
+    async def _require_account(self, job_id: UUID, number: int, caller: Caller) -> None:
         """A type may run its pods under an account of its own."""
-        async with self._database.connection() as connection:
-            job = await attempts.read_job(connection, job_id)
-        job_type = None if job is None else await self._catalog.find(job.type)
+        job = await self._require_known(job_id, number)
+        job_type = await self._catalog.find(job.type)
         if job_type is None or (
             job_type.spec.pod_template.service_account_name != caller.service_account
         ):
             raise forbidden("the token is of another service account")
+
+    async def _require_known(self, job_id: UUID, number: int) -> attempts.JobState:
+        """An attempt is committed before its pod is made: none is later, unless in a backup."""
+        async with self._database.connection() as connection:
+            job = await attempts.read_job(connection, job_id)
+        if job is None or job.attempt < number:
+            raise Unavailable("the database was restored from before this attempt")
+        return job
 
     async def _bind(self, job_id: UUID, number: int, caller: Caller) -> None:
         """The first contact binds the pod to the attempt, and marks the job as processing."""

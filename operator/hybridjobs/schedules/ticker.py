@@ -10,7 +10,6 @@ from datetime import datetime
 import structlog
 
 from hybridjobs.errors import BrokenPayloadSchema, DatabaseUnavailable, InvalidInput, RowLocked
-from hybridjobs.ids import new_id
 from hybridjobs.model import JobType
 from hybridjobs.payload_schemas import PayloadSchemas
 from hybridjobs.schedules.known import KnownSchedules, States
@@ -142,7 +141,7 @@ class Ticker:
                     uid,
                     name,
                     newest.tick_at,
-                    job_of(schedule, job_type, newest.tick_at, new_id()),
+                    job_of(schedule, job_type, newest.tick_at),
                     replaced=memory.open_jobs if newest.decision.replaces else (),
                 )
         log.info(

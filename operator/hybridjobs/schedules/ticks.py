@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import takewhile
 from typing import Any, Self
-from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -24,6 +23,7 @@ from pydantic import ValidationError
 
 from hybridjobs import codec
 from hybridjobs.errors import InvalidInput
+from hybridjobs.ids import derived_id
 from hybridjobs.model import Decision, JobType, NewJob, ScheduleSpec
 from hybridjobs.payload import check_payload
 
@@ -175,15 +175,19 @@ def _decision(spec: ScheduleSpec, *, late: timedelta, open_jobs: int) -> Decisio
     return Decision.SUBMITTED
 
 
-def job_of(schedule: Schedule, job_type: JobType, tick_at: datetime, job_id: UUID) -> NewJob:
-    """The job of a tick. Its key follows from the tick: there is never a second one."""
+def job_of(schedule: Schedule, job_type: JobType, tick_at: datetime) -> NewJob:
+    """The job of a tick. Its key follows from the tick: there is never a second one.
+
+    So does its id: where a database from a backup does not know it, the cluster's HybridJob does.
+    """
     spec, type_spec = schedule.spec, job_type.spec
+    key = f"{schedule.uid}/{rfc3339(tick_at)}"
     return NewJob(
-        id=job_id,
+        id=derived_id(key, tick_at),
         type=type_spec.type,
         payload=schedule.payload,
         source="schedule",
-        key=f"{schedule.uid}/{rfc3339(tick_at)}",
+        key=key,
         priority=type_spec.priority if spec.priority is None else spec.priority,
         max_retries=type_spec.retry.limit,
         deadline_seconds=spec.deadline_seconds or type_spec.deadline_seconds,

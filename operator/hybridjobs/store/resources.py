@@ -1,7 +1,8 @@
 """Which HybridJob stands for a job's row, as the dispatcher and the sweep write it down."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -48,20 +49,25 @@ WITH job AS ({LOCKED_JOB}), unsaid AS (
 UPDATE hybridjobs.background_jobs job SET resource_uid = nullif(job.resource_uid, %(uid)s)
 FROM unsaid WHERE job.id = unsaid.job_id
 """  # noqa: S608 - of constants
+# An attempt that the row does not know of yet: the database was restored from a backup.
+_ASKED = (
+    "unnest(%(ids)s::uuid[], %(uids)s::text[], %(attempts)s::int4[]) AS asked (id, uid, attempt)"
+)
 # Those that somebody holds keep theirs.
-_FORGET_SPENT = """
+_FORGET_SPENT = f"""
 WITH spent AS (
-    SELECT id FROM hybridjobs.background_jobs
-    WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
-      AND status IN ('completed', 'failed', 'cancelled')
-    ORDER BY id FOR UPDATE SKIP LOCKED
+    SELECT job.id FROM {_ASKED} JOIN hybridjobs.background_jobs job USING (id)
+    WHERE job.resource_uid = asked.uid AND job.attempt >= asked.attempt
+      AND job.status IN ('completed', 'failed', 'cancelled')
+    ORDER BY job.id FOR UPDATE OF job SKIP LOCKED
 )
 UPDATE hybridjobs.background_jobs job SET resource_uid = NULL FROM spent WHERE job.id = spent.id
-"""
-_HELD_BY = """
-SELECT resource_uid FROM hybridjobs.background_jobs
-WHERE id = ANY(%(ids)s) AND resource_uid = ANY(%(uids)s)
-"""
+"""  # noqa: S608 - of constants
+_STILL_NEEDED = f"""
+SELECT asked.uid FROM {_ASKED} JOIN hybridjobs.background_jobs job USING (id)
+WHERE job.resource_uid = asked.uid OR job.attempt < asked.attempt
+   OR job.status NOT IN ('completed', 'failed', 'cancelled')
+"""  # noqa: S608 - of constants
 _WAITED = """
 SELECT now() - claimed_at AS waited FROM hybridjobs.job_attempts
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
@@ -109,17 +115,30 @@ async def hand_out_again(
     await connection.execute(_HAND_OUT_AGAIN, {"job_id": job_id, "attempt": attempt, "uid": uid})
 
 
+class Spent(NamedTuple):
+    """A finished HybridJob that is about to be deleted: of which job, and its last attempt."""
+
+    uid: str
+    job_id: UUID
+    attempt: int
+
+
 async def forget_spent(
-    connection: AsyncConnection[DictRow], uids: Mapping[str, UUID]
+    connection: AsyncConnection[DictRow], spent: Sequence[Spent]
 ) -> frozenset[str]:
-    """Before finished HybridJobs (uid → job id) are deleted: which of them may be.
+    """Before finished HybridJobs are deleted: the uids of those that may be.
 
     Not one whose job somebody retried meanwhile, or holds: that deletion would read as a cancel.
+    Nor one whose outcome the row does not have: the database was restored from before it.
     """
-    parameters = {"ids": list(uids.values()), "uids": list(uids)}
+    parameters = {
+        "ids": [each.job_id for each in spent],
+        "uids": [each.uid for each in spent],
+        "attempts": [each.attempt for each in spent],
+    }
     await connection.execute(_FORGET_SPENT, parameters)
-    cursor = await connection.execute(_HELD_BY, parameters)
-    return frozenset(uids) - {row["resource_uid"] for row in await cursor.fetchall()}
+    cursor = await connection.execute(_STILL_NEEDED, parameters)
+    return frozenset(each.uid for each in spent) - {row["uid"] for row in await cursor.fetchall()}
 
 
 async def waited_since_claim(

@@ -63,6 +63,9 @@ WHERE attempt.ended_at IS NULL AND attempt.runner = 'pod'
   AND (job_type.spec->>'heartbeatTimeoutSeconds')::int <= %(listened_seconds)s
   AND greatest(attempt.started_at, beat.beat_at)
       < now() - make_interval(secs => (job_type.spec->>'heartbeatTimeoutSeconds')::int)
+  -- One that was adopted after a restore has run for longer, and nobody could take its beats.
+  AND attempt.claimed_at
+      < now() - make_interval(secs => (job_type.spec->>'heartbeatTimeoutSeconds')::int)
 ORDER BY attempt.job_id LIMIT 100
 """
 _OUTCOMES = frozenset(Outcome)

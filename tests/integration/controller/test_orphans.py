@@ -171,7 +171,15 @@ async def test_one_made_by_hand_that_is_made_again_goes_when_its_time_is_over(
 async def test_only_what_needs_it_is_looked_at(scene: Scene) -> None:
     job_id, name = await _begun(scene)
     body = await scene.see(name)
-    status = {"status": {"state": (await scene.job(job_id)).status.value}}
+    accepted = {
+        "type": "Accepted",
+        "status": "True",
+        "reason": "RowWritten",
+        "message": "",
+        "lastTransitionTime": body["metadata"]["creationTimestamp"],
+    }
+    state = (await scene.job(job_id)).status.value
+    status = {"status": {"state": state, "conditions": [accepted]}}
     await scene.kubernetes.patch(
         HYBRIDJOBS,
         scene.namespace,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -129,6 +129,26 @@ async def test_a_closed_attempt_is_fenced_whatever_it_asks(worker: Worker) -> No
         assert answer.status_code == 409, path
         assert answer.headers["content-type"] == "application/problem+json"
     assert await worker.ingress.count() == 1
+
+
+@pytest.mark.parametrize("has_row", [True, False])
+async def test_an_attempt_that_a_backup_does_not_know_is_told_to_ask_again(
+    worker: Worker, has_row: bool
+) -> None:
+    if has_row:
+        worker = replace(worker, attempt=2)
+    else:
+        async with worker.ingress.database.connection() as connection:
+            await connection.execute("DELETE FROM hybridjobs.background_jobs")
+    for account in ("hybridjobs-worker", "special"):
+        token = KEYS.token(worker.job_id, worker.attempt, account=account)
+        for method, path, body in (
+            ("GET", "payload", ""),
+            ("PUT", "heartbeat", ""),
+            ("PUT", "outcome", '{"result":1}'),
+        ):
+            answer = await worker.ask(method, path, body, token=token)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), path
 
 
 async def test_an_attempt_that_closed_before_the_first_contact(worker: Worker) -> None:

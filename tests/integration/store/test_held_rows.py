@@ -174,7 +174,8 @@ async def test_a_spent_hybridjob_whose_job_somebody_keeps_stays_and_the_others_g
         )
     locked, other = ids
     async with hold(locked), asyncio.timeout(10), queue.database.connection() as connection:
-        spent = await resources.forget_spent(connection, {str(job_id): job_id for job_id in ids})
+        asked = [resources.Spent(str(job_id), job_id, 1) for job_id in ids]
+        spent = await resources.forget_spent(connection, asked)
     assert spent == {str(other)}
 
 
@@ -195,7 +196,10 @@ async def test_a_silent_attempt_of_a_job_that_somebody_keeps_holds_up_no_other(
     monkeypatch.setattr(stuck, "monotonic", lambda: next(clock, 1000.0))
     silent = stuck.SilentAttempts(queue.database)
     ids = await _dispatched(queue)
-    await queue.execute("UPDATE job_attempts SET started_at = now() - interval '6 minutes'")
+    await queue.execute(
+        "UPDATE job_attempts SET claimed_at = now() - interval '6 minutes',"
+        " started_at = now() - interval '6 minutes'"
+    )
     locked = min(ids)
     async with hold(locked), asyncio.timeout(10):
         assert await silent.end() == 1

@@ -123,6 +123,17 @@ async def test_a_ticks_job_is_a_job_like_any_other(database: Database) -> None:
     assert [each.job_id for each in _state(known).ticks] == [job["id"]]
 
 
+async def test_a_tick_that_a_backup_does_not_know_has_the_same_job_again(
+    database: Database,
+) -> None:
+    await _decide(database, _once(2))
+    [job] = await _rows(database, _JOBS)
+    for table in ("background_jobs", "schedule_ticks"):
+        await _rows(database, f"DELETE FROM hybridjobs.{table} RETURNING 1")
+    await _decide(database, _once(2))
+    assert [each["id"] for each in await _rows(database, _JOBS)] == [job["id"]]
+
+
 async def test_a_payload_that_does_not_fit_its_type_makes_no_job(database: Database) -> None:
     strict = {"properties": {"repository": {"type": "string"}}}
     async with database.connection() as connection:

@@ -186,3 +186,15 @@ async def test_silence_counts_only_while_somebody_listens(
     assert await silent.end() == 0
     now = 299.0 + 301.0
     assert await silent.end() == 1
+
+
+async def test_the_silence_of_an_attempt_that_was_adopted_counts_from_then(
+    database: Database, connection: AsyncConnection[DictRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = await _silent(database, connection, monkeypatch)
+    job_id = await running_job(connection)
+    adopt = "UPDATE hybridjobs.job_attempts SET claimed_at = now() - %s WHERE job_id = %s"
+    await connection.execute(adopt, [4 * _MINUTE, job_id])
+    assert await silent.end() == 0
+    await connection.execute(adopt, [6 * _MINUTE, job_id])
+    assert await silent.end() == 1

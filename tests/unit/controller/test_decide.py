@@ -8,6 +8,7 @@ from hybridjobs.controller.decide import (
     Action,
     AddEvidence,
     BindJob,
+    CountUp,
     CreateJob,
     EndPod,
     OwnJob,
@@ -327,10 +328,12 @@ def test_a_cancel_of_an_earlier_run_is_left_to_the_dispatcher() -> None:
     assert _decide(anew, the_hybridjob=cancelled) == []
 
 
-@pytest.mark.parametrize("row", [OPEN, BOUND, BACKOFF, replace(OPEN, attempt=0, open_attempt=None)])
+@pytest.mark.parametrize("row", [OPEN, BOUND])
 def test_a_cancel_of_a_run_that_a_backup_does_not_know_counts(row: JobState) -> None:
     cancelled = {**hybridjob(cancel=True, attempt=2), "status": {"state": "cancelled"}}
-    assert _decide(row, the_hybridjob=cancelled)[0] == RequestCancel()
+    assert _decide(row, the_hybridjob=cancelled, the_job=job(FAILED))[0] == RequestCancel()
+    counted_up = replace(row, attempt=2, open_attempt=2)
+    assert _decide(counted_up, the_hybridjob=cancelled)[0] == RequestCancel()
 
 
 def test_a_cancel_on_which_the_next_attempt_was_said_counts_for_that() -> None:
@@ -389,3 +392,38 @@ def test_a_copy_of_a_hybridjob_stands_for_nothing() -> None:
         assert not is_cancelled_by_deletion(row, copy)
     assert is_the_rows(replace(unknown, resource_name="copy"), copy)
     assert not is_the_rows(OPEN, {**ours, "metadata": {**ours["metadata"], "uid": "hj-2"}})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        OPEN,
+        STARTED,
+        BACKOFF,
+        replace(BACKOFF, run_at=NOW + timedelta(hours=1)),
+        COMPLETED,
+        replace(OPEN, attempt=0, open_attempt=None),
+    ],
+)
+def test_a_row_that_is_behind_its_hybridjob_is_brought_up_to_it(row: JobState) -> None:
+    later = hybridjob(attempt=row.attempt + 2)
+    assert _decide(row, the_hybridjob=later) == [CountUp()]
+    anew = replace(row, resource_uid="of the one before")
+    assert is_the_rows(anew, later)
+    copy = {**later, "metadata": {**later["metadata"], "name": "copy"}}
+    assert not is_the_rows(anew, copy)
+
+
+def test_what_is_there_of_the_end_of_an_attempt_is_recorded_before_a_later_one_counts() -> None:
+    actions = _decide(
+        STARTED,
+        the_hybridjob=hybridjob(attempt=2),
+        the_job=job(FAILED),
+        the_pod=pod(state=terminated(1)),
+    )
+    assert _only_end(actions) == (Outcome.FAILED, "Error", False)
+
+
+def test_no_attempt_is_counted_up_to_from_which_none_could_be_counted() -> None:
+    forged = hybridjob(attempt=2**31 - 1)
+    assert _decide(OPEN, the_hybridjob=forged) == [CreateJob()]

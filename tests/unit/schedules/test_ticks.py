@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridjobs.ids import new_id
 from hybridjobs.model import Decision
 from hybridjobs.schedules.ticks import ALIASES, Fault, Schedule, Tick, decide, job_of
 from tests.builders import job_type
@@ -288,16 +287,16 @@ def test_a_look_starts_at_most_one_job_and_no_tick_two(
 def test_a_ticks_job_takes_from_its_type_what_the_schedule_leaves_open() -> None:
     spec: dict[str, Any] = {"deadlineSeconds": 60, "priority": 4, "retry": {"limit": 7}}
     limited = job_type(concurrency={"limit": 1, "key": "repository"}, **spec)
-    job = job_of(parsed(payload={"a": 1}), limited, LAST, new_id())
+    job = job_of(parsed(payload={"a": 1}), limited, LAST)
     assert (job.type, job.payload, job.source) == ("test/long", '{"a":1}', "schedule")
     assert job.key == "hjs-1/2026-01-01T00:03:00Z"
     assert (job.priority, job.deadline_seconds, job.max_retries) == (4, 60, 7)
     assert (job.key_path, job.submitted_by) == ("repository", "schedule:nightly")
-    own = job_of(parsed(priority=-1, deadlineSeconds=5), limited, LAST, new_id())
+    own = job_of(parsed(priority=-1, deadlineSeconds=5), limited, LAST)
     assert (own.priority, own.deadline_seconds) == (-1, 5)
 
 
 def test_a_ticks_job_calls_back_as_its_type_says() -> None:
     told = job_type("a/b", callback={"url": "https://receiver.example", "events": ["failed"]})
-    [callback] = job_of(parsed(), told, LAST, new_id()).callbacks
+    [callback] = job_of(parsed(), told, LAST).callbacks
     assert (callback.url, callback.events) == ("https://receiver.example", ("failed",))
