@@ -36,8 +36,10 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
     Unavailable (503) when bodies hold too much memory together, or when it is whole and too many
     others are in work; ClientGone when the rest will never come.
     """
+    place: Place = scope[PLACE]
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit_bytes:
+            place.unread = receive
             raise _too_large(limit_bytes)
         if name == b"content-encoding" and value.strip().lower() != b"identity":
             raise Refused(
@@ -46,7 +48,6 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
                 "the body is read as it is: send it without Content-Encoding",
                 headers={"Accept-Encoding": "identity"},
             )
-    place: Place = scope[PLACE]
     place.give_back()  # while it waits for its client
     chunks: list[bytes] = []
     size = 0
@@ -57,6 +58,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
         chunk: bytes = message["body"]
         size += len(chunk)
         if size > limit_bytes:
+            place.unread = receive if message["more_body"] else None
             raise _too_large(limit_bytes)
         place.hold(len(chunk))
         if not message["more_body"]:
@@ -101,11 +103,15 @@ class Places:
 
 
 class Place:
-    """One request's place among them, taken or not, and the bytes of its body."""
+    """One request's place among them, taken or not, and the bytes of its body.
 
-    __slots__ = ("_held_bytes", "_is_taken", "_places")
+    `unread` gives the rest of a body that is not wanted.
+    """
+
+    __slots__ = ("_held_bytes", "_is_taken", "_places", "unread")
 
     def __init__(self, places: Places) -> None:
+        self.unread: Receive | None = None
         self._places = places
         self._is_taken = False
         self._held_bytes = 0
@@ -205,7 +211,8 @@ class Listener:
         except Exception as error:
             if reply.status:
                 raise
-            await send_problem(reply, problem_of(error))
+            place.leave()
+            await send_problem(reply, problem_of(error), unread=place.unread)
         finally:
             place.leave()
             metrics.count_request(self._name, reply.status)

@@ -3,10 +3,12 @@
 A problem's `type` is PROBLEM_BASE and its title in kebab case; docs/reference/http.md lists them.
 """
 
+import asyncio
 import math
 import secrets
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import psycopg
 import structlog
 from starlette.exceptions import HTTPException
-from starlette.types import Send
+from starlette.types import Receive, Send
 
 from hybridjobs import codec
 from hybridjobs.errors import (
@@ -31,8 +33,9 @@ log = structlog.get_logger(__name__)
 PROBLEM_BASE = "https://hybridjobs.dev/problems/"
 MEDIA_TYPE = b"application/problem+json"
 
-# The request's body may still be on its way: the connection is of no further use.
-_CLOSING = frozenset((408, 413))
+# How much of a body that is not wanted is taken, and for how long.
+_UNREAD_BYTES = 16 << 20
+_UNREAD_SECONDS = 5.0
 
 
 class Refused(HybridJobsError):  # noqa: N818 - named for what the listener did
@@ -111,18 +114,36 @@ def problem_of(error: Exception) -> Problem:
             return _unforeseen(error)
 
 
-async def send_problem(send: Send, problem: Problem) -> None:
-    """Answer with the problem."""
+async def send_problem(send: Send, problem: Problem, *, unread: Receive | None = None) -> None:
+    """Answer with the problem, and close the connection when the rest of a body is `unread`."""
     body = problem.body()
     headers = [
         (b"content-type", MEDIA_TYPE),
         (b"content-length", str(len(body)).encode()),
         *problem.headers,
     ]
-    if problem.status in _CLOSING:
+    if unread is not None:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    if unread is not None:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await _let_go(unread)
+        body = b""
     await send({"type": "http.response.body", "body": body})
+
+
+async def _let_go(unread: Receive) -> None:
+    """Take what is still on its way: from a connection closed before, the answer is not read.
+
+    A client may send all of a request before it looks for the answer, and is reset for the rest.
+    """
+    size, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_UNREAD_SECONDS):
+            while more and size < _UNREAD_BYTES:
+                message = await unread()
+                more = message.get("more_body", False)
+                size += len(message.get("body", b""))
 
 
 def _public(error: Unavailable) -> str:

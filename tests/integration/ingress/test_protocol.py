@@ -159,6 +159,22 @@ async def test_a_body_over_the_limit_is_refused_before_it_comes(bounded: Running
         assert await status_of(reader) == 413
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 8388608", b"Transfer-Encoding: chunked"])
+async def test_who_sends_all_of_a_body_over_the_limit_reads_why_it_is_refused(
+    bounded: Running, framing: bytes
+) -> None:
+    chunk = b" " * 65536
+    if framing.startswith(b"Transfer"):
+        chunk = b"10000\r\n" + chunk + b"\r\n"
+    async with connected(bounded.ports.webhooks) as (reader, writer), asyncio.timeout(10):
+        writer.write(HEAD + framing + b"\r\n\r\n")
+        for _ in range(128):
+            writer.write(chunk)
+            await writer.drain()
+        assert await status_of(reader) == 413
+        assert b"over the limit of 10000 bytes" in await reader.read()
+
+
 async def test_a_chunked_body_over_the_limit_is_refused_in_its_middle(bounded: Running) -> None:
     async with connected(bounded.ports.webhooks) as (reader, writer):
         writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")

@@ -59,13 +59,18 @@ def test_the_document_is_that_of_rfc_9457() -> None:
     }
 
 
-@pytest.mark.parametrize(("status", "closes"), [(408, True), (413, True), (401, False)])
-async def test_a_body_that_is_not_read_ends_the_connection(status: int, closes: bool) -> None:
+@pytest.mark.parametrize("unread", [True, False])
+async def test_a_body_that_is_not_read_ends_the_connection(unread: bool) -> None:
     sent: list[Any] = []
+    body = iter([{"body": b"x", "more_body": True}, {"type": "http.disconnect"}])
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await send_problem(send, Problem(status, "T", "d"))
-    assert ((b"connection", b"close") in sent[0]["headers"]) is closes
+    async def receive() -> Any:
+        return next(body)
+
+    await send_problem(send, Problem(413, "T", "d"), unread=receive if unread else None)
+    assert ((b"connection", b"close") in sent[0]["headers"]) is unread
+    assert len(list(body)) == (0 if unread else 2)
     assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
