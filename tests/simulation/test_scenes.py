@@ -3,7 +3,8 @@
 from random import Random
 from typing import Any
 
-from hybridjobs.kube.client import HYBRIDJOBS, JOBS, TooManyRequests
+from hybridjobs.ids import derived_id
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, Conflict, TooManyRequests
 from hybridjobs.kube.identity import job_id
 from hybridjobs.kube.manifests import hybridjob
 from hybridjobs.kube.names import hybridjob_name
@@ -13,6 +14,7 @@ from hybridjobs.store.jobs import _RETRY
 from tests.simulation.cluster import ApiServer, Object
 from tests.simulation.processes import NAMESPACE, StoreConnection
 from tests.simulation.tables import SET_BY_HAND
+from tests.simulation.virtual import EPOCH
 from tests.simulation.world import World
 
 
@@ -75,7 +77,7 @@ def test_one_whose_name_was_given_away_runs_under_a_name_of_its_own() -> None:
 
 
 def test_a_dispatcher_that_wakes_late_leaves_what_was_cancelled_meanwhile() -> None:
-    world = World(Random(0))
+    world = World(Random(1))
     with world.at_peace() as server:
         _make_by_hand(world, server, "mine")
         world.calm()
@@ -113,6 +115,37 @@ def test_a_job_that_is_refused_for_load_is_made_when_there_is_less() -> None:
         server.refuse = accept
         world.wait(60)
         assert server.list(JOBS.plural) != []
+
+
+def test_a_hybridjob_that_is_refused_for_contention_is_made_when_there_is_less() -> None:
+    world = World(Random(0))
+    with world.at_peace() as server:
+        accept = server.refuse
+
+        def refuse(kind: str, body: Object) -> None:
+            if kind == HYBRIDJOBS.plural:
+                raise Conflict(409, "Conflict", f"on resourcequotas for {body['metadata']['name']}")
+
+        server.refuse = refuse
+        world.fleet.begin(operators=0, dispatchers=1)
+        world.wait(400)
+        server.refuse = accept
+        world.wait(60)
+        [hybridjob] = server.list(HYBRIDJOBS.plural)
+    assert hybridjob["spec"]["attempt"] == 1
+
+
+def test_the_status_of_what_the_database_does_not_know_is_written_once() -> None:
+    world = World(Random(0))
+    with world.at_peace() as server:
+        body = _claimed_and_cancelled(world)
+        body["spec"]["jobId"] = str(derived_id("unknown", EPOCH))
+        server.create(HYBRIDJOBS.plural, {**body, "status": {"state": "queued", "attempt": 1}})
+        world.wait(30)
+        [left] = server.list(HYBRIDJOBS.plural)
+    assert (left["status"]["state"], left["status"]["reason"]) == ("queued", "UnknownJob")
+    name = body["metadata"]["name"]
+    assert len([line for line in world.trace if f"patch {name} status" in line]) == 1
 
 
 def _make_by_hand(world: World, server: ApiServer, name: str, **spec: Any) -> None:

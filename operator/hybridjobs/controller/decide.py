@@ -220,12 +220,15 @@ def _open(view: View, now: datetime) -> list[Action]:
         return [*actions, RecordEnd(after_cancel(end, pod) if cancel else end)]
     if is_suspended(job):
         return actions + _suspended(view, now, cancel=cancel)
-    started_at = container_started_at(pod)
-    if started_at is None:
+    if not is_begun(row, pod):
         return actions + _not_started(view, now, cancel=cancel)
-    if row.attempt_started_at is None:
+    started_at = container_started_at(pod)
+    if row.attempt_started_at is None and started_at is not None:
         # What follows rests on the row as it is then.
         return [*actions, RecordStart(started_at)]
+    if _is_second_pod(view) and started_at is None:
+        end = AttemptEnd(Outcome.DISRUPTED, "PodReplaced", _REPLACED)
+        return [*actions, RecordEnd(end, remove_job=True)]
     unwanted = cancel or _is_second_pod(view)
     if unwanted and pod is not None and pod["spec"].get("activeDeadlineSeconds") != 1:
         actions.append(EndPod())
@@ -247,7 +250,10 @@ def _not_started(view: View, now: datetime, *, cancel: bool) -> list[Action]:
     if cancel:
         return [RecordEnd(AttemptEnd(Outcome.CANCELLED, "Cancelled"), remove_job=True)]
     limit = timedelta(seconds=view.spec.start_deadline_seconds if view.spec else 300)
-    begun = time(((job or {}).get("status") or {}).get("startTime")) or view.row.claimed_at
+    begun = time(((job or {}).get("status") or {}).get("startTime"))
+    if begun is None:
+        # Just made, perhaps long after the claim, or the Job controller is away: no clock runs.
+        return [Wait(LONGEST_LOOK_AWAY)]
     waited = _since(begun, now)
     # A pod that is ending needs no verdict of ours: its Job is about to have one.
     if waited >= limit and condition(job, "FailureTarget") is None:
@@ -292,7 +298,8 @@ def _is_second_pod(view: View) -> bool:
 def _running(view: View, now: datetime) -> list[Action]:
     if lost := _node_lost(view, now):
         return lost
-    settling = SETTLE - _since(container_started_at(view.pod), now)
+    started_at = container_started_at(view.pod) or view.row.attempt_started_at
+    settling = SETTLE - _since(started_at, now)
     if settling > timedelta(0):
         return [Wait(settling)]
     return [PatchStatus(), Wait(max(-_silent_for(view, now), SETTLE))]

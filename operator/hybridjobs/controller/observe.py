@@ -1,7 +1,7 @@
 """Readings of Kubernetes objects: pure functions from Job and pod to what they mean for us."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hybridjobs import exits
@@ -170,13 +170,15 @@ def classify(
             pod_name=None if pod is None else pod["metadata"]["name"],
         )
 
-    if condition(job, "Complete"):
+    # Of what the Job controller sees late it may say that the Job's deadline had passed.
+    if condition(job, "Complete") or status.get("phase") == "Succeeded":
         return with_result(end(Outcome.SUCCEEDED, "Completed", None), terminated.get("message"))
     if condition(pod, "DisruptionTarget") or "DisruptionTarget" in failed.get("message", ""):
         disruption = condition(pod, "DisruptionTarget") or failed
         reason = disruption.get("reason") or "Disrupted"
         return end(Outcome.DISRUPTED, reason, disruption.get("message"))
-    if status.get("reason") == "DeadlineExceeded" or failed.get("reason") == "DeadlineExceeded":
+    backstop = failed.get("reason") == "DeadlineExceeded" and not _ended_before_backstop(job, pod)
+    if status.get("reason") == "DeadlineExceeded" or backstop:
         if pod is not None and container_started_at(pod) is None:
             return end(Outcome.NEVER_STARTED, *why_not_started(job, pod))
         message = status.get("message") or failed.get("message")
@@ -198,6 +200,15 @@ def classify(
     return end(
         *failure(exit_code, account, permanent_exit_codes=permanent_exit_codes, reason=reason)
     )
+
+
+def _ended_before_backstop(job: Object, pod: Object | None) -> bool:
+    """Whether the pod, which a suspension took away, was over when the Job's deadline passed."""
+    ended_at = time((container_state(pod).get("terminated") or {}).get("finishedAt"))
+    began = time((job.get("status") or {}).get("startTime"))
+    if ended_at is None or began is None:
+        return False
+    return ended_at < began + timedelta(seconds=job["spec"].get("activeDeadlineSeconds", 0))
 
 
 def taken_away(pod: Object | None, told: tuple[str, str] | None) -> AttemptEnd:

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 _PARALLEL = 16
 _NOT_THE_JOBS = {401, 403, 404}  # rights, a quota, CRDs not yet there: waited for
+_CONTENDED = "Conflict"  # many count by one quota, or it was changed meanwhile
 _REFUSED_FOR = timedelta(minutes=5)
 
 
@@ -67,7 +68,7 @@ class ClusterRuntime:
     async def _refused(self, claimed: Claim, error: ApiError) -> None:
         """The attempt stays open and unconfirmed, so it is tried again; but not for ever."""
         log.error("HybridJob refused", error=str(error))
-        if error.status in _NOT_THE_JOBS:
+        if error.status in _NOT_THE_JOBS or error.reason == _CONTENDED:
             return
         async with self._database.connection() as connection:
             waited = await waited_since_claim(connection, claimed)

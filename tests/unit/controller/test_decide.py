@@ -103,6 +103,27 @@ def test_a_started_container_makes_it_processing() -> None:
     assert [type(each) for each in again] == [PatchStatus, Wait]
 
 
+def test_no_clock_runs_before_the_job_controller_has_taken_up_the_job() -> None:
+    made = job()
+    made["status"] = {}
+    # Made by an operator that was away for an hour after the claim.
+    actions = _decide(BOUND, the_job=made, now=CLAIMED + timedelta(hours=1))
+    assert [type(each) for each in actions] == [Wait]
+
+
+def test_a_job_that_runs_is_left_alone_while_its_pod_is_not_known_yet() -> None:
+    # By an operator that has just begun, and has not listed the pods.
+    now = CLAIMED + timedelta(minutes=10)
+    actions = _decide(STARTED, the_job=job(), now=now)
+    assert [type(each) for each in actions] == [PatchStatus, Wait]
+
+
+def test_a_second_pod_that_has_not_begun_does_not() -> None:
+    row = replace(STARTED, pod_name="the-first-one")
+    actions = _decide(row, the_job=job(), the_pod=pod())
+    assert _only_end(actions) == (Outcome.DISRUPTED, "PodReplaced", True)
+
+
 def test_the_status_of_a_job_that_may_end_at_once_waits() -> None:
     now = datetime(2026, 1, 1, 0, 0, 3, tzinfo=UTC)
     actions = _decide(STARTED, the_job=job(), the_pod=pod(state=RUNNING), now=now)

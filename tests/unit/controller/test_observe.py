@@ -77,6 +77,26 @@ POLICY = condition(
             (Outcome.DEADLINE, "DeadlineExceeded", "too long"),
         ),
         (
+            # Seen by the Job controller when the Job's deadline had passed.
+            job(condition("Failed", "DeadlineExceeded", "backstop")),
+            pod(state=terminated(0, "Completed"), phase="Succeeded"),
+            None,
+            (Outcome.SUCCEEDED, "Completed", None),
+        ),
+        (
+            # Taken away by a suspension, and the Job resumed without a pod until its deadline.
+            job(condition("Failed", "DeadlineExceeded", "backstop")),
+            deleted(pod(state=terminated(143), phase="Failed")),
+            None,
+            (Outcome.DISRUPTED, "PodDeleted", "its pod was deleted"),
+        ),
+        (
+            job(condition("Failed", "DeadlineExceeded", "backstop"), activeDeadlineSeconds=12),
+            deleted(pod(state=terminated(143), phase="Failed")),
+            None,
+            (Outcome.DEADLINE, "DeadlineExceeded", "backstop"),
+        ),
+        (
             job(condition("Failed", "DeadlineExceeded", "backstop")),
             None,
             None,
