@@ -1,7 +1,8 @@
 """What must hold, after every step and at the end."""
 
 from collections import Counter
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from tests.simulation.nodes import Container, Nodes
 from tests.simulation.refusals import Refusals
 from tests.simulation.rows import Row
 from tests.simulation.stores import Store
+from tests.simulation.verdicts import Verdicts
 
 TERMINAL = ("completed", "failed", "cancelled")
 # Verdicts on a pod that has ended. Whatever else closes an attempt fences it: its pod may run on.
@@ -28,9 +30,8 @@ _FREE = {
 }
 # What may be added to an attempt that has ended.
 _EVIDENCE = ("log_tail", "exit_code", "pod_name")
-
-# Of startDeadlineSeconds, in times that Kubernetes cuts to seconds.
-_LEAST_PATIENCE = timedelta(seconds=19)
+# A sweep, which sees what nobody else does; what belongs to no HybridJob goes at the second one.
+_SWEPT = timedelta(seconds=90)
 
 
 class Violation(AssertionError):  # noqa: N818 - named for what it is
@@ -40,8 +41,18 @@ class Violation(AssertionError):  # noqa: N818 - named for what it is
 class Checks:
     """Told of all that others do, since what is right depends on it."""
 
-    def __init__(self, server: ApiServer, nodes: Nodes, store: Store, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        server: ApiServer,
+        nodes: Nodes,
+        store: Store,
+        refusals: Refusals,
+        now: Callable[[], datetime],
+    ) -> None:
         self._server = server
+        self._now = now
+        self._verdicts = Verdicts(server, nodes, refusals, now)
+        self._peace_since: datetime | None = None
         self._store = store
         self._nodes = nodes
         self._refusals = refusals
@@ -57,6 +68,7 @@ class Checks:
         self._deleted_by_others: set[str] = set()  # Jobs, by name
         self._made_by_people: set[str] = set()  # HybridJobs, by uid
         self._copies: set[str] = set()  # those of them that name another one's job
+        self._known: set[UUID] = set()  # jobs
         self._restored = False
         server.watchers.append(self._on_event)
         nodes.begun = self._on_begun
@@ -72,11 +84,22 @@ class Checks:
         numbers: dict[UUID, list[Row]] = {job_id: [] for job_id in jobs}
         for attempt in attempts.values():
             numbers[attempt["job_id"]].append(attempt)
+        for each in jobs.keys() - self._known:
+            self._look_at_new(jobs[each])
+        self._known = set(jobs)
         for job in jobs.values():
             self._look_at_job(job, sorted(numbers[job["id"]], key=lambda each: each["attempt"]))
         for key, attempt in attempts.items():
             if attempt["ended_at"] is not None:
                 self._look_at_ended(key, attempt)
+
+    def _look_at_new(self, job: Row) -> None:
+        """One of a HybridJob made by hand is of its own job, and of none that has run."""
+        for body in self._server.list(HYBRIDJOBS.plural):
+            if job["source"] == "kubernetes" and body["metadata"]["uid"] == job["key"]:
+                state = (body.get("status") or {}).get("state")
+                if "jobId" in body["spec"] or state in TERMINAL:
+                    raise Violation(f"{body['metadata']['name']} is adopted, which is {state}")
 
     def _look_at_job(self, job: Row, attempts: list[Row]) -> None:
         job_id, status = job["id"], job["status"]
@@ -109,8 +132,23 @@ class Checks:
         if job["retry_count"] > job["max_retries"]:
             raise Violation(f"{job['id']} has {job['retry_count']} retries")
         free = Counter(each["outcome"] for each in attempts if each["spent_retry"] is False)
+        spent = sum(each["spent_retry"] is True for each in attempts)
+        # Each retry by hand counts too.
+        if not spent <= job["retry_count"] <= spent + self._by_hand[job["id"]]:
+            raise Violation(f"{job['id']} has {job['retry_count']} retries, and spent {spent}")
+        for each in attempts[:-1]:
+            unspent = each["outcome"] not in _FREE and each["spent_retry"] is False
+            if unspent and not self._by_hand[job["id"]]:
+                raise Violation(f"{job['id']} goes on after {each['outcome']} without a retry")
+        for each in attempts[-1:]:
+            asked_at = job["cancel_requested_at"]
+            if asked_at is not None and each["claimed_at"] > asked_at:
+                raise Violation(f"{job['id']} is claimed, though it is to be cancelled")
         for outcome, limit in _FREE.items():
             # One more ends the job; each retry by hand may do so again.
+            ended_so = [each["spent_retry"] for each in attempts if each["outcome"] == outcome]
+            if True in ended_so[:limit]:
+                raise Violation(f"{job['id']} ended as {outcome}, which spent a retry")
             if free[outcome] > limit + 1 + self._by_hand[job["id"]]:
                 raise Violation(f"{job['id']} ended as {outcome} {free[outcome]} times for free")
 
@@ -133,6 +171,7 @@ class Checks:
     def _look_at_end(self, key: tuple[UUID, int], attempt: Row) -> None:
         if attempt["reason"] == "SetByHand":
             return
+        type_ = self._store.rows()[0][key[0]]["type"]
         containers = self._containers(*key)
         if attempt["outcome"] in _OF_ENDED_PODS:
             running = [
@@ -142,12 +181,10 @@ class Checks:
             ]
             if running:
                 raise Violation(f"attempt {key} ended as {attempt['outcome']}; {running} runs")
-        waited = attempt["ended_at"] - attempt["claimed_at"]
-        # A pod's own deadline runs from when its node has it, and may be over before.
-        patience = min(_LEAST_PATIENCE, timedelta(seconds=attempt["deadline_seconds"] - 1))
-        early = waited < patience and not self._restored
-        if attempt["outcome"] == "never_started" and early:
-            raise Violation(f"attempt {key} has had no more than {waited} to begin")
+        wrong = None if key in self.reported else self._verdicts.wrong(key, attempt, type_)
+        if wrong is not None:
+            said = f"{attempt['outcome']} ({attempt['reason']})"
+            raise Violation(f"attempt {key} ended as {said}, though {wrong}")
         if attempt["reason"] in ("Invalid", "InvalidJob") and key[0] != self._refusals.invalid:
             raise Violation(f"attempt {key} ended as invalid, which it was not")
         done = any(each.ended_with == 0 for each in containers)
@@ -164,8 +201,8 @@ class Checks:
     def _is_second(self, container: Container) -> bool:
         """Whether its Job was resumed while the end of the first was recorded: it is deleted."""
         taken = {self._nodes.containers[uid].pod for uid in self._nodes.taken}
-        of_attempt = {each.pod for each in self._containers(container.job_id, container.attempt)}
-        return container.pod not in taken and bool(taken & of_attempt)
+        first, *_ = self._containers(container.job_id, container.attempt)
+        return container is not first and first.pod in taken
 
     def _on_event(self, kind: str, event: str, body: Object) -> None:
         if kind == JOBS.plural and event == "ADDED":
@@ -185,11 +222,21 @@ class Checks:
         suspended and resumed.
         """
         attempts = self._store.rows()[1]
+        key = container.job_id, container.attempt
+        own = attempts.get(key)
+        over_at = None if own is None else own["ended_at"]
+        if over_at and self._peace_since:
+            job = self._server.objects[JOBS.plural].get(names.job_name(*key))
+            limit = (
+                _SWEPT if job is not None and owner_uid(job) in self._server.uids else 2 * _SWEPT
+            )
+            if self._now() - max(over_at, self._peace_since) > limit:
+                self._found.append(f"{container.pod} starts, long after its attempt ended")
         for other in self._nodes.containers.values():
             same = other.attempt == container.attempt
             if same or not other.runs or other.job_id != container.job_id:
                 continue
-            if (container.job_id, container.attempt) not in attempts:
+            if any((each.job_id, each.attempt) not in attempts for each in (container, other)):
                 continue  # begun in a time that the database knows nothing of
             attempt = attempts[other.job_id, min(other.attempt, container.attempt)]
             if attempt["ended_at"] is None:
@@ -202,14 +249,19 @@ class Checks:
 
     def _is_open(self, job: Object) -> bool:
         labels: dict[str, Any] = job["metadata"]["labels"]
-        key = UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT])
-        attempt = self._store.rows()[1].get(key)
+        return self._has_open(UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT]))
+
+    def _has_open(self, job: UUID, number: int) -> bool:
+        attempt = self._store.rows()[1].get((job, number))
         return attempt is not None and attempt["ended_at"] is None
 
     def on_delete(self, kind: str, body: Object) -> None:
         """The operator or the dispatcher deletes something."""
         if kind == JOBS.plural:
             self._deleted_by_others.discard(body["metadata"]["name"])
+            labels = body["metadata"]["labels"]
+            if self._is_unknown(UUID(labels[names.JOB_ID]), int(labels[names.ATTEMPT])):
+                self._found.append(f"{body['metadata']['name']} is deleted, and not known")
             if self._is_open(body):
                 self._found.append(f"{body['metadata']['name']} is deleted, its attempt open")
         elif kind == HYBRIDJOBS.plural:
@@ -217,10 +269,21 @@ class Checks:
 
     def _on_delete_hybridjob(self, body: Object) -> None:
         name, job = body["metadata"]["name"], self._store.rows()[0].get(job_id(body))
-        if job is not None and job["status"] == "processing":
+        if job is None:
+            self._found.append(f"{name} is deleted, of a job not known")
+        elif job["status"] == "processing":
             self._found.append(f"{name} is deleted while its job runs")
+        over = (body.get("status") or {}).get("state") in TERMINAL
+        later = self._is_unknown(job_id(body), body["spec"].get("attempt", 0))
+        if later and not over:
+            self._found.append(f"{name} is deleted, of an attempt not known")
+        attempt = 0 if job is None else job["attempt"]
+        stands = body["spec"].get("cancel") and body["spec"].get("attempt", 0) >= attempt
+        if stands and self._has_open(job_id(body), attempt):
+            self._found.append(f"{name} is deleted, and with it a cancel that stands")
         # A cancel cannot be taken back: to run its job once more it is made anew.
-        again = body["spec"].get("cancel") and job is not None and self._by_hand[job["id"]]
+        moved = self._restored or (job is not None and self._by_hand[job["id"]])
+        again = body["spec"].get("cancel") and job is not None and moved
         if self._is_theirs(body) and not again:
             self._found.append(f"{name} is deleted, which is its maker's to do")
 
@@ -248,9 +311,15 @@ class Checks:
         if uid not in self._copies or (job is not None and job["resource_uid"] in (None, uid)):
             self.on_cancel(job_id(hybridjob))
 
+    def on_peace(self) -> None:
+        """Nothing goes wrong any more."""
+        self._peace_since = self._now()
+
     def on_restore(self) -> None:
         """The rows are those of a while ago; the cluster is what it is."""
         self._restored = True
+        self._verdicts.on_restore()
+        self._known = set(self._store.rows()[0])
         self._ended.clear()
         self._over.clear()
         self._deleted_by_others |= self._jobs_made.keys()
@@ -287,6 +356,37 @@ class Checks:
             f"{body['metadata']['name']} without a row"
             for body in self._server.list(HYBRIDJOBS.plural)
             if job_id(body) not in jobs and not is_dispatched(body) and not is_over(body)
+        ]
+
+    def uncancelled(self) -> list[str]:
+        """Jobs that are to be cancelled, and could have been: no silent node has them."""
+        kept = {each.job_id for each in self._nodes.containers.values() if each.is_lost}
+        return [
+            f"{job['id']} {job['status']}"
+            for job in self._store.rows()[0].values()
+            if job["cancel_requested_at"] is not None
+            and job["status"] not in TERMINAL
+            and job["id"] not in kept | self._refusals.for_good
+        ]
+
+    def unended(self) -> list[str]:
+        """Open attempts whose pod is known to have begun, and was taken away."""
+        return [
+            f"{attempt['job_id']} {attempt['attempt']}"
+            for attempt in self._store.rows()[1].values()
+            if attempt["ended_at"] is None
+            and attempt["pod_uid"] in self._nodes.taken - self._server.uids
+        ]
+
+    def jobless(self) -> list[str]:
+        """Open attempts that have a HybridJob, and no Job, and nobody refuses them for good."""
+        return [
+            names.job_name(*key)
+            for key, attempt in self._store.rows()[1].items()
+            if attempt["ended_at"] is None
+            and attempt["hybridjob_uid"] in self._server.uids
+            and names.job_name(*key) not in self._server.objects[JOBS.plural]
+            and key[0] not in self._refusals.for_good
         ]
 
     def left(self) -> list[str]:

@@ -1,6 +1,6 @@
 """What people, workers and bad luck do, each at any moment."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -10,14 +10,13 @@ from hybridjobs.controller.observe import is_finished
 from hybridjobs.errors import AttemptClosed
 from hybridjobs.ids import derived_id
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
-from hybridjobs.model import AttemptEnd, NewJob, Outcome
+from hybridjobs.model import AttemptEnd, JobType, NewJob, Outcome
 from hybridjobs.store import attempts, outcome
 from hybridjobs.store.enqueue import insert_jobs
 from hybridjobs.store.jobs import _RETRY
 from hybridjobs.store.outcome import record_outcome
 from tests.simulation.checks import TERMINAL, Checks
 from tests.simulation.cluster import ApiServer, Deed, Object, owner_uid
-from tests.simulation.definitions import TYPES
 from tests.simulation.job_controller import suspend
 from tests.simulation.nodes import Nodes
 from tests.simulation.processes import NAMESPACE, StoreConnection
@@ -32,9 +31,16 @@ class People:
     """Those who submit, cancel, delete and retry; and what workers report by the API."""
 
     def __init__(
-        self, random: Random, server: ApiServer, nodes: Nodes, store: Store, checks: Checks
+        self,
+        random: Random,
+        server: ApiServer,
+        nodes: Nodes,
+        store: Store,
+        checks: Checks,
+        types: Sequence[JobType],
     ) -> None:
         self._random = random
+        self._types = types
         self._server = server
         self._nodes = nodes
         self._store = store
@@ -52,7 +58,7 @@ class People:
 
     def submit(self) -> None:
         """A job by the API."""
-        spec = self._random.choice(TYPES).spec
+        spec = self._random.choice(self._types).spec
         self._made += 1
         job = NewJob(
             id=derived_id(f"job {self._made}", EPOCH),
@@ -69,7 +75,7 @@ class People:
         self._make(f"hand-{self._made}")
 
     def _spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] = {"type": self._random.choice(TYPES).spec.type}
+        spec: dict[str, Any] = {"type": self._random.choice(self._types).spec.type}
         if self._random.randrange(2):
             spec["ttlSecondsAfterFinished"] = 30
         if self._random.randrange(8) == 0:
@@ -188,11 +194,22 @@ class People:
         return StoreConnection(self._store, None)
 
 
-def trouble_of_work(server: ApiServer, nodes: Nodes) -> Iterator[Deed]:
-    """What befalls Jobs, their pods and nodes."""
+def trouble_of_queues(server: ApiServer, nodes: Nodes) -> Iterator[Deed]:
+    """What runs is suspended rather than what does not."""
     for job in server.list(JOBS.plural):
         if not is_finished(job) and not job["spec"].get("suspend"):
-            yield f"suspend {job['metadata']['name']}", partial(suspend, server, job)
+            uid = job["metadata"]["uid"]
+            begun = any(
+                nodes.container(pod).runs
+                for pod in server.list(PODS.plural)
+                if owner_uid(pod) == uid
+            )
+            deed = f"suspend {job['metadata']['name']}", partial(suspend, server, job)
+            yield from [deed] * (5 if begun else 1)
+
+
+def trouble_of_work(server: ApiServer, nodes: Nodes) -> Iterator[Deed]:
+    """What befalls pods and their nodes."""
     for pod in server.list(PODS.plural):
         name = pod["metadata"]["name"]
         yield f"disrupt {name}", partial(nodes.disrupt, pod)

@@ -4,24 +4,34 @@ Job semantics: reference/kubernetes.md section 4 (Kubernetes 1.35).
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from random import Random
 
 from hybridjobs.controller.observe import condition, is_finished
 from hybridjobs.errors import HybridJobsError
+from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
 from hybridjobs.kube.times import time_text
 from tests.simulation.cluster import ApiServer, Deed, Object, owner_uid
 from tests.simulation.nodes import Nodes, has_passed, phase_of
 
+_POD_BACKOFF = timedelta(seconds=5)
+
 
 class JobController:
     """Whatever may happen next to a HybridJob or a Job is a step; `steps` lists them."""
 
-    def __init__(self, server: ApiServer, now: Callable[[], datetime], nodes: Nodes) -> None:
+    def __init__(
+        self, server: ApiServer, now: Callable[[], datetime], nodes: Nodes, random: Random
+    ) -> None:
         self._server = server
         self._now = now
         self._nodes = nodes
+        self._random = random
+        self._held_until: dict[str, datetime] = {}  # by the uid of a suspended Job
         self._had_pod: set[str] = set()  # uids of Jobs
+        self._preempted: dict[str, str | None] = {}  # by uid: in which phase of its pod
+        self._again_at: dict[str, datetime] = {}  # those that were refused a pod
 
     def steps(self, kind: str, body: Object) -> list[Deed]:
         """What Kubernetes may do about that object now."""
@@ -66,6 +76,8 @@ class JobController:
         if "startTime" not in status:
             return [("job started", lambda: self._start(job))]
         steps: list[Deed] = []
+        if pod is not None and phase_of(pod) == self._preempted_when(job):
+            steps.append(("preempted", lambda: self._preempt(job)))
         if failing is not None and over and (pod is None or not self._nodes.container(pod).runs):
             steps.append(("job failed", lambda: self._add_condition(job, "Failed", failing)))
         elif succeeding is not None:
@@ -75,11 +87,27 @@ class JobController:
             if uid in self._had_pod:
                 if over:
                     steps.append(("job judged", lambda: self._judge(job, pod)))
-            elif not taken:
+            elif not taken and self._now() >= self._again_at.get(uid, self._now()):
                 steps.append(("pod created", lambda: self._create_pod(job)))
-            if has_passed(status["startTime"], job["spec"]["activeDeadlineSeconds"], self._now()):
+            # A pod that has failed comes first, one that has succeeded does not.
+            failed = pod is not None and phase_of(pod) == "Failed"
+            limit = job["spec"]["activeDeadlineSeconds"]
+            if has_passed(status["startTime"], limit, self._now()) and not failed:
                 steps.append(("job out of time", lambda: self._out_of_time(job, pod)))
         return steps
+
+    def _preempted_when(self, job: Object) -> str | None:
+        """In which phase of its pod something worth more comes to the queue, once."""
+        uid = job["metadata"]["uid"]
+        if names.QUEUE not in job["metadata"]["labels"]:
+            return None
+        if uid not in self._preempted:
+            self._preempted[uid] = self._random.choice([None, "Pending", "Running", "Running"])
+        return self._preempted[uid]
+
+    def _preempt(self, job: Object) -> None:
+        self._preempted[job["metadata"]["uid"]] = None
+        suspend(self._server, job)
 
     def _start(self, job: Object) -> None:
         conditions = [
@@ -96,10 +124,19 @@ class JobController:
             steps.append(("job suspended", lambda: self._suspend(job, pod)))
         elif status.get("terminating") and not taken:
             steps.append(("its pod is gone", lambda: self._set_status(job, terminating=0)))
-        # By Kueue, or whoever has suspended it.
-        resumed = {**job, "spec": {**job["spec"], "suspend": False}}
-        steps.append(("admitted", lambda: self._server.replace(JOBS.plural, resumed)))
+        # By Kueue, or whoever has suspended it, at once or when there is room.
+        uid = job["metadata"]["uid"]
+        if uid not in self._held_until:
+            seconds = self._random.choice([0, 0, 30, 300])
+            self._held_until[uid] = self._now() + timedelta(seconds=seconds)
+        if self._now() >= self._held_until[uid]:
+            steps.append(("admitted", lambda: self._admit(job)))
         return steps
+
+    def _admit(self, job: Object) -> None:
+        del self._held_until[job["metadata"]["uid"]]
+        resumed = {**job, "spec": {**job["spec"], "suspend": False}}
+        self._server.replace(JOBS.plural, resumed)
 
     def _suspend(self, job: Object, pod: Object | None) -> None:
         conditions = (job.get("status") or {}).get("conditions") or []
@@ -147,7 +184,8 @@ class JobController:
         try:
             self._server.refuse(PODS.plural, body)
         except HybridJobsError:
-            return  # it tries again
+            self._again_at[metadata["uid"]] = self._now() + _POD_BACKOFF
+            return
         self._had_pod.add(metadata["uid"])
         self._nodes.add(self._server.create(PODS.plural, body))
 

@@ -48,6 +48,7 @@ class Container:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     ended_with: int | None = None
+    is_killed: bool = False  # as its pod was deleted
     reason: str = "Completed"
 
     @property
@@ -100,7 +101,7 @@ class Nodes(Logs):
             pod=pod["metadata"]["name"],
             job_id=UUID(labels[names.JOB_ID]),
             attempt=int(labels[names.ATTEMPT]),
-            begins=random.choice(["well"] * 6 + ["ImagePullBackOff", "Unschedulable"]),
+            begins=random.choice(["well"] * 10 + ["ImagePullBackOff", "Unschedulable"]),
             seconds=random.choice([0, 0, 1, 5, 20, 1000]),
             exit_code=exit_code,
             message=random.choice(_MESSAGES[exit_code]),
@@ -136,7 +137,7 @@ class Nodes(Logs):
         elif container.runs and "running" not in shown:
             steps.append(("start shown", lambda: self._show_start(pod, container)))
         if container.runs and (late or deleting):
-            steps.append(("killed", lambda: container.ended(self._now(), container.on_sigterm)))
+            steps.append(("killed", lambda: self._kill(container, deleted=deleting and not late)))
         if phase == "Pending" and container.started_at is None:
             if late:
                 steps.append(("pod out of time", lambda: self._fail(pod)))
@@ -157,6 +158,10 @@ class Nodes(Logs):
             steps.append(
                 ("process ends", lambda: container.ended(self._now(), container.exit_code))
             )
+
+    def _kill(self, container: Container, *, deleted: bool) -> None:
+        container.is_killed = deleted
+        container.ended(self._now(), container.on_sigterm)
 
     def _begin(self, pod: Object, container: Container, *, bound: bool) -> list[Deed]:
         if container.begins == "Unschedulable":
@@ -243,6 +248,7 @@ class Nodes(Logs):
         """Deleted without a word from its kubelet, which kills what it has where it can."""
         container = self.container(pod)
         if container.runs and not container.is_lost:
+            container.is_killed = True
             container.ended(self._now(), 137)
         self._server.remove(PODS.plural, pod["metadata"]["name"])
 

@@ -4,6 +4,7 @@ In the words of Kubernetes 1.35, which say why.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from functools import partial
 from random import Random
 from uuid import UUID
@@ -52,8 +53,9 @@ def _invalid(name: str) -> Invalid:
     return Invalid(422, "Invalid", f'"{name}" is invalid: spec.template: Invalid value: {{}}')
 
 
+_QUOTA = "a quota is full"
 _PASSING: dict[str, _Error] = {
-    "a quota is full": _quota,
+    _QUOTA: _quota,
     "a quota is contended": _contended,
     "a webhook is away": _webhook,
     "there is too much load": _load,
@@ -68,8 +70,12 @@ _FINAL: dict[str, tuple[str, _Error]] = {
 class Refusals:
     """Kinds that are refused for now, and at most one job that is for ever."""
 
-    def __init__(self, random: Random, server: ApiServer) -> None:
+    def __init__(self, random: Random, server: ApiServer, now: Callable[[], datetime]) -> None:
         self._random = random
+        self._clock = now
+        # When last, by name: in a way that ends the attempt if it goes on for long.
+        self.refused_at: dict[str, datetime] = {}
+        self.for_good: set[UUID] = set()  # jobs that were refused, and not for a while
         self._now: dict[str, _Error] = {}
         self._final: tuple[UUID, str] | None = None
         server.refuse = self._check
@@ -79,13 +85,32 @@ class Refusals:
         """The job of which something is said to be invalid."""
         return self._final[0] if self._final and "invalid" in self._final[1] else None
 
+    @property
+    def in_force(self) -> bool:
+        """Whether anything is refused for now."""
+        return bool(self._now)
+
+    @property
+    def is_quota_of_jobs(self) -> bool:
+        """Whether Jobs are refused by a quota, and nothing else by anything."""
+        return list(self._now.items()) == [(JOBS.plural, _quota)]
+
+    def begin(self) -> None:
+        """Something is refused from now on."""
+        kind = self._random.choice([HYBRIDJOBS.plural, JOBS.plural, JOBS.plural, PODS.plural])
+        self._now[kind] = _PASSING[self._random.choice([_QUOTA, *_PASSING])]
+
     def _check(self, kind: str, body: Object) -> None:
         name = body["metadata"]["name"]
         if kind in self._now:
+            if self._now[kind] is _quota:
+                self.refused_at[name] = self._clock()
             raise self._now[kind](name)
         if self._final is not None:
             job_id, (refused, error) = self._final[0], _FINAL[self._final[1]]
             if kind == refused and body["metadata"]["labels"][names.JOB_ID] == str(job_id):
+                self.refused_at[name] = self._clock()
+                self.for_good.add(job_id)
                 raise error(name)
 
     def lift(self) -> None:

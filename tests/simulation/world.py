@@ -2,7 +2,7 @@
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
@@ -17,7 +17,7 @@ from hybridjobs.dispatch import loop as dispatch_loop
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, HYBRIDJOBS, JOBS, PODS
 from tests.simulation.checks import Checks, Violation
 from tests.simulation.cluster import WATCHED, ApiServer, Deed, Object
-from tests.simulation.deeds import People, trouble_of_work
+from tests.simulation.deeds import People, trouble_of_queues, trouble_of_work
 from tests.simulation.definitions import Administrator
 from tests.simulation.fleet import Fleet
 from tests.simulation.job_controller import JobController
@@ -27,10 +27,10 @@ from tests.simulation.refusals import Refusals
 from tests.simulation.stores import InMemory, Store
 from tests.simulation.virtual import Loop, clock_of
 
-_MAX_DEEDS = 16  # of people, a run
 _MAX_CALM_STEPS = 20_000
 _MAX_DRAIN_SECONDS = 6 * 3600
-_POLL_SECONDS = 10.0
+_POLL_SECONDS = 20.0
+_SEEN_WITHIN_SECONDS = 200  # two sweeps, and what a pod has to end
 
 
 class World:
@@ -45,14 +45,18 @@ class World:
         self.loop = Loop()
         self._server = ApiServer(self.loop.now)
         self._nodes = Nodes(self._server, self.loop.now, random)
-        self._jobs = JobController(self._server, self.loop.now, self._nodes)
+        self._jobs = JobController(self._server, self.loop.now, self._nodes, random)
         self.store = make_store(self.loop.now)
-        self._refusals = Refusals(random, self._server)
-        self.checks = Checks(self._server, self._nodes, self.store, self._refusals)
+        self._refusals = Refusals(random, self._server, self.loop.now)
+        self.checks = Checks(self._server, self._nodes, self.store, self._refusals, self.loop.now)
         self.fleet = Fleet(random, self.loop, self._server, self._nodes, self.store, self.checks)
         self._away: set[str] = set()
-        self._people = People(random, self._server, self._nodes, self.store, self.checks)
         self._administrator = Administrator(random, self._server)
+        self._people = People(
+            random, self._server, self._nodes, self.store, self.checks, self._administrator.types
+        )
+        self._max_deeds = random.choice([4, 8, 16])  # of people
+        self._troubles = self._some_troubles()
         self._people_did = 0
         self._attempts_before = 0  # those of before each restore
         self._bring_back: Callable[[], None] | None = None  # the database, as it was backed up
@@ -64,7 +68,8 @@ class World:
         """Chaos for so many steps, then peace until all is over; Violation."""
         with self._set_up():
             self.fleet.begin()
-            self._people.submit()
+            for _ in range(self._random.choice([1, 2, 3])):
+                self._people.submit()
             while self.steps < steps:
                 self._step()
             self._drain()
@@ -98,11 +103,11 @@ class World:
             happened = self._answer_any()
         elif dice < 65:
             happened = self._tell_any()
-        elif dice < 87:
+        elif dice < 88:
             happened = self._kubernetes_does()
-        elif dice < 93:
+        elif dice < 92:
             happened = self._time_passes()
-        elif dice < 97:
+        elif dice < 95:
             happened = self._people_do()
         else:
             happened = self._trouble_comes()
@@ -155,17 +160,14 @@ class World:
 
     def _kubernetes_does(self) -> bool:
         able = [
-            (kind, body)
-            for kind in WATCHED
+            (body, steps)
+            for kind in (HYBRIDJOBS.plural, JOBS.plural, PODS.plural)
             for body in self._server.list(kind)
-            if kind in (JOBS.plural, PODS.plural) or "deletionTimestamp" in body["metadata"]
+            if (steps := self._steps(kind, body))
         ]
         if not able:
             return False
-        kind, body = able[self._random.randrange(len(able))]
-        steps = self._steps(kind, body)
-        if not steps:
-            return False
+        body, steps = able[self._random.randrange(len(able))]
         self._do(body, *steps[self._random.randrange(len(steps))])
         return True
 
@@ -198,26 +200,36 @@ class World:
         return True
 
     def _people_do(self) -> bool:
-        if self._people_did >= _MAX_DEEDS:
+        if self._people_did >= self._max_deeds:
             return False
         self._people_did += 1
         deeds = [*self._people.deeds(), *self._administrator.deeds()]
         return self._something_is_done(deeds, "PEOPLE")
 
     def _trouble_comes(self) -> bool:
-        troubles: list[Deed] = [
-            *self.fleet.trouble(),
-            *trouble_of_work(self._server, self._nodes),
-            *self._trouble_of_hybridjobs(),
-            *self._refusals.trouble(self.store.rows()[0]),
-            *self._trouble_of_rows(),
+        """Of one kind of those that this run has: some are rare beside others."""
+        kind = self._random.choice(self._troubles)
+        return self._something_is_done([*kind()], "TROUBLE")
+
+    def _some_troubles(self) -> list[Callable[[], Iterable[Deed]]]:
+        """What goes wrong in this run: of some kinds more than of all of them at once."""
+        kinds: list[Callable[[], Iterable[Deed]]] = [
+            self.fleet.trouble,
+            self._trouble_of_dependencies,
+            lambda: trouble_of_work(self._server, self._nodes),
+            lambda: trouble_of_queues(self._server, self._nodes),
+            self._trouble_of_hybridjobs,
+            lambda: self._refusals.trouble(self.store.rows()[0]),
+            self._trouble_of_rows,
         ]
+        return self._random.sample(kinds, self._random.choice([1, 2, 3, 4, len(kinds)]))
+
+    def _trouble_of_dependencies(self) -> Iterator[Deed]:
         for each in ("database", "cluster"):
             if each in self._away:
-                troubles += [(f"{each} is back", partial(self._away.discard, each))] * 4
-            else:
-                troubles.append((f"{each} is away", partial(self._away.add, each)))
-        return self._something_is_done(troubles, "TROUBLE")
+                yield f"{each} is back", partial(self._away.discard, each)
+            elif not self._away:
+                yield f"{each} is away", partial(self._away.add, each)
 
     def _trouble_of_hybridjobs(self) -> Iterator[Deed]:
         """They vanish, as from a cluster that was restored, or by hand while no operator runs."""
@@ -251,9 +263,15 @@ class World:
         """No more trouble, though lost nodes stay lost; then they are back; then nothing moves."""
         self._note("PEACE")
         self._away.clear()
-        self._refusals.lift()
         self._administrator.bring_back()
         self.fleet.pacify()
+        self.checks.on_peace()
+        self._bear_refusals()
+        self.wait(_SEEN_WITHIN_SECONDS)
+        if late := self.checks.uncancelled():
+            raise Violation(f"not cancelled: {', '.join(late)}")
+        if late := self.checks.unended():
+            raise Violation(f"not ended, though its pod is gone: {', '.join(late)}")
         self._until(self.checks.unfinished, "never ended")
         self._nodes.find()
         self._until(self.checks.unfinished, "never ended")
@@ -263,6 +281,20 @@ class World:
         if self.checks.may_leave_late:
             self.wait(300)
         self._check_rest()
+
+    def _bear_refusals(self) -> None:
+        """For seconds or minutes, and nothing else goes wrong; then they are lifted."""
+        if self._random.randrange(3) == 0:
+            self._people.submit()
+            self._refusals.begin()
+        if not self._refusals.in_force:
+            return
+        self.wait(self._random.choice([30, 400]))
+        is_quota = self._refusals.is_quota_of_jobs
+        self._refusals.lift()
+        self.wait(10)
+        if is_quota and (late := self.checks.jobless()):
+            raise Violation(f"not made, though they are accepted: {', '.join(late)}")
 
     def _check_types(self) -> None:
         """Watches tell of a change at once, and a sweep of one that they have missed."""
