@@ -98,7 +98,7 @@ class Checks:
         for body in self._server.list(HYBRIDJOBS.plural):
             if job["source"] == "kubernetes" and body["metadata"]["uid"] == job["key"]:
                 state = (body.get("status") or {}).get("state")
-                if "jobId" in body["spec"] or state in TERMINAL:
+                if is_dispatched(body) or state in TERMINAL:
                     raise Violation(f"{body['metadata']['name']} is adopted, which is {state}")
 
     def _look_at_job(self, job: Row, attempts: list[Row]) -> None:
@@ -138,11 +138,13 @@ class Checks:
             raise Violation(f"{job['id']} has {job['retry_count']} retries, and spent {spent}")
         for each in attempts[:-1]:
             unspent = each["outcome"] not in _FREE and each["spent_retry"] is False
-            if unspent and not self._by_hand[job["id"]]:
+            if unspent and not self._by_hand[job["id"]] and not self._restored:
                 raise Violation(f"{job['id']} goes on after {each['outcome']} without a retry")
         for each in attempts[-1:]:
             asked_at = job["cancel_requested_at"]
-            if asked_at is not None and each["claimed_at"] > asked_at:
+            # One that a restored database did not know is counted up, and cancelled.
+            late = asked_at is not None and each["claimed_at"] > asked_at
+            if late and not self._restored:
                 raise Violation(f"{job['id']} is claimed, though it is to be cancelled")
         for outcome, limit in _FREE.items():
             # One more ends the job; each retry by hand may do so again.

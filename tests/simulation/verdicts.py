@@ -23,6 +23,7 @@ _SECOND = timedelta(seconds=1)
 # Ends that are the pod's own doing.
 _OWN = {"failed", "permanent", "oom", "deadline", "retry_later", "never_started"}
 _KILLED = {137, 143}
+_NO_FAILURE = {0, 65, 75}  # done, permanent, interrupted
 
 
 class Verdicts:
@@ -43,6 +44,7 @@ class Verdicts:
         self._gone: set[Key] = set()  # whose Job was removed
         self._podless: set[Key] = set()  # of whose Job a pod was removed
         self._without_hybridjob: set[UUID] = set()  # jobs of which a HybridJob was removed
+        self._restored = False
         self._types_gone: set[str] = set()
         self._disrupted: set[str] = set()  # pods, by uid
         self._deleted: set[str] = set()  # pods, by uid
@@ -62,6 +64,7 @@ class Verdicts:
 
     def on_restore(self) -> None:
         """The rows know nothing of what is in the cluster: it may be taken for lost."""
+        self._restored = True
         self._gone |= self._made
         self._without_hybridjob |= {job for job, _ in self._made}
 
@@ -169,8 +172,8 @@ class Verdicts:
     def _failed(self, key: Key, attempt: Row) -> str | None:
         if attempt["reason"] == "NameConflict":
             return None
-        failed = any(each.ended_with != 0 for each in self._own_ends(key))
-        return None if failed else "nothing failed by itself"
+        failed = any(each.ended_with not in _NO_FAILURE for each in self._own_ends(key))
+        return None if failed else "nothing failed by itself, and not for good"
 
     def _permanent(self, key: Key, attempt: Row) -> str | None:
         if attempt["reason"] == "InvalidJob":
@@ -200,6 +203,8 @@ class Verdicts:
     def _lost(self, key: Key, attempt: Row) -> str | None:
         if attempt["reason"] == "PodLost":
             return None if key in self._podless else "no pod was removed"
+        if attempt["reason"] == "Restored":
+            return None if self._restored else "no database was restored"
         known = key in self._gone or key[0] in self._without_hybridjob
         return None if known else "all of it was there"
 
