@@ -203,8 +203,10 @@ class Checks:
     def _is_second(self, container: Container) -> bool:
         """Whether its Job was resumed while the end of the first was recorded: it is deleted."""
         taken = {self._nodes.containers[uid].pod for uid in self._nodes.taken}
-        first, *_ = self._containers(container.job_id, container.attempt)
-        return container is not first and first.pod in taken
+        of_attempt = self._containers(container.job_id, container.attempt)
+        earlier = of_attempt[: of_attempt.index(container)]
+        # Or of a Job that was made once more, by a database that does not know of the first.
+        return any(each.pod in taken for each in earlier) or (self._restored and bool(earlier))
 
     def _on_event(self, kind: str, event: str, body: Object) -> None:
         if kind == JOBS.plural and event == "ADDED":
@@ -316,6 +318,10 @@ class Checks:
     def on_peace(self) -> None:
         """Nothing goes wrong any more."""
         self._peace_since = self._now()
+
+    def on_deposed(self) -> None:
+        """Another one leads beside one that is paused."""
+        self._verdicts.is_deposed = True
 
     def on_restore(self) -> None:
         """The rows are those of a while ago; the cluster is what it is."""

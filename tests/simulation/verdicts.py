@@ -45,6 +45,7 @@ class Verdicts:
         self._podless: set[Key] = set()  # of whose Job a pod was removed
         self._without_hybridjob: set[UUID] = set()  # jobs of which a HybridJob was removed
         self._restored = False
+        self.is_deposed = False  # somebody who led, and may wake and act on what he saw before
         self._types_gone: set[str] = set()
         self._disrupted: set[str] = set()  # pods, by uid
         self._deleted: set[str] = set()  # pods, by uid
@@ -130,12 +131,14 @@ class Verdicts:
             each
             for uid, each in self._containers(key)
             if each.ended_at is not None
-            and uid not in self._disrupted | self._nodes.taken
+            and uid not in self._disrupted
             and not (each.is_killed and each.ended_with in _KILLED)
         ]
 
     def _never_started(self, key: Key, attempt: Row) -> str | None:
-        if attempt["started_at"] is not None:
+        if key[0] in self._refusals.for_good or attempt["reason"] == "BeingDeleted":
+            return None
+        if attempt["started_at"] is not None and not self.is_deposed:
             return "it had started"
         since = attempt["claimed_at"]
         patience = min(LEAST_PATIENCE, timedelta(seconds=attempt["deadline_seconds"]) - _SECOND)
@@ -146,16 +149,15 @@ class Verdicts:
             patience = _WITHOUT_TYPE
         elif key in self._admitted:
             since = self._admitted[key]
-        elif key[0] not in self._refusals.for_good:
+        else:
             return "its Job was never admitted, and nobody refused it for good"
         if attempt["ended_at"] - since < patience:
             return f"it has had no more than {attempt['ended_at'] - since} to begin"
         return None
 
     def _deadline(self, key: Key, attempt: Row) -> str | None:
-        if attempt["exit_code"] == 0 and any(
-            uid in self._succeeded for uid, _ in self._containers(key)
-        ):
+        pods = {each.pod for uid, each in self._containers(key) if uid in self._succeeded}
+        if attempt["exit_code"] == 0 and attempt["pod_name"] in pods:
             return "its pod had succeeded"
         began = self._admitted.get(key)
         if began is None or all(each.started_at is None for _, each in self._containers(key)):
