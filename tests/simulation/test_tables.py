@@ -38,9 +38,10 @@ _NAMES = {"namespace": "jobs", "name": "hj"}
 class _Operations:
     """Random calls of the store, with arguments that are sometimes right and sometimes late."""
 
-    def __init__(self, random: Random, loop: Loop) -> None:
+    def __init__(self, random: Random, loop: Loop, store: Store) -> None:
         self._random = random
         self._loop = loop
+        self._store = store
         self._jobs: list[UUID] = []
 
     def next(self) -> tuple[str, bool, Operation]:
@@ -49,7 +50,10 @@ class _Operations:
         if not self._jobs or random.randrange(12) == 0:
             return self._insert()
         job_id = random.choice(self._jobs[-6:])
+        job = self._store.rows()[0].get(job_id)  # None: its key was another one's
         attempt = random.choice([1, 1, 2, 3, 4])
+        if job is not None and random.randrange(3):
+            attempt = job["attempt"]
         started_at = self._loop.now() - timedelta(seconds=random.choice([0, 3]))
         choices: list[tuple[str, bool, Operation]] = [
             ("claim", True, lambda c: claim(c, window=random_window)),
@@ -232,7 +236,7 @@ async def stores(database_urls: DatabaseUrls) -> Any:
 def test_the_tables_in_memory_do_what_postgres_does(stores: Any, seed: int) -> None:
     loop, memory, postgres = stores
     random = Random(seed)
-    operations = _Operations(random, loop)
+    operations = _Operations(random, loop, memory)
     done = set()
     for step in range(_STEPS):
         loop.advance(loop.time() + random.choice([0.0, 0.5, 4.0, 40.0]))
