@@ -188,6 +188,8 @@ class AttemptStatements:
             if job is None:
                 continue
             found = self._kept.open(given)
+            if found and given["outcome"] == "never_started" and found[1]["started_at"] is not None:
+                found = None
             answers.append(
                 {
                     **{name: job[name] for name in ("id", "status", "type", "traceparent")},

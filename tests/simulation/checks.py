@@ -319,10 +319,6 @@ class Checks:
         """Nothing goes wrong any more."""
         self._peace_since = self._now()
 
-    def on_deposed(self) -> None:
-        """Another one leads beside one that is paused."""
-        self._verdicts.is_deposed = True
-
     def on_restore(self) -> None:
         """The rows are those of a while ago; the cluster is what it is."""
         self._restored = True

@@ -116,8 +116,6 @@ class Fleet:
         """Somebody leads who can; a leader that is paused does not know that it is deposed."""
         able = [each for each in self.operators if not each.paused]
         if able and not any(each.leads for each in able):
-            if any(each.leads for each in self.operators):
-                self._checks.on_deposed()
             self._random.choice(able).lead()
 
     def _replace(self, place: int) -> None:

@@ -45,7 +45,6 @@ class Verdicts:
         self._podless: set[Key] = set()  # of whose Job a pod was removed
         self._without_hybridjob: set[UUID] = set()  # jobs of which a HybridJob was removed
         self._restored = False
-        self.is_deposed = False  # somebody who led, and may wake and act on what he saw before
         self._types_gone: set[str] = set()
         self._disrupted: set[str] = set()  # pods, by uid
         self._deleted: set[str] = set()  # pods, by uid
@@ -138,7 +137,7 @@ class Verdicts:
     def _never_started(self, key: Key, attempt: Row) -> str | None:
         if key[0] in self._refusals.for_good or attempt["reason"] == "BeingDeleted":
             return None
-        if attempt["started_at"] is not None and not self.is_deposed:
+        if attempt["started_at"] is not None:
             return "it had started"
         since = attempt["claimed_at"]
         patience = min(LEAST_PATIENCE, timedelta(seconds=attempt["deadline_seconds"]) - _SECOND)

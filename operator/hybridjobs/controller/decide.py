@@ -192,7 +192,7 @@ def _open(view: View, now: datetime) -> list[Action]:
     if job is None:
         if cancel:
             return [RecordEnd(AttemptEnd(Outcome.CANCELLED, "Cancelled"))]
-        if row.job_uid is not None:
+        if row.job_uid is not None or row.attempt_started_at is not None:
             return [_lost("JobDeleted", "its Kubernetes Job was deleted")]
         return _create(view, now)
     if _owner(job) != uid and job["metadata"].get("deletionTimestamp"):
@@ -211,6 +211,9 @@ def _open(view: View, now: datetime) -> list[Action]:
         retry = view.spec.retry if view.spec else Retry()
         exit_codes = set(retry.permanent_exit_codes)
         end = classify(job, pod, reported=row.reported, permanent_exit_codes=exit_codes)
+        if end.outcome is Outcome.NEVER_STARTED and is_begun(row, pod):
+            message = (condition(job, "Failed") or {}).get("message")
+            end = replace(end, outcome=Outcome.DEADLINE, reason="DeadlineExceeded", message=message)
         if end.outcome is Outcome.DEADLINE and not is_begun(row, pod):
             # The backstop passed while nobody watched: refused a pod, as by a quota.
             reason, message = why_not_started(job, pod, view.told)

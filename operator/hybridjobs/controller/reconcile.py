@@ -189,8 +189,10 @@ class Reconciler:
                 await self._record_start(view, started_at)
                 self._queue.add(name)
             case decide.RecordEnd(end, remove_job):
-                await self._record_end(view, end)
-                if remove_job and view.job is not None:
+                changed = await self._record_end(view, end)
+                # Unchanged, it may have started after all: the next look knows.
+                wanted = end.outcome is Outcome.NEVER_STARTED and not changed
+                if remove_job and view.job is not None and not wanted:
                     await self._delete(JOBS, view.job)
                 self._queue.add(name)
             case decide.AddEvidence(end):
@@ -314,21 +316,24 @@ class Reconciler:
             )
         metrics.count_start(view.row.claimed_at, started_at)
 
-    async def _record_end(self, view: View, end: AttemptEnd) -> None:
+    async def _record_end(self, view: View, end: AttemptEnd) -> bool:
+        """Whether it changed anything."""
         row = view.row
         if end.reason in _TAKEN and await namespace_goes(self._kubernetes, self._namespace):
             end = replace(end, reason=NAMESPACE_TERMINATING, message=_NAMESPACE_GOES)
         end = await self._logs.added(view, end)
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
-        if recorded is not None and recorded.changed:
-            await self._events.ended(view.hybridjob, row.attempt, end)
-            log.info(
-                "attempt ended",
-                type=row.type,
-                outcome=end.outcome.value,
-                reason=end.reason,
-                status=recorded.status.value,
-            )
+        if recorded is None or not recorded.changed:
+            return False
+        await self._events.ended(view.hybridjob, row.attempt, end)
+        log.info(
+            "attempt ended",
+            type=row.type,
+            outcome=end.outcome.value,
+            reason=end.reason,
+            status=recorded.status.value,
+        )
+        return True
 
     async def _end_pod(self, view: View) -> None:
         assert view.pod is not None

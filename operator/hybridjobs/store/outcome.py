@@ -74,6 +74,8 @@ WITH locked AS (
     FROM locked AS report
     WHERE attempt.job_id = report.job_id AND attempt.attempt = report.attempt
       AND CASE WHEN attempt.ended_at IS NULL THEN true ELSE false END
+      -- Who waited for its start may wake long after it.
+      AND (report.outcome <> 'never_started' OR attempt.started_at IS NULL)
     RETURNING attempt.job_id, attempt.claimed_at, attempt.started_at, attempt.ended_at,
               attempt.progress,
               report.error, report.reason, report.category, report.status, report.result,
@@ -113,7 +115,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of the job; `changed` False: the attempt was closed already."""
+    """What became of the job; `changed` False: the attempt was closed, or has started after all."""
 
     changed: bool
     status: Status
@@ -143,7 +145,8 @@ async def record_outcome(
     """Close the attempt and move the job on; None where there is no such job.
 
     Runs in the caller's transaction. The first outcome of an attempt wins; a later one adds only
-    evidence that was missing (log tail, exit code). Data that Postgres refuses in a result
+    evidence that was missing (log tail, exit code). `never_started` changes nothing of an attempt
+    that has started. Data that Postgres refuses in a result
     (psycopg.DataError) is the caller's to turn into a failure.
     """
     [recorded] = await record_outcomes(connection, [Report(job_id, attempt, end)])

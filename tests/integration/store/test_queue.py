@@ -153,6 +153,20 @@ async def test_a_job_goes_from_queued_to_completed(enqueuer: Enqueuer, database:
     assert [(a.outcome, a.log_tail) for a in done.attempts] == [("succeeded", "a\ufffdb")]
 
 
+async def test_what_has_started_is_not_said_never_to_have(
+    enqueuer: Enqueuer, database: Database
+) -> None:
+    row = await _enqueued(database, enqueuer)
+    claimed = await _claimed(database)
+    async with database.connection() as connection:
+        await attempts.start(
+            connection, row.id, 1, pod_name="pod", pod_uid="u", started_at=datetime.now(UTC)
+        )
+    late = AttemptEnd(Outcome.NEVER_STARTED, "Unschedulable", "no node has room")
+    assert await _end(database, claimed, late) is Status.PROCESSING
+    assert [each.outcome for each in (await _job(database, row)).attempts] == [None]
+
+
 async def test_a_late_report_changes_nothing(enqueuer: Enqueuer, database: Database) -> None:
     row = await _enqueued(database, enqueuer)
     claimed = await _claimed(database)

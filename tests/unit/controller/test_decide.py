@@ -250,6 +250,17 @@ def test_a_suspension_comes_too_late_for_a_job_whose_end_is_decided() -> None:
     assert _only_end(_decide(BOUND, **stuck, now=CLAIMED + slack))[0] is Outcome.NODE_LOST
 
 
+def test_what_has_started_ends_at_its_deadline_though_its_pod_tells_of_no_start() -> None:
+    failed = condition("Failed", "DeadlineExceeded", "Job was active longer than its deadline")
+    outcome, reason = _only_end(_decide(STARTED, the_job=job(failed), the_pod=pod()))[:2]
+    assert (outcome, reason) == (Outcome.DEADLINE, "DeadlineExceeded")
+
+
+def test_what_has_started_is_not_made_again_though_nobody_noted_its_job() -> None:
+    row = replace(STARTED, job_uid=None)
+    assert _only_end(_decide(row))[:2] == (Outcome.LOST, "JobDeleted")
+
+
 def test_a_second_pod_of_a_job_does_not_go_on_for_the_first() -> None:
     first = replace(STARTED, pod_name="another")
     running = _decide(first, the_job=job(), the_pod=pod(state=RUNNING))
