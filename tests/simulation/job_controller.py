@@ -78,7 +78,10 @@ class JobController:
         steps: list[Deed] = []
         if pod is not None and phase_of(pod) == self._preempted_when(job):
             steps.append(("preempted", lambda: self._preempt(job)))
-        if failing is not None and over and (pod is None or not self._nodes.container(pod).runs):
+        # A pod that is being deleted counts as terminating until it has ended.
+        ended = all(phase_of(each) in ("Succeeded", "Failed") for each in taken)
+        runs = pod is not None and self._nodes.container(pod).runs
+        if failing is not None and over and ended and not runs:
             steps.append(("job failed", lambda: self._add_condition(job, "Failed", failing)))
         elif succeeding is not None:
             done = {"completionTime": self._text()}

@@ -161,6 +161,10 @@ class Verdicts:
         began = self._admitted.get(key)
         if began is None or all(each.started_at is None for _, each in self._containers(key)):
             return "nothing began"
+        if self._restored:
+            return (
+                None  # its pod may have been shortened for a cancel that the backup does not know
+            )
         lasted = self._now() - began  # it may have ended before, unseen by its kubelet
         if lasted < timedelta(seconds=attempt["deadline_seconds"]) - _SECOND:
             return f"it has had no more than {lasted}"
