@@ -29,7 +29,7 @@ class QueueStatements:
             resources._HAND_OUT_AGAIN: self._hand_out_again,
             resources._FORGET_SPENT: self._forget_spent,
             resources._STILL_NEEDED: self._still_needed,
-            resources._WAITED: self._waited,
+            resources._OPEN: self._find_open,
             restored._BEHIND: self._behind,
             restored._REOPEN: self._reopen,
             restored._COUNT_UP: self._count_up,
@@ -101,9 +101,13 @@ class QueueStatements:
         asked = zip(given["ids"], given["uids"], given["attempts"], strict=True)
         return [(jobs[id_], uid, attempt) for id_, uid, attempt in asked if id_ in jobs]
 
-    def _waited(self, given: Parameters) -> Rows:
+    def _find_open(self, given: Parameters) -> Rows:
         found = self._kept.open(given)
-        return [] if found is None else [{"waited": self._kept.now() - found[1]["claimed_at"]}]
+        if found is None:
+            return []
+        attempt = found[1]
+        waited = self._kept.now() - attempt["claimed_at"]
+        return [{"waited": waited, "has_started": attempt["started_at"] is not None}]
 
     # store/restored.py
 

@@ -190,7 +190,7 @@ class _Operations:
             for claimed in await claim(connection, window=0):
                 if claimed.job_id == job_id and claimed.attempt == attempt:
                     await resources.mark_dispatched(connection, claimed, **_NAMES, uid=uid)
-                    return await resources.waited_since_claim(connection, claimed)
+                    return await resources.find_open(connection, claimed)
             return None
 
         return "dispatched", True, dispatched

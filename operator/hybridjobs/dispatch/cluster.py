@@ -28,7 +28,7 @@ from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
 from hybridjobs.observed import attempt_claimed
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
-from hybridjobs.store.resources import forget_uid, mark_dispatched, waited_since_claim
+from hybridjobs.store.resources import find_open, forget_uid, mark_dispatched
 from hybridjobs.tracing import span
 
 log = structlog.get_logger(__name__)
@@ -71,10 +71,12 @@ class ClusterRuntime:
         if error.status in _NOT_THE_JOBS or error.reason == _CONTENDED:
             return
         async with self._database.connection() as connection:
-            waited = await waited_since_claim(connection, claimed)
-        if waited is None or waited < _REFUSED_FOR:
+            attempt = await find_open(connection, claimed)
+        if attempt is None or attempt.waited < _REFUSED_FOR:
             return
-        end = AttemptEnd(Outcome.NEVER_STARTED, error.reason or "Refused", error.message)
+        # It may have started, when somebody has deleted the HybridJob since.
+        outcome = Outcome.LOST if attempt.has_started else Outcome.NEVER_STARTED
+        end = AttemptEnd(outcome, error.reason or "Refused", error.message)
         async with self._database.transaction() as connection:
             await record_outcome(connection, claimed.job_id, claimed.attempt, end)
 
@@ -153,7 +155,7 @@ class ClusterRuntime:
             return False  # it is of this run, or of a later one that a backup does not know
         # A claim that is open now was no part of what had been cancelled by then.
         async with self._database.connection() as connection:
-            return await waited_since_claim(connection, claimed) is not None
+            return await find_open(connection, claimed) is not None
 
     async def _apply(self, body: Object, found: Object, claimed: Claim) -> Object:
         """Have the HybridJob that is there say the claim, unless it does, or says a later one."""

@@ -68,8 +68,9 @@ SELECT asked.uid FROM {_ASKED} JOIN hybridjobs.background_jobs job USING (id)
 WHERE job.resource_uid = asked.uid OR job.attempt < asked.attempt
    OR job.status NOT IN ('completed', 'failed', 'cancelled')
 """  # noqa: S608 - of constants
-_WAITED = """
-SELECT now() - claimed_at AS waited FROM hybridjobs.job_attempts
+_OPEN = """
+SELECT now() - claimed_at AS waited, started_at IS NOT NULL AS has_started
+FROM hybridjobs.job_attempts
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND ended_at IS NULL
 """
 
@@ -141,10 +142,15 @@ async def forget_spent(
     return frozenset(each.uid for each in spent) - {row["uid"] for row in await cursor.fetchall()}
 
 
-async def waited_since_claim(
-    connection: AsyncConnection[DictRow], claimed: Claim
-) -> timedelta | None:
-    """How long the attempt has been open; None: it is closed."""
+class OpenAttempt(NamedTuple):
+    """How long an attempt has been open since its claim, and whether it has started."""
+
+    waited: timedelta
+    has_started: bool
+
+
+async def find_open(connection: AsyncConnection[DictRow], claimed: Claim) -> OpenAttempt | None:
+    """The attempt; None: it is closed."""
     parameters = {"job_id": claimed.job_id, "attempt": claimed.attempt}
-    row = await (await connection.execute(_WAITED, parameters)).fetchone()
-    return None if row is None else row["waited"]
+    row = await (await connection.execute(_OPEN, parameters)).fetchone()
+    return None if row is None else OpenAttempt(**row)

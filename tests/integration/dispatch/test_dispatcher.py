@@ -93,7 +93,10 @@ async def test_a_cancel_that_a_backup_does_not_know_is_not_taken_back(scene: Sce
     assert (await scene.job(job_id)).status is Status.CANCELLED
 
 
-async def test_a_name_that_is_taken_ends_the_attempt_in_time(scene: Scene) -> None:
+@pytest.mark.parametrize(("started", "outcome"), [("NULL", "never_started"), ("now()", "lost")])
+async def test_a_name_that_is_taken_ends_the_attempt_in_time(
+    scene: Scene, started: str, outcome: str
+) -> None:
     job_id = new_id()
     await scene.made_by_hand(hybridjob_name("test/long", job_id), type="test/long")
     await scene.sql(
@@ -102,13 +105,13 @@ async def test_a_name_that_is_taken_ends_the_attempt_in_time(scene: Scene) -> No
     assert await scene.dispatcher.dispatch_once() == 0
     assert (await scene.job(job_id)).attempts[0].ended_at is None
     await scene.sql(
-        "UPDATE hybridjobs.job_attempts SET claimed_at = claimed_at - interval '6 min' "
-        "WHERE job_id = %s",
+        "UPDATE hybridjobs.job_attempts SET claimed_at = claimed_at - interval '6 min', "
+        f"started_at = {started} WHERE job_id = %s",  # noqa: S608 - of the lines above
         job_id,
     )
     assert await scene.dispatcher.dispatch_once() == 0
     [attempt] = (await scene.job(job_id)).attempts
-    assert (attempt.outcome, attempt.reason) == ("never_started", "NameConflict")
+    assert (attempt.outcome, attempt.reason) == (outcome, "NameConflict")
 
 
 async def test_one_whose_name_was_given_away_runs_under_a_name_of_its_own(scene: Scene) -> None:
