@@ -106,7 +106,7 @@ async def test_a_name_that_is_taken_ends_the_attempt_in_time(
     assert (await scene.job(job_id)).attempts[0].ended_at is None
     await scene.sql(
         "UPDATE hybridjobs.job_attempts SET claimed_at = claimed_at - interval '6 min', "
-        f"started_at = {started} WHERE job_id = %s",  # noqa: S608 - of the lines above
+        f"started_at = {started} WHERE job_id = %s",
         job_id,
     )
     assert await scene.dispatcher.dispatch_once() == 0
