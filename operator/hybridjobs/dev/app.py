@@ -223,6 +223,7 @@ class _Dev:
                     await self._code.discover()
                     ingress.renew_children()
                 mirrored = await self._mirror(database, schedules)
+                await ingress.renew_types()
             except (ConfigurationError, DatabaseUnavailable) as error:
                 _say(f"the change is not taken: {error}")
             else:

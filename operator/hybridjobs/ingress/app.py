@@ -124,6 +124,7 @@ class Ingress:
         self._cluster = cluster
         self._make_runtime = runtime
         self._pool: Pool | None = None
+        self._catalog: TypeCatalog | None = None
         self.ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -141,7 +142,7 @@ class Ingress:
             )
             await database.check_schema()
             redelivery = Redelivery.configured(settings, database)
-            catalog = TypeCatalog(database)
+            self._catalog = catalog = TypeCatalog(database)
             await catalog.refresh()
             enqueuer = Enqueuer(url, committed=metrics.observe_commit)
             outcomes = Outcomes(url)
@@ -261,6 +262,11 @@ class Ingress:
         from hybridjobs.ingress.inngest.service import InngestService
 
         return InngestService(config, await stack.enter_async_context(Sdk(config)))
+
+    async def renew_types(self) -> None:
+        """Read the job types now, as when they have changed; DatabaseUnavailable."""
+        if self._catalog is not None:
+            await self._catalog.refresh()
 
     def renew_children(self) -> None:
         """Have the warm children replaced, as when their code has changed."""
