@@ -13,10 +13,15 @@ from typing import assert_never
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from hybridjobs.controller import decide, metrics
+from hybridjobs.controller import actions, metrics
 from hybridjobs.controller.adoption import adopt, catch_up
 from hybridjobs.controller.cache import Cache, Object
-from hybridjobs.controller.decide import View, is_cancelled_by_deletion, is_the_rows
+from hybridjobs.controller.decide import (
+    View,
+    decide,
+    is_cancelled_by_deletion,
+    is_the_rows,
+)
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.events import Events
 from hybridjobs.controller.logs import PodLogs
@@ -158,7 +163,7 @@ class Reconciler:
         bind_contextvars(attempt=row.attempt)
         view = await self._views.view(hybridjob, row)
         await self._logs.read_early(view)
-        for action in decide.decide(view, datetime.now(UTC)):
+        for action in decide(view, datetime.now(UTC)):
             await self._do(action, view)
 
     async def _not_the_rows(self, hybridjob: Object, row: JobState) -> None:
@@ -172,46 +177,46 @@ class Reconciler:
         text = f"job {row.job_id} belongs to another HybridJob"
         await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
 
-    async def _do(self, action: decide.Action, view: View) -> None:
+    async def _do(self, action: actions.Action, view: View) -> None:
         row, name = view.row, view.hybridjob["metadata"]["name"]
         match action:
-            case decide.CountUp():
+            case actions.CountUp():
                 await catch_up(self._database, view.hybridjob)
                 self._queue.add(name)
-            case decide.CreateJob():
+            case actions.CreateJob():
                 await self._create_job(view)
-            case decide.BindJob(uid):
+            case actions.BindJob(uid):
                 async with self._database.connection() as connection:
                     await attempts.bind_kubernetes_job(connection, row.job_id, row.attempt, uid)
-            case decide.OwnJob():
+            case actions.OwnJob():
                 await self._own_job(view)
-            case decide.RecordStart(started_at):
+            case actions.RecordStart(started_at):
                 await self._record_start(view, started_at)
                 self._queue.add(name)
-            case decide.RecordEnd(end, remove_job):
+            case actions.RecordEnd(end, remove_job):
                 changed = await self._record_end(view, end)
                 # Unchanged, it may have started after all: the next look knows.
                 wanted = end.outcome is Outcome.NEVER_STARTED and not changed
                 if remove_job and view.job is not None and not wanted:
                     await self._delete(JOBS, view.job)
                 self._queue.add(name)
-            case decide.AddEvidence(end):
+            case actions.AddEvidence(end):
                 end = await self._logs.added(view, end)
                 async with self._database.connection() as connection:
                     await add_evidence(connection, row.job_id, row.attempt, end)
-            case decide.RemoveJob(job):
+            case actions.RemoveJob(job):
                 await self._delete(JOBS, job)
-            case decide.RequestCancel():
+            case actions.RequestCancel():
                 async with self._database.connection() as connection:
                     await request_cancel(connection, row.job_id)
                 self._queue.add(name)
-            case decide.EndPod():
+            case actions.EndPod():
                 await self._end_pod(view)
-            case decide.ReleaseHybridJob():
+            case actions.ReleaseHybridJob():
                 await self._release(view)
-            case decide.PatchStatus():
+            case actions.PatchStatus():
                 await self._patch(view.hybridjob, self._status(view))
-            case decide.Wait(delay):
+            case actions.Wait(delay):
                 self._queue.add_after(name, delay.total_seconds())
             case _ as unreachable:
                 assert_never(unreachable)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hybridjobs.controller.decide import (
+from hybridjobs.controller.actions import (
     Action,
     AddEvidence,
     BindJob,
@@ -18,8 +18,10 @@ from hybridjobs.controller.decide import (
     ReleaseHybridJob,
     RemoveJob,
     RequestCancel,
-    View,
     Wait,
+)
+from hybridjobs.controller.decide import (
+    View,
     decide,
     is_cancelled_by_deletion,
     is_the_rows,
