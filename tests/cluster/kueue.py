@@ -4,12 +4,13 @@ from pathlib import Path
 
 from tests.cluster import kind, oci, tools
 from tests.cluster.current import choice
-from tests.cluster.native.pause import ctr
+from tests.cluster.native.pause import load_program
 from tests.cluster.paths import IMAGES
 from tests.cluster.shell import lock, run, say
 
 IMAGE = f"kueue:{tools.KUEUE.version}"
 _IN_CONTAINERD = f"docker.io/library/{IMAGE}"
+_PATH = "/manager"  # where its chart has it begin
 
 
 def chart() -> Path:
@@ -26,15 +27,11 @@ def load() -> None:
         return
     with lock(IMAGES / "kueue.lock"):
         program = tools.KUEUE.built() / "kueue"
-        if chosen == "native" and ctr("images", "ls", "-q", f"name=={_IN_CONTAINERD}").strip():
-            say(f"{IMAGE} is in the cluster already")
-            return
-        archive = IMAGES / "kueue.tar"
-        # Where its chart has it begin.
-        oci.write_program(archive, _IN_CONTAINERD, program, "/manager")
         if chosen == "native":
-            ctr("images", "import", archive)
+            load_program(_IN_CONTAINERD, program, _PATH)
         else:
+            archive = IMAGES / "kueue.tar"
+            oci.write_program(archive, _IN_CONTAINERD, program, _PATH)
             kind.load_archive(archive)
-        archive.unlink()
-    say(f"loaded {IMAGE} into the cluster")
+            archive.unlink()
+    say(f"{IMAGE} is in the cluster")

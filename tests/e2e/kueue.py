@@ -1,10 +1,8 @@
 """Kueue itself in the cluster, for the jobs of one namespace, and a queue of a little CPU."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tests.cluster import kueue
@@ -59,11 +57,9 @@ def installed(release: Release) -> Iterator[Kueue]:
     """Kueue from its own chart, beside the release; gone again with all that it made."""
     kueue.load()
     system = Release(release.cluster, "kueue-system", name="kueue")
-    path = Path(os.environ.get("TMPDIR", "/tmp"), "values-kueue.json")
-    path.write_text(json.dumps(_values(release.namespace)))
     system.helm(
         *("upgrade", "--install", system.name, str(kueue.chart()), "--create-namespace"),
-        *("--values", str(path), "--wait", "--timeout", "3m"),
+        *("--values", system.values_file(_values(release.namespace)), "--wait", "--timeout", "3m"),
     )
     there = Kueue(release, system)
     try:

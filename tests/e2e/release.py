@@ -89,10 +89,15 @@ class Release:
                 **self.values.get("github", {}),
             },
         }
+        # CRDs outlive a release (crds.keep), and another namespace's release may have made them.
+        waiting = ["--take-ownership", "--wait", "--timeout", "5m"]
+        return ["--values", self.values_file(values), *waiting]
+
+    def values_file(self, values: dict[str, Any]) -> str:
+        """The path of a file with these values, for helm."""
         path = Path(os.environ.get("TMPDIR", "/tmp"), f"values-{self.namespace}.json")
         path.write_text(json.dumps(values))
-        # CRDs outlive a release (crds.keep), and another namespace's release may have made them.
-        return ["--values", str(path), "--take-ownership", "--wait", "--timeout", "5m"]
+        return str(path)
 
     # Commands --------------------------------------------------------------------------------
 

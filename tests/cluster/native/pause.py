@@ -30,11 +30,16 @@ def ctr(*argv: str | Path) -> str:
     return node.run_inside("ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", *argv)
 
 
-def load_pause_image() -> None:
-    """Import the sandbox image, unless containerd has it."""
-    if ctr("images", "ls", "-q", f"name=={PAUSE_IMAGE}").strip():
+def load_program(name: str, program: Path, path: str) -> None:
+    """Import an image of the program alone, which is run at `path`, unless containerd has it."""
+    if ctr("images", "ls", "-q", f"name=={name}").strip():
         return
-    archive = NATIVE / "pause.tar"
-    oci.write_program(archive, PAUSE_IMAGE, pause_program(), "/pause")
+    archive = NATIVE / f"{program.name}.tar"
+    oci.write_program(archive, name, program, path)
     ctr("images", "import", archive)
     archive.unlink()
+
+
+def load_pause_image() -> None:
+    """Import the sandbox image, unless containerd has it."""
+    load_program(PAUSE_IMAGE, pause_program(), "/pause")

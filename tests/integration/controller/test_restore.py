@@ -156,14 +156,20 @@ async def test_attempts_count_up_at_once_to_one_that_is_far_ahead(
     assert list(await _jobs(scene, job_id)) == [job_name(job_id, 15)]
 
 
-async def test_a_run_that_somebody_asked_for_after_the_backup_is_recorded(
-    scene: Scene, backup: _Backup
-) -> None:
+async def _failed_before(scene: Scene, backup: _Backup) -> tuple[UUID, str]:
+    """A job that had failed by the backup, and its HybridJob's name."""
     job_id = await scene.dispatched()
     name = await scene.name_of(job_id)
     await scene.end(job_id, FAILED)
     await _looked_at(scene, name)
     await backup.take()
+    return job_id, name
+
+
+async def test_a_run_that_somebody_asked_for_after_the_backup_is_recorded(
+    scene: Scene, backup: _Backup
+) -> None:
+    job_id, name = await _failed_before(scene, backup)
     await scene.sql("SELECT hybridjobs.retry_failed_job(%s)", job_id)
     await _dispatched_anew(scene)
     await _looked_at(scene, name)
@@ -183,11 +189,7 @@ async def test_a_run_that_somebody_asked_for_after_the_backup_is_recorded(
 async def test_a_hybridjob_that_was_made_anew_after_the_backup_is_the_rows(
     scene: Scene, backup: _Backup
 ) -> None:
-    job_id = await scene.dispatched()
-    name = await scene.name_of(job_id)
-    await scene.end(job_id, FAILED)
-    await _looked_at(scene, name)
-    await backup.take()
+    job_id, name = await _failed_before(scene, backup)
     await scene.delete(name)
     await scene.sql("UPDATE hybridjobs.background_jobs SET resource_uid = NULL")
     await scene.sql("SELECT hybridjobs.retry_failed_job(%s)", job_id)
