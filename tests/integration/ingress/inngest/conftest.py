@@ -23,6 +23,7 @@ PATH = "/api/inngest"
 RESULT = AttemptEnd(Outcome.SUCCEEDED, "Completed", result='{"rows":7}')
 
 _JOB_OF_RUN = "SELECT id FROM hybridjobs.background_jobs WHERE inngest_run_id = %s"
+_ENDS_LEFT = "SELECT FROM hybridjobs.inngest_endings LIMIT 1"
 
 
 @dataclass
@@ -57,6 +58,16 @@ class Scene:
         """Wait until the job has this status."""
         async with asyncio.timeout(20):
             while (await self.ingress.job(job_id)).status is not status:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def settled(self) -> None:
+        """Wait until no end is left to be sent: a run may know of its own before that."""
+        async with asyncio.timeout(20):
+            while True:
+                async with self.ingress.database.connection() as connection:
+                    cursor = await connection.execute(_ENDS_LEFT)
+                    if await cursor.fetchone() is None:
+                        return
                 await asyncio.sleep(0.02)
 
     @asynccontextmanager
