@@ -1,4 +1,4 @@
-"""What can be done for one HybridJob: `decide` names it, the reconciler does it."""
+"""What can be done for one HybridJob: `decide` names it, the executor does it."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,71 +1,38 @@
-"""Carries out decisions: reads the row, asks `decide`, and does what it says, one name at a time.
+"""Works off the queue, one name at a time: reads the row, asks `decide`, has it done.
 
 The work queue never runs one name in two workers, and every write is guarded where it lands, so
 that a crash between any two lines here is repaired by the next call.
 """
 
 import asyncio
-from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import assert_never
+from datetime import UTC, datetime
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from hybridjobs.controller import actions, metrics
-from hybridjobs.controller.adoption import adopt, catch_up
+from hybridjobs.controller import metrics
+from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
-from hybridjobs.controller.decide import (
-    View,
-    decide,
-    is_cancelled_by_deletion,
-    is_the_rows,
-)
+from hybridjobs.controller.decide import decide, is_cancelled_by_deletion, is_the_rows
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
-from hybridjobs.controller.events import Events
+from hybridjobs.controller.execute import NAMESPACE_GOES, Executor
 from hybridjobs.controller.logs import PodLogs
-from hybridjobs.controller.observe import (
-    NAMESPACE_TERMINATING,
-    is_over,
-    why_refused,
-)
-from hybridjobs.controller.status import hybridjob_status, not_accepted_status
+from hybridjobs.controller.observe import NAMESPACE_TERMINATING, is_over
 from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
-from hybridjobs.kube import names
-from hybridjobs.kube.client import (
-    HYBRIDJOBS,
-    JOBS,
-    PODS,
-    AlreadyExists,
-    ApiError,
-    Conflict,
-    Invalid,
-    Kubernetes,
-    NotFound,
-    Resource,
-    TooManyRequests,
-)
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, Kubernetes, TooManyRequests
 from hybridjobs.kube.identity import job_id
-from hybridjobs.kube.manifests import WorkerSettings, kubernetes_job, owner_reference
+from hybridjobs.kube.manifests import WorkerSettings
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas
-from hybridjobs.store import attempts
 from hybridjobs.store.attempts import JobState
 from hybridjobs.store.database import Database
-from hybridjobs.store.outcome import add_evidence, record_final_outcome, request_cancel
-from hybridjobs.store.resources import forget_uid
+from hybridjobs.store.outcome import request_cancel
 
 log = structlog.get_logger(__name__)
 
-_REFUSED_RETRY = timedelta(seconds=5)
-_NO_REFUSAL = {401, 404, 429}  # of our credentials, of a namespace not there, of load
 _DELETIONS_KEPT = 1000
-_NAMESPACE_GOES = "its namespace is being deleted"
-# What the deletion of a namespace looks like from inside, among others.
-_TAKEN = {"JobDeleted", "PodDeleted", "PodLost"}
 
 
 class Reconciler:
@@ -86,11 +53,19 @@ class Reconciler:
         self._cache = cache
         self._queue = queue
         self._namespace = namespace
-        self._worker = worker
         self._schemas = PayloadSchemas()
-        self._events = Events(kubernetes, namespace=namespace)
         self._logs = PodLogs(kubernetes, cache, namespace=namespace)
         self._views = Views(database, kubernetes, cache, namespace=namespace)
+        self._executor = Executor(
+            database,
+            kubernetes,
+            cache,
+            queue,
+            self._views,
+            self._logs,
+            namespace=namespace,
+            worker=worker,
+        )
 
     async def run(self, workers: int) -> None:
         """Work until cancelled, beginning with all that is known."""
@@ -164,7 +139,7 @@ class Reconciler:
         view = await self._views.view(hybridjob, row)
         await self._logs.read_early(view)
         for action in decide(view, datetime.now(UTC)):
-            await self._do(action, view)
+            await self._executor.execute(action, view)
 
     async def _not_the_rows(self, hybridjob: Object, row: JobState) -> None:
         """A HybridJob of a job that has, or had, another one."""
@@ -172,224 +147,10 @@ class Reconciler:
         late = metadata["name"] == row.resource_name and attempt <= row.attempt
         if late and row.status.is_terminal:
             # By a dispatcher that stopped after its claim, and went on when the job was over.
-            await self._delete(HYBRIDJOBS, hybridjob, metadata["resourceVersion"])
+            await self._executor.delete(HYBRIDJOBS, hybridjob, metadata["resourceVersion"])
             return
         text = f"job {row.job_id} belongs to another HybridJob"
-        await self._patch(hybridjob, self._refused(hybridjob, "NotOurs", text))
-
-    async def _do(self, action: actions.Action, view: View) -> None:
-        row, name = view.row, view.hybridjob["metadata"]["name"]
-        match action:
-            case actions.CountUp():
-                await catch_up(self._database, view.hybridjob)
-                self._queue.add(name)
-            case actions.CreateJob():
-                await self._create_job(view)
-            case actions.BindJob(uid):
-                async with self._database.connection() as connection:
-                    await attempts.bind_kubernetes_job(connection, row.job_id, row.attempt, uid)
-            case actions.OwnJob():
-                await self._own_job(view)
-            case actions.RecordStart(started_at):
-                await self._record_start(view, started_at)
-                self._queue.add(name)
-            case actions.RecordEnd(end, remove_job):
-                changed = await self._record_end(view, end)
-                # Unchanged, it may have started after all: the next look knows.
-                wanted = end.outcome is Outcome.NEVER_STARTED and not changed
-                if remove_job and view.job is not None and not wanted:
-                    await self._delete(JOBS, view.job)
-                self._queue.add(name)
-            case actions.AddEvidence(end):
-                end = await self._logs.added(view, end)
-                async with self._database.connection() as connection:
-                    await add_evidence(connection, row.job_id, row.attempt, end)
-            case actions.RemoveJob(job):
-                await self._delete(JOBS, job)
-            case actions.RequestCancel():
-                async with self._database.connection() as connection:
-                    await request_cancel(connection, row.job_id)
-                self._queue.add(name)
-            case actions.EndPod():
-                await self._end_pod(view)
-            case actions.ReleaseHybridJob():
-                await self._release(view)
-            case actions.PatchStatus():
-                await self._patch(view.hybridjob, self._status(view))
-            case actions.Wait(delay):
-                self._queue.add_after(name, delay.total_seconds())
-            case _ as unreachable:
-                assert_never(unreachable)
-
-    async def _create_job(self, view: View) -> None:
-        row, hybridjob = view.row, view.hybridjob
-        assert view.spec is not None
-        uid, name = hybridjob["metadata"]["uid"], hybridjob["metadata"]["name"]
-        async with self._database.connection() as connection:
-            bound = await attempts.bind_hybridjob(
-                connection,
-                row.job_id,
-                row.attempt,
-                namespace=self._namespace,
-                name=name,
-                uid=uid,
-            )
-        if bound != uid:
-            self._queue.add(name)
-            return
-        body = kubernetes_job(
-            owner=hybridjob,
-            job_id=row.job_id,
-            attempt=row.attempt,
-            spec=view.spec,
-            deadline_seconds=row.deadline_seconds,
-            payload=row.payload,
-            traceparent=row.traceparent,
-            worker=self._worker,
-        )
-        try:
-            job = await self._kubernetes.create(JOBS, self._namespace, body)
-        except AlreadyExists:
-            # Ours, made before a crash, or foreign: the next look tells by its owner.
-            if (known := await self._views.job(body["metadata"]["name"])) is not None:
-                self._cache.add_job(known)
-            self._queue.add(name)
-            return
-        except Conflict as error:
-            raise ClusterUnavailable(error.message) from error  # many count by one quota
-        except ApiError as error:
-            if error.status in _NO_REFUSAL:
-                raise
-            await self._refused_job(view, error)
-            return
-        except ClusterUnavailable as error:
-            if "failed calling webhook" in error.detail:
-                told = "WebhookUnavailable", error.detail
-                await self._patch(hybridjob, self._status(replace(view, told=told)))
-            raise
-        self._cache.add_job(job)
-        async with self._database.connection() as connection:
-            await attempts.bind_kubernetes_job(
-                connection, row.job_id, row.attempt, job["metadata"]["uid"]
-            )
-        log.info("attempt begun", type=row.type)
-
-    async def _refused_job(self, view: View, error: ApiError) -> None:
-        """By a quota or a policy: it may pass, so wait for it as long as a start may take."""
-        assert view.spec is not None
-        name = view.hybridjob["metadata"]["name"]
-        otherwise = "InvalidJob" if isinstance(error, Invalid) else "CreateForbidden"
-        reason, message = why_refused(error.message, otherwise)
-        if reason == "InvalidJob":
-            await self._record_end(view, AttemptEnd(Outcome.PERMANENT, reason, message))
-            self._queue.add(name)
-            return
-        limit = timedelta(seconds=view.spec.start_deadline_seconds)
-        waited = datetime.now(UTC) - (view.row.claimed_at or datetime.now(UTC))
-        # A namespace that goes takes the HybridJob along, and that ends the attempt.
-        if waited >= limit and reason != NAMESPACE_TERMINATING:
-            text = f"no Job was accepted within {int(limit.total_seconds())} s: {message}"
-            await self._record_end(view, AttemptEnd(Outcome.NEVER_STARTED, reason, text))
-            self._queue.add(name)
-            return
-        await self._patch(view.hybridjob, self._status(replace(view, told=(reason, message))))
-        self._queue.add_after(name, _REFUSED_RETRY.total_seconds())
-
-    async def _own_job(self, view: View) -> None:
-        assert view.job is not None
-        metadata = view.job["metadata"]
-        owner = {
-            "uid": metadata["uid"],
-            "labels": {names.HYBRIDJOB: view.hybridjob["metadata"]["name"]},
-            "ownerReferences": [owner_reference(view.hybridjob)],
-        }
-        with suppress(NotFound, Conflict):
-            await self._kubernetes.patch(
-                JOBS, self._namespace, metadata["name"], {"metadata": owner}
-            )
-
-    async def _record_start(self, view: View, started_at: datetime) -> None:
-        assert view.pod is not None
-        async with self._database.connection() as connection:
-            await attempts.start(
-                connection,
-                view.row.job_id,
-                view.row.attempt,
-                pod_name=view.pod["metadata"]["name"],
-                pod_uid=view.pod["metadata"]["uid"],
-                started_at=started_at,
-            )
-        metrics.count_start(view.row.claimed_at, started_at)
-
-    async def _record_end(self, view: View, end: AttemptEnd) -> bool:
-        """Whether it changed anything."""
-        row = view.row
-        if end.reason in _TAKEN and await namespace_goes(self._kubernetes, self._namespace):
-            end = replace(end, reason=NAMESPACE_TERMINATING, message=_NAMESPACE_GOES)
-        end = await self._logs.added(view, end)
-        recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
-        if recorded is None or not recorded.changed:
-            return False
-        await self._events.ended(view.hybridjob, row.attempt, end)
-        log.info(
-            "attempt ended",
-            type=row.type,
-            outcome=end.outcome.value,
-            reason=end.reason,
-            status=recorded.status.value,
-        )
-        return True
-
-    async def _end_pod(self, view: View) -> None:
-        assert view.pod is not None
-        body = {"spec": {"activeDeadlineSeconds": 1}}
-        try:
-            await self._kubernetes.patch(PODS, self._namespace, view.pod["metadata"]["name"], body)
-        except NotFound:
-            return
-
-    async def _release(self, view: View) -> None:
-        metadata = view.hybridjob["metadata"]
-        async with self._database.connection() as connection:
-            await forget_uid(connection, view.row.job_id, metadata["uid"])
-        # Not one that the dispatcher has said the next attempt to meanwhile.
-        await self._delete(HYBRIDJOBS, view.hybridjob, metadata["resourceVersion"])
-
-    async def _delete(
-        self, resource: Resource, body: Object, resource_version: str | None = None
-    ) -> None:
-        metadata = body["metadata"]
-        try:
-            await self._kubernetes.delete(
-                resource,
-                self._namespace,
-                metadata["name"],
-                uid=metadata["uid"],
-                resource_version=resource_version,
-            )
-        except Conflict:
-            return  # another object has the name now, or it has changed, which is an event
-
-    async def _deleted(self, hybridjob: Object) -> None:
-        """A HybridJob is gone: by a user, who means cancel, or with its namespace or CRD."""
-        row = await self._views.row_of(hybridjob)
-        if row is None or not is_cancelled_by_deletion(row, hybridjob):
-            return
-        bind_contextvars(attempt=row.attempt)
-        view = await self._views.view(hybridjob, row)
-        if await namespace_goes(self._kubernetes, self._namespace):
-            # The job waits for the namespace to be there again: nobody has cancelled it.
-            end = AttemptEnd(Outcome.LOST, NAMESPACE_TERMINATING, _NAMESPACE_GOES)
-        elif await definition_goes(self._kubernetes, HYBRIDJOBS):
-            return
-        else:
-            end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
-            async with self._database.connection() as connection:
-                await request_cancel(connection, row.job_id, reason="HybridJobDeleted")
-        if row.open_attempt is not None:
-            await self._record_end(view, end)
-            if view.job is not None:
-                await self._delete(JOBS, view.job)  # left alone by a deletion that orphans
+        await self._executor.refuse(hybridjob, "NotOurs", text)
 
     async def _without_row(self, hybridjob: Object) -> None:
         name = hybridjob["metadata"]["name"]
@@ -400,34 +161,27 @@ class Reconciler:
             log.info("HybridJob adopted")
             self._queue.add(name)
             return
-        await self._patch(hybridjob, self._refused(hybridjob, refusal.reason, refusal.message))
+        await self._executor.refuse(hybridjob, refusal.reason, refusal.message)
         if refusal.again_after_seconds is not None:
             self._queue.add_after(name, refusal.again_after_seconds)
 
-    def _status(self, view: View) -> Object:
-        return hybridjob_status(
-            view.row,
-            view.hybridjob,
-            job=view.job,
-            pod=view.pod,
-            now=datetime.now(UTC),
-            told=view.told,
-        )
-
-    def _refused(self, hybridjob: Object, reason: str, message: str) -> Object:
-        return not_accepted_status(hybridjob, reason=reason, message=message, now=datetime.now(UTC))
-
-    async def _patch(self, hybridjob: Object, status: Object) -> None:
-        """Write the status, if it says anything new."""
-        old = hybridjob.get("status") or {}
-        if {key: value for key, value in {**old, **status}.items() if value is not None} == old:
+    async def _deleted(self, hybridjob: Object) -> None:
+        """A HybridJob is gone: by a user, who means cancel, or with its namespace or CRD."""
+        row = await self._views.row_of(hybridjob)
+        if row is None or not is_cancelled_by_deletion(row, hybridjob):
             return
-        name, uid = hybridjob["metadata"]["name"], hybridjob["metadata"]["uid"]
-        body = {"metadata": {"uid": uid}, "status": status}
-        try:
-            patched = await self._kubernetes.patch(
-                HYBRIDJOBS, self._namespace, name, body, subresource="status"
-            )
-        except (NotFound, Conflict):
-            return  # gone, or another one has the name now
-        self._cache.replace_hybridjob(hybridjob, patched)
+        bind_contextvars(attempt=row.attempt)
+        view = await self._views.view(hybridjob, row)
+        if await namespace_goes(self._kubernetes, self._namespace):
+            # The job waits for the namespace to be there again: nobody has cancelled it.
+            end = AttemptEnd(Outcome.LOST, NAMESPACE_TERMINATING, NAMESPACE_GOES)
+        elif await definition_goes(self._kubernetes, HYBRIDJOBS):
+            return
+        else:
+            end = AttemptEnd(Outcome.CANCELLED, "HybridJobDeleted", "its HybridJob was deleted")
+            async with self._database.connection() as connection:
+                await request_cancel(connection, row.job_id, reason="HybridJobDeleted")
+        if row.open_attempt is not None:
+            await self._executor.record_end(view, end)
+            if view.job is not None:
+                await self._executor.delete(JOBS, view.job)  # left alone by a deletion that orphans
