@@ -3,6 +3,7 @@
 The same for a container and for a local process: see "Other languages" in docs/handlers.md.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,7 +45,7 @@ class Account:
 
 
 def failure(
-    exit_code: int | None, account: Account, *, permanent_exit_codes: set[int], reason: str
+    exit_code: int | None, account: Account, *, permanent_exit_codes: Collection[int], reason: str
 ) -> tuple[Outcome, str, str | None]:
     """Outcome, reason and message of an exit other than 0; `reason` names a transient one."""
     if exit_code == EXIT_INTERRUPTED:

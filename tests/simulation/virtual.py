@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, ClassVar, Self
 from unittest.mock import patch
 
-from hybridjobs.controller import events, holds, reconcile, spent, sweep, types
+from hybridjobs.controller import cleanup, events, execute, holds, reconcile, sweep, types
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -119,7 +119,7 @@ def clock_of(loop: Loop) -> Iterator[None]:
     """The controller asks `loop` for the time."""
     clock = type("Clock", (_Clock,), {"loop": loop})
     with ExitStack() as stack:
-        for module in (events, holds, reconcile, spent, sweep, types):
+        for module in (cleanup, events, execute, holds, reconcile, sweep, types):
             stack.enter_context(patch.object(module, "datetime", clock))
         for module in (holds, sweep):
             stack.enter_context(patch.object(module, "monotonic", loop.time))

@@ -128,15 +128,14 @@ def _open(view: View, now: datetime) -> list[Action]:
         actions.append(BindJob(job["metadata"]["uid"]))
     if is_finished(job):
         retry = view.spec.retry if view.spec else Retry()
-        exit_codes = set(retry.permanent_exit_codes)
-        end = classify(job, pod, reported=row.reported, permanent_exit_codes=exit_codes)
-        if end.outcome is Outcome.NEVER_STARTED and is_begun(row, pod):
-            message = (condition(job, "Failed") or {}).get("message")
-            end = replace(end, outcome=Outcome.DEADLINE, reason="DeadlineExceeded", message=message)
-        if end.outcome is Outcome.DEADLINE and not is_begun(row, pod):
-            # The backstop passed while nobody watched: refused a pod, as by a quota.
-            reason, message = why_not_started(job, pod, view.told)
-            end = replace(end, outcome=Outcome.NEVER_STARTED, reason=reason, message=message)
+        end = classify(
+            job,
+            pod,
+            begun=is_begun(row, pod),
+            reported=row.reported,
+            permanent_exit_codes=retry.permanent_exit_codes,
+            told=view.told,
+        )
         if _is_second_pod(view) and end.outcome is not Outcome.SUCCEEDED:
             end = replace(end, outcome=Outcome.DISRUPTED, reason="PodReplaced", message=_REPLACED)
         return [*actions, RecordEnd(after_cancel(end, pod) if cancel else end)]
@@ -255,9 +254,8 @@ def _closed(view: View, now: datetime) -> list[Action]:
     if job is not None and not _is_ours(job, row, view.hybridjob["metadata"]["uid"]):
         job = None
     if job is not None and row.attempt and not row.has_log and is_finished(job):
-        actions.append(
-            AddEvidence(classify(job, view.pod, reported=row.reported, permanent_exit_codes=set()))
-        )
+        begun = is_begun(row, view.pod)
+        actions.append(AddEvidence(classify(job, view.pod, begun=begun)))
     elif job is not None and not is_finished(job) and is_suspended(job):
         actions.append(RemoveJob(job))  # resumed, it would begin once more
     elif job is not None and not is_finished(job) and row.status is not Status.COMPLETED:

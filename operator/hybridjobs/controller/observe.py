@@ -1,5 +1,6 @@
 """Readings of Kubernetes objects: pure functions from Job and pod to what they mean for us."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -143,12 +144,19 @@ def why_refused(message: str, otherwise: str) -> tuple[str, str]:
 
 
 def classify(
-    job: Object, pod: Object | None, *, reported: Object | None, permanent_exit_codes: set[int]
+    job: Object,
+    pod: Object | None,
+    *,
+    begun: bool,
+    reported: Object | None = None,
+    permanent_exit_codes: Collection[int] = (),
+    told: tuple[str, str] | None = None,
 ) -> AttemptEnd:
     """How the attempt of a finished Job ended; `pod` None when it is gone already.
 
+    `begun` is whether its container ever started, which a pod that is gone cannot tell any more.
     `reported` is the failure that the worker told us itself, which refines an exit code but never
-    a verdict of the kubelet (deadline, OOM, eviction).
+    a verdict of the kubelet (deadline, OOM, eviction). `told` is as in `why_not_started`.
     """
     terminated = container_state(pod).get("terminated") or {}
     status = (pod or {}).get("status") or {}
@@ -179,8 +187,9 @@ def classify(
         return end(Outcome.DISRUPTED, reason, disruption.get("message"))
     backstop = failed.get("reason") == "DeadlineExceeded" and not _ended_before_backstop(job, pod)
     if status.get("reason") == "DeadlineExceeded" or backstop:
-        if pod is not None and container_started_at(pod) is None:
-            return end(Outcome.NEVER_STARTED, *why_not_started(job, pod))
+        if not begun:
+            # Of a pod, or of the Job: refused a pod for so long, as by a quota, and nobody watched.
+            return end(Outcome.NEVER_STARTED, *why_not_started(job, pod, told))
         message = status.get("message") or failed.get("message")
         return end(Outcome.DEADLINE, "DeadlineExceeded", message)
     if terminated.get("reason") == "OOMKilled":

@@ -18,8 +18,8 @@ from uuid import UUID
 import structlog
 
 from hybridjobs.controller.cache import Cache, Object, hybridjob_of
+from hybridjobs.controller.cleanup import Cleanup
 from hybridjobs.controller.observe import condition, is_over
-from hybridjobs.controller.spent import Spent
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable, RowLocked
@@ -80,13 +80,13 @@ class Sweep:
         await self._mirror.read_all()
         # In this order: a HybridJob is there before its Job, and both before the row names them.
         began = monotonic()
-        spent = Spent(self._database, self._kubernetes, self._settings)
-        hybridjobs = await self._look_at_hybridjobs(spent)
+        cleanup = Cleanup(self._database, self._kubernetes, self._settings)
+        hybridjobs = await self._look_at_hybridjobs(cleanup)
         jobs = await self._look_at_jobs(hybridjobs)
         await self._look_at_rows(hybridjobs, jobs, began)
-        await spent.delete()
+        await cleanup.delete()
 
-    async def _look_at_hybridjobs(self, spent: Spent) -> dict[str, str]:
+    async def _look_at_hybridjobs(self, cleanup: Cleanup) -> dict[str, str]:
         """Those without a row, or whose row was changed by others; their names by uid."""
         known = self._cache.hybridjobs.uids()
         listed: dict[str, str] = {}
@@ -99,7 +99,7 @@ class Sweep:
                 name, state = body["metadata"]["name"], (body.get("status") or {}).get("state")
                 listed[body["metadata"]["uid"]] = name
                 if id_ in found:
-                    spent.note(body)
+                    cleanup.note(body)
                     # One that was not the row's may be it by now.
                     if found[id_] != state or condition(body, "Accepted") is None:
                         self._queue.add(name)
@@ -109,7 +109,7 @@ class Sweep:
                 if _must_have_row(id_) and (is_over(body) or is_dispatched(body)):
                     unknown.append(name)
                 else:
-                    spent.note(body)
+                    cleanup.note(body)
         for name, uid in known.items():
             if uid not in listed:
                 self._cache.forget_hybridjob(name, uid)

@@ -31,8 +31,8 @@ PODS = [
 @pytest.mark.parametrize("the_job", [job(COMPLETE), job(FAILED), job(suspend=True)])
 def test_an_excerpt_reads_as_the_whole(the_job: dict[str, Any], the_pod: dict[str, Any]) -> None:
     cut_job, cut_pod = excerpt_of_work(the_job), excerpt_of_work(the_pod)
-    whole = classify(the_job, the_pod, reported=None, permanent_exit_codes={3})
-    assert classify(cut_job, cut_pod, reported=None, permanent_exit_codes={3}) == whole
+    whole = classify(the_job, the_pod, begun=False, permanent_exit_codes={3})
+    assert classify(cut_job, cut_pod, begun=False, permanent_exit_codes={3}) == whole
     assert why_not_started(cut_job, cut_pod) == why_not_started(the_job, the_pod)
     assert container_started_at(cut_pod) == container_started_at(the_pod)
     assert is_ended(cut_pod) == is_ended(the_pod)

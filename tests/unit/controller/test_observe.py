@@ -5,6 +5,7 @@ import pytest
 from hybridjobs.controller.observe import (
     after_cancel,
     classify,
+    container_started_at,
     why_not_started,
     why_refused,
 )
@@ -169,18 +170,28 @@ def test_how_it_ended(
     reported: dict[str, Any] | None,
     expected: tuple[Outcome, str, str | None],
 ) -> None:
-    end = classify(the_job, the_pod, reported=reported, permanent_exit_codes={65})
+    begun = the_pod is None or container_started_at(the_pod) is not None
+    end = classify(the_job, the_pod, begun=begun, reported=reported, permanent_exit_codes={65})
     assert (end.outcome, end.reason, end.message) == expected
+
+
+def test_a_deadline_that_passed_before_any_start_is_another_end() -> None:
+    late, told = job(condition("Failed", "DeadlineExceeded", "b")), ("QuotaExceeded", "pods=0")
+    never = classify(late, None, begun=False, told=told)
+    assert (never.outcome, never.reason, never.message) == (Outcome.NEVER_STARTED, *told)
+    # The row knows of its start, and the pod that was seen last does not.
+    pending = pod(state={"waiting": {"reason": "ContainerCreating"}})
+    assert classify(late, pending, begun=True).outcome is Outcome.DEADLINE
 
 
 def test_a_log_as_message_is_cut_to_its_last_line() -> None:
     ended = pod(state=terminated(1, message="Traceback:\n  line 1\nKeyError: 'x'\n\n"))
-    end = classify(job(FAILED), ended, reported=None, permanent_exit_codes=set())
+    end = classify(job(FAILED), ended, begun=True)
     assert end.message == "KeyError: 'x'"
 
 
 def test_times_and_exit_code_are_the_containers() -> None:
-    end = classify(job(FAILED), pod(state=terminated(3)), reported=None, permanent_exit_codes=set())
+    end = classify(job(FAILED), pod(state=terminated(3)), begun=True)
     assert end.exit_code == 3
     assert end.started_at is not None
     assert end.ended_at is not None
@@ -198,7 +209,7 @@ def test_times_and_exit_code_are_the_containers() -> None:
 )
 def test_a_result_in_the_termination_message(message: str | None, result: str | None) -> None:
     ended = pod(state=terminated(0, "Completed", message))
-    end = classify(job(COMPLETE), ended, reported=None, permanent_exit_codes=set())
+    end = classify(job(COMPLETE), ended, begun=True)
     assert end.result == result
 
 
@@ -284,7 +295,7 @@ def test_who_keeps_a_job_without_a_pod_is_heard() -> None:
 )
 def test_a_result_that_was_cut_is_none(message: str, expected: tuple[Outcome, str]) -> None:
     ended = pod(state=terminated(0, "Completed", message))
-    end = classify(job(COMPLETE), ended, reported=None, permanent_exit_codes=set())
+    end = classify(job(COMPLETE), ended, begun=True)
     assert (end.outcome, end.reason) == expected
     assert (end.result is None) is (end.outcome is Outcome.PERMANENT)
 
@@ -296,14 +307,14 @@ def test_a_running_container_is_no_reason() -> None:
 def test_a_container_that_the_runtime_could_not_start_has_no_start() -> None:
     state = terminated(128, "StartError", "no such file")
     state["terminated"]["startedAt"] = "1970-01-01T00:00:00Z"
-    end = classify(job(FAILED), pod(state=state), reported=None, permanent_exit_codes=set())
+    end = classify(job(FAILED), pod(state=state), begun=True)
     assert (end.outcome, end.reason, end.started_at) == (Outcome.FAILED, "StartError", None)
 
 
 def test_a_cancelled_pod_may_still_have_done_its_work() -> None:
     def ended(exit_code: int) -> tuple[Outcome, str | None]:
         the_pod = pod(state=terminated(exit_code, message="1"), reason="DeadlineExceeded")
-        end = classify(job(FAILED), the_pod, reported=None, permanent_exit_codes=set())
+        end = classify(job(FAILED), the_pod, begun=True)
         assert end.outcome is Outcome.DEADLINE
         done = after_cancel(end, the_pod)
         return done.outcome, done.result

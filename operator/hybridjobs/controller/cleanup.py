@@ -11,8 +11,8 @@ from hybridjobs.kube.client import HYBRIDJOBS, Conflict, Kubernetes
 from hybridjobs.kube.identity import is_dispatched, job_id
 from hybridjobs.model import Status
 from hybridjobs.settings import OperatorSettings
-from hybridjobs.store import resources
 from hybridjobs.store.database import Database
+from hybridjobs.store.resources import Spent, forget_spent
 
 _BATCH = 500
 _PARALLEL = 8
@@ -31,7 +31,7 @@ class _Finished(NamedTuple):
     resource_version: str
 
 
-class Spent:
+class Cleanup:
     """Takes note of those that are finished, and deletes those whose time is over."""
 
     def __init__(
@@ -77,9 +77,9 @@ class Spent:
         for start in range(0, len(spent), _BATCH):
             batch = spent[start : start + _BATCH]
             async with self._database.connection() as connection:
-                deletable = await resources.forget_spent(
+                deletable = await forget_spent(
                     connection,
-                    [resources.Spent(each.uid, each.job_id, each.attempt) for each in batch],
+                    [Spent(each.uid, each.job_id, each.attempt) for each in batch],
                 )
             parallel = asyncio.Semaphore(_PARALLEL)
             await asyncio.gather(
