@@ -116,13 +116,13 @@ def _open(view: View, now: datetime) -> list[Action]:
         return _create(view, now)
     if _owner(job) != uid and job["metadata"].get("deletionTimestamp"):
         return [Wait(timedelta(seconds=1))]
-    if _owner(job) != uid and row.job_uid == job["metadata"]["uid"]:
-        return [OwnJob()]
     if not _is_ours(job, row, uid):
         conflict = f"a Job named {job['metadata']['name']} belongs to something else"
         return [RecordEnd(AttemptEnd(Outcome.FAILED, "NameConflict", conflict))]
     if row.job_uid not in (None, job["metadata"]["uid"]):
         return [_lost("JobReplaced", "its Kubernetes Job was deleted and made again")]
+    if _owner(job) != uid:
+        return [OwnJob()]
     actions: list[Action] = []
     if row.job_uid is None:
         actions.append(BindJob(job["metadata"]["uid"]))
@@ -279,7 +279,13 @@ def is_the_rows(row: JobState, hybridjob: Object) -> bool:
     later = hybridjob["spec"].get("attempt", 0) > row.attempt
     if row.resource_uid is not None and not later:
         return bool(metadata["uid"] == row.resource_uid)
-    return metadata["name"] in (row.resource_name, names.hybridjob_name(row.type, row.job_id))
+    return bears_its_name(row, hybridjob)
+
+
+def bears_its_name(row: JobState, hybridjob: Object) -> bool:
+    """Whether it has the name that the row has for its HybridJob, or that we give one."""
+    own = names.hybridjob_name(row.type, row.job_id)
+    return hybridjob["metadata"]["name"] in (row.resource_name, own)
 
 
 def is_cancelled_by_deletion(row: JobState, hybridjob: Object) -> bool:
@@ -311,10 +317,10 @@ def _owner(job: Object) -> str | None:
 
 
 def _is_ours(job: Object, row: JobState, uid: str) -> bool:
-    """Whether the HybridJob owns the Job, or did until a deletion that orphans let go of it."""
-    owner, labels = _owner(job), job["metadata"].get("labels") or {}
-    let_go = owner is None and labels.get(names.JOB_ID) == str(row.job_id)
-    return let_go or owner == uid or row.job_uid == job["metadata"]["uid"]
+    """Whether it is the attempt's, though perhaps of a HybridJob that is no more."""
+    labels = job["metadata"].get("labels") or {}
+    made_for_it = labels.get(names.JOB_ID) == str(row.job_id)
+    return made_for_it or _owner(job) == uid or row.job_uid == job["metadata"]["uid"]
 
 
 def _since(moment: datetime | None, now: datetime) -> timedelta:

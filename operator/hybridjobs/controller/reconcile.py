@@ -13,7 +13,12 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from hybridjobs.controller import metrics
 from hybridjobs.controller.adoption import adopt
 from hybridjobs.controller.cache import Cache, Object
-from hybridjobs.controller.decide import decide, is_cancelled_by_deletion, is_the_rows
+from hybridjobs.controller.decide import (
+    bears_its_name,
+    decide,
+    is_cancelled_by_deletion,
+    is_the_rows,
+)
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.execute import NAMESPACE_GOES, Executor
 from hybridjobs.controller.logs import PodLogs
@@ -143,11 +148,12 @@ class Reconciler:
 
     async def _not_the_rows(self, hybridjob: Object, row: JobState) -> None:
         """A HybridJob of a job that has, or had, another one."""
-        metadata, attempt = hybridjob["metadata"], hybridjob["spec"].get("attempt", 0)
-        late = metadata["name"] == row.resource_name and attempt <= row.attempt
-        if late and row.status.is_terminal:
-            # By a dispatcher that stopped after its claim, and went on when the job was over.
-            await self._executor.delete(HYBRIDJOBS, hybridjob, metadata["resourceVersion"])
+        late = hybridjob["spec"].get("attempt", 0) <= row.attempt and row.status.is_terminal
+        if late and bears_its_name(row, hybridjob):
+            # By a dispatcher that stopped after its claim, and went on when the job was over; or
+            # of before the database was restored.
+            version = hybridjob["metadata"]["resourceVersion"]
+            await self._executor.delete(HYBRIDJOBS, hybridjob, version)
             return
         text = f"job {row.job_id} belongs to another HybridJob"
         await self._executor.refuse(hybridjob, "NotOurs", text)

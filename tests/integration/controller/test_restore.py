@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from hybridjobs.ids import new_id
 from hybridjobs.kube import names
-from hybridjobs.kube.client import HYBRIDJOBS, JOBS
+from hybridjobs.kube.client import HYBRIDJOBS, JOBS, NotFound
 from hybridjobs.kube.names import job_name
 from hybridjobs.model import AttemptEnd, Outcome, Status
 from hybridjobs.store.claim import claim
@@ -305,3 +305,22 @@ async def test_a_hybridjob_that_was_not_the_rows_is_looked_at_when_it_has_become
     assert name in await scene.due()
     await _looked_at(scene, name)
     assert await _is_bound(scene, job_id, 1, running[job_name(job_id, 1)])
+
+
+async def test_a_hybridjob_that_never_becomes_the_rows_goes_when_its_job_is_over(
+    scene: Scene,
+) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    # As a backup has it from when the job had one that came by kubectl.
+    await scene.sql(
+        "UPDATE hybridjobs.background_jobs SET resource_name = 'by-hand', resource_uid = 'gone'"
+        " WHERE id = %s",
+        job_id,
+    )
+    assert (await _looked_at(scene, name))["status"]["reason"] == "NotOurs"
+    await scene.end(job_id, FAILED)
+    await scene.see(name)
+    await scene.reconciler.reconcile(name)
+    with pytest.raises(NotFound):
+        await scene.see(name)

@@ -155,6 +155,9 @@ def test_what_was_taken_away_is_lost(
 def test_the_attempts_job_whose_hybridjob_is_gone_becomes_the_new_ones() -> None:
     assert _decide(BOUND, the_job=job(owner="gone")) == [OwnJob()]
     assert _only_end(_decide(BOUND, the_job=job(owner="gone", uid="job-2")))[1] == "NameConflict"
+    made_for_it = job(owner="gone")
+    made_for_it["metadata"]["labels"] = {names.JOB_ID: str(JOB_ID)}
+    assert _decide(OPEN, the_job=made_for_it) == [OwnJob()]
 
 
 def test_a_foreign_job_that_is_going_is_waited_for() -> None:
@@ -166,7 +169,7 @@ def test_a_foreign_job_that_is_going_is_waited_for() -> None:
 def test_a_job_whose_owner_let_go_of_it_before_it_was_bound_is_still_its_attempts() -> None:
     orphan = job()
     orphan["metadata"] |= {"ownerReferences": [], "labels": {names.JOB_ID: str(JOB_ID)}}
-    assert _decide(OPEN, the_job=orphan)[0] == BindJob("job-1")
+    assert _decide(OPEN, the_job=orphan) == [OwnJob()]
 
 
 def test_a_foreign_job_is_left_alone_when_its_name_has_ended_the_attempt() -> None:
