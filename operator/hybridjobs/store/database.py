@@ -5,6 +5,7 @@ Nothing depends on session state, so a transaction-mode PgBouncer may stand betw
 statements, which do, are left out behind one: see `connect`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -55,6 +56,12 @@ async def _prepare_unless_pooled(connection: AsyncConnection[DictRow]) -> None:
         connection.prepare_threshold = None
 
 
+def _cancels() -> int:
+    """How often somebody has asked the running task to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 class Database:
     """A pool of connections whose rows are dicts and whose statements commit one by one."""
 
@@ -88,8 +95,13 @@ class Database:
 
         RowLocked where a statement with PATIENCE lost it.
         """
+        cancels = _cancels()
         try:
             async with self._pool.connection() as connection:
+                if _cancels() > cancels:
+                    # The pool waits by wait_for, which before Python 3.12 can swallow a cancel
+                    # that comes with the connection.
+                    raise asyncio.CancelledError
                 try:
                     yield connection
                 except psycopg.errors.ReadOnlySqlTransaction:

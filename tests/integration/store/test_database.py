@@ -26,6 +26,27 @@ async def test_a_peer_that_is_gone_without_a_word_is_noticed(database_url: str) 
     assert (kept, idle, unanswered) == (1, 10, 15_000)
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_cancel_that_comes_with_a_connection_is_heeded(
+    database_url: str, turns: int
+) -> None:
+    async with Database(database_url, size=1) as database:
+
+        async def use() -> None:
+            async with database.connection():
+                pass
+
+        async with database.connection():
+            waiting = asyncio.create_task(use())
+            await asyncio.sleep(0.05)  # it has begun to wait
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert waiting.cancelled()
+
+
 async def _become(urls: DatabaseUrls, role: Literal["standby", "primary"]) -> None:
     """Who connects from now on has come to a server that takes no writes, or that does."""
     url = make_conninfo(urls.owner, options="-c default_transaction_read_only=off")
