@@ -1,12 +1,18 @@
 """Waiting for what no event tells."""
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 
-async def eventually(holds: Callable[[], Any]) -> None:
-    """Until it holds; TimeoutError after 20 s."""
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 - there is none
+async def eventually(holds: Callable[[], Any], *, seconds: float = 30) -> Any:
+    """What it gives, or what that gives when it is awaited, once it is true; else TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = holds()
+            if inspect.isawaitable(found):
+                found = await found
+            if found:
+                return found
             await asyncio.sleep(0.02)

@@ -23,6 +23,7 @@ from hybridjobs.store.database import Database
 from tests.builders import job_type, new_job
 from tests.conftest import DatabaseUrls
 from tests.integration.store.scene import Queue
+from tests.waiting import eventually
 
 SECRET = "whsec_" + b64encode(b"a secret of thirty-two bytes ...").decode()
 OTHER = "whsec_" + b64encode(b"another one of thirty-two bytes.").decode()
@@ -51,10 +52,12 @@ class Calls(Queue):
 
     async def until(self, job_id: UUID, condition: Callable[[dict[str, Any]], bool]) -> Any:
         """The job's delivery when the condition holds for it."""
-        async with asyncio.timeout(25):
-            while not condition(row := await self.delivery(job_id)):  # noqa: ASYNC110
-                await asyncio.sleep(0.03)
-        return row
+
+        async def found() -> dict[str, Any] | None:
+            row = await self.delivery(job_id)
+            return row if condition(row) else None
+
+        return await eventually(found)
 
     async def tried(self, job_id: UUID, failures: int = 1) -> Any:
         """The delivery after so many failures."""
@@ -66,9 +69,18 @@ class Calls(Queue):
     async def until_under_way(self, count: int) -> None:
         """Until so many deliveries are being tried."""
         leased = "SELECT id FROM callback_deliveries WHERE lease_until > now()"
-        async with asyncio.timeout(25):
-            while len(await self.rows(leased)) < count:  # noqa: ASYNC110
-                await asyncio.sleep(0.03)
+
+        async def are_leased() -> bool:
+            return len(await self.rows(leased)) >= count
+
+        await eventually(are_leased)
+
+    async def end_lease(self) -> None:
+        """As if who had claimed a delivery had been silent for long enough."""
+        await self.execute(
+            "UPDATE callback_deliveries SET lease_until = now(), next_at = now() "
+            "WHERE lease_until IS NOT NULL"
+        )
 
     async def make_due(self) -> None:
         """As if the wait for the next try were over."""

@@ -10,6 +10,7 @@ from typing import Any
 from svix.webhooks import Webhook
 
 from hybridjobs import codec
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,8 @@ class Receiver:
     def url(self, path: str = "/done", *, host: str | None = None) -> str:
         return f"{self.scheme}://{host or self.host}:{self.port}{path}"
 
-    async def received(self, count: int = 1, *, seconds: float = 20) -> list[Message]:
-        async with asyncio.timeout(seconds):
-            while len(self.messages) < count:  # noqa: ASYNC110 - on a socket
-                await asyncio.sleep(0.02)
+    async def received(self, count: int = 1) -> list[Message]:
+        await eventually(lambda: len(self.messages) >= count)
         return self.messages
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import monotonic
 
 import pytest
 from svix.webhooks import WebhookVerificationError
@@ -14,6 +13,7 @@ from tests.builders import new_job
 from tests.integration.callbacks.conftest import OTHER, SECRET, Calls, Delivering
 from tests.integration.callbacks.receiver import (
     Behave,
+    Message,
     answers,
     drips,
     endless_headers,
@@ -24,6 +24,7 @@ from tests.integration.callbacks.receiver import (
     no_http,
     receiving,
 )
+from tests.waiting import eventually
 
 
 async def test_a_delivery_is_signed_as_standard_webhooks_has_it(
@@ -93,8 +94,8 @@ async def test_a_failure_is_tried_again_with_the_same_id_and_body(
         job_id = await calls.ended(receiver.url())
         row = await calls.tried(job_id)
         assert (row["status"], row["last_code"], row["response"]) == ("pending", 500, "oops")
-        wait = row["next_at"] - datetime.now(UTC)
-        assert timedelta(seconds=5) < wait < timedelta(seconds=12)
+        wait = row["next_at"] - datetime.fromisoformat(row["tries"][-1]["at"])
+        assert timedelta(seconds=5) < wait < timedelta(seconds=25)
         await calls.make_due()
         first, second = await receiver.received(2)
         row = await calls.in_status(job_id, "delivered")
@@ -132,19 +133,19 @@ async def test_redirects_are_failures_and_not_followed(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "error"),
+    ("behaviour", "seconds", "error"),
     [
-        (hangs_up, "Error"),
-        (never_answers, "no answer within 1 s"),
-        (endless_headers, "RemoteProtocolError"),
-        (endless_hints, "no answer within 1 s"),
-        (no_http, "RemoteProtocolError"),
+        (hangs_up, 20, "Error"),
+        (never_answers, 1, "no answer within 1 s"),
+        (endless_headers, 20, "RemoteProtocolError"),
+        (endless_hints, 1, "no answer within 1 s"),
+        (no_http, 20, "RemoteProtocolError"),
     ],
 )
 async def test_one_that_hangs_up_or_hangs_is_a_failure(
-    calls: Calls, delivering: Delivering, behaviour: Behave, error: str
+    calls: Calls, delivering: Delivering, behaviour: Behave, seconds: float, error: str
 ) -> None:
-    async with receiving(behaviour) as receiver, delivering(try_seconds=1):
+    async with receiving(behaviour) as receiver, delivering(try_seconds=seconds):
         row = await calls.tried(await calls.ended(receiver.url()))
     assert (row["status"], row["last_code"]) == ("pending", None)
     assert error in row["last_error"]
@@ -154,12 +155,10 @@ async def test_one_that_hangs_up_or_hangs_is_a_failure(
 async def test_a_body_without_end_is_cut_and_the_status_counts(
     calls: Calls, delivering: Delivering, behaviour: Behave
 ) -> None:
-    began = monotonic()
-    async with receiving(behaviour) as receiver, delivering(try_seconds=1):
+    async with receiving(behaviour) as receiver, delivering(try_seconds=4):
         row = await calls.in_status(await calls.ended(receiver.url()), "delivered")
     assert set(row["response"]) == {"x"}
     assert len(row["response"]) <= 1024
-    assert monotonic() - began < 10
 
 
 async def test_what_cannot_be_stored_or_shown_of_an_answer_is_replaced(
@@ -237,12 +236,13 @@ async def test_what_a_killed_process_had_claimed_goes_when_its_lease_ends(
         job_id = await calls.ended(receiver.url())
         async with calls.database.connection() as connection:
             [due] = await claim_deliveries(
-                connection, sends={}, per_host=4, limit=9, lease=timedelta(seconds=1.5)
+                connection, sends={}, per_host=4, limit=9, lease=timedelta(seconds=60)
             )
             assert due.job_id == job_id
         async with delivering():
             await asyncio.sleep(0.3)
             assert receiver.messages == []
+            await calls.end_lease()
             [message] = await receiver.received()
             row = await calls.in_status(job_id, "delivered")
     assert row["attempts"] == 2
@@ -250,12 +250,19 @@ async def test_what_a_killed_process_had_claimed_goes_when_its_lease_ends(
 
 
 async def test_a_late_record_changes_nothing(calls: Calls, delivering: Delivering) -> None:
-    late = answers(500, after=2.5)
-    lease = timedelta(seconds=0.5)
-    async with receiving(late, answers(200)) as receiver, delivering(lease=lease):
+    is_late = asyncio.Event()
+
+    async def late(message: Message, writer: asyncio.StreamWriter) -> None:
+        await is_late.wait()
+        await answers(500)(message, writer)
+
+    async with receiving(late, answers(200)) as receiver, delivering() as results:
         job_id = await calls.ended(receiver.url())
+        await receiver.received(1)
+        await calls.end_lease()
         row = await calls.in_status(job_id, "delivered")
-        await asyncio.sleep(2.5)
+        is_late.set()
+        await eventually(lambda: results == {"delivered": 1, "pending": 1})
         assert await calls.delivery(job_id) == row
     assert [message.id for message in receiver.messages] == [str(row["id"])] * 2
 

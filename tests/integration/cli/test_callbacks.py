@@ -1,13 +1,14 @@
 """Commands on callbacks."""
 
-import asyncio
 from pathlib import Path
+from typing import Any
 
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.callbacks.receiver import answers, receiving
 from tests.integration.cli.conftest import run
 from tests.integration.ingress.conftest import TOKEN, running
+from tests.waiting import eventually
 
 
 async def test_callbacks_are_asked_for_listed_shown_and_sent_again(
@@ -34,11 +35,12 @@ async def test_callbacks_are_asked_for_listed_shown_and_sent_again(
         job_id = (await run("submit", "test/long", *asked, **variables)).out.strip()
         await run("cancel", job_id, **variables)
         [message] = await receiver.received()
-        async with asyncio.timeout(40):
-            delivered = ("callbacks", "list", "--status", "delivered", "--json")
-            while not (found := (await run(*delivered, **variables)).json["callbacks"]):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        [line] = found
+
+        async def delivered() -> Any:
+            listing = ("callbacks", "list", "--status", "delivered", "--json")
+            return (await run(*listing, **variables)).json["callbacks"]
+
+        [line] = await eventually(delivered)
         assert (line["id"], line["jobId"]) == (message.id, job_id)
         table = (await run("callbacks", "list", "--job", job_id, **variables)).out
         assert "job.cancelled" in table

@@ -1,6 +1,5 @@
 """Callbacks by way of the API: asked for, delivered, looked at, sent again."""
 
-import asyncio
 import json
 import signal
 from base64 import b64encode
@@ -18,6 +17,7 @@ from tests.conftest import DatabaseUrls
 from tests.integration.callbacks.receiver import answers, never_answers, receiving
 from tests.integration.ingress.conftest import TOKEN, Running, running
 from tests.integration.ingress.process import started
+from tests.waiting import eventually
 
 SECRET = "whsec_" + b64encode(b"s" * 32).decode()
 URL = "https://receiver.example/done"
@@ -43,13 +43,12 @@ async def told(database_urls: DatabaseUrls, folder: Path) -> AsyncIterator[Runni
 
 
 async def _in_status(ingress: Running, job_id: str, status: str) -> dict[str, Any]:
-    async with asyncio.timeout(25):
-        while True:
-            found = (await ingress.api.get(f"/api/callbacks?job={job_id}")).json()["callbacks"]
-            if found and found[0]["status"] == status:
-                first: dict[str, Any] = found[0]
-                return first
-            await asyncio.sleep(0.05)
+    async def found() -> dict[str, Any] | None:
+        page = (await ingress.api.get(f"/api/callbacks?job={job_id}")).json()["callbacks"]
+        return next((each for each in page[:1] if each["status"] == status), None)
+
+    first: dict[str, Any] = await eventually(found)
+    return first
 
 
 async def test_a_submitted_job_calls_back_when_it_ends(told: Running) -> None:
@@ -199,7 +198,8 @@ async def test_a_process_killed_between_the_send_and_its_record_sends_again(
         await register(connection, job_type())
         async with started(database_urls.service, **environment) as first:
             await first.ready()
-            async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+            authorization = {"Authorization": f"Bearer {TOKEN}"}
+            async with httpx.AsyncClient(headers=authorization, timeout=30) as client:
                 api = first.url("api")
                 body = {
                     "type": "test/long",

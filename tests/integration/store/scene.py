@@ -1,6 +1,5 @@
 """A queue as tests handle it: what is put in, claimed and ended, and time that passes at will."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,6 +14,7 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.enqueue import insert_jobs
 from hybridjobs.store.outcome import record_outcome
 from tests.builders import register
+from tests.waiting import eventually
 
 # As if all that has happened had happened so much earlier.
 _PASS_TIME = """
@@ -104,9 +104,7 @@ class Queue:
             "SELECT count(*) FROM pg_stat_activity "
             "WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
-        async with asyncio.timeout(20):
-            while not await self.value(waiting):  # noqa: ASYNC110 - on Postgres
-                await asyncio.sleep(0.01)
+        await eventually(lambda: self.value(waiting))
 
     async def rows(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         async with self.database.transaction() as connection:
