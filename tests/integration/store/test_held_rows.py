@@ -83,7 +83,7 @@ async def test_a_job_that_somebody_keeps_locked_holds_up_its_own_beats_alone(
     locked, other = await _dispatched(queue)
     heartbeats = Heartbeats(database_urls.service)
     task = asyncio.create_task(heartbeats.run())
-    async with hold(locked), asyncio.timeout(10):
+    async with hold(locked), asyncio.timeout(30):
         answers = await asyncio.gather(
             *(heartbeats.beat(job, 1) for job in (locked, other)), return_exceptions=True
         )
@@ -105,7 +105,7 @@ async def test_lines_whose_heads_somebody_keeps_locked_go_on_behind_them(
     await queue.end(running)
     await queue.enqueue(*(new_job(type_) for type_ in types[:2] for _ in range(30)))
     change = "UPDATE hybridjobs.background_jobs SET max_retries = 9 WHERE status = 'queued'"
-    async with held_open(database_urls.owner, change), asyncio.timeout(10):
+    async with held_open(database_urls.owner, change), asyncio.timeout(30):
         new = await queue.enqueue(*map(new_job, types), new_job("test/keyed", **keyed))
         assert set(await queue.claimed(window=8)) == set(new)
     assert len(await queue.claimed(window=8)) == 4
@@ -131,7 +131,7 @@ async def test_a_claimed_job_that_somebody_keeps_locked_holds_up_no_other_dispat
     await queue.claim()
     await queue.pass_time(timedelta(seconds=6))
     await queue.enqueue(new_job())
-    async with hold(locked), asyncio.timeout(10):
+    async with hold(locked), asyncio.timeout(30):
         assert await dispatcher.dispatch_once() == 1
     assert await dispatcher.dispatch_once() == 1
     assert await dispatcher.dispatch_once() == 0
@@ -152,7 +152,7 @@ async def test_nobody_waits_for_long_for_a_row_that_somebody_keeps(
             async with queue.database.connection() as connection:
                 await work(connection)
 
-    async with hold(locked), hold(failed), asyncio.timeout(20):
+    async with hold(locked), hold(failed), asyncio.timeout(30):
         await asyncio.gather(
             refused(lambda c: attempts.bind_hybridjob(c, locked, 1, **uid)),
             refused(lambda c: attempts.start(c, locked, 1, **pod)),
@@ -173,7 +173,7 @@ async def test_a_spent_hybridjob_whose_job_somebody_keeps_stays_and_the_others_g
             "UPDATE background_jobs SET resource_uid = %s WHERE id = %s", str(job_id), job_id
         )
     locked, other = ids
-    async with hold(locked), asyncio.timeout(10), queue.database.connection() as connection:
+    async with hold(locked), asyncio.timeout(30), queue.database.connection() as connection:
         asked = [resources.Spent(str(job_id), job_id, 1) for job_id in ids]
         spent = await resources.forget_spent(connection, asked)
     assert spent == {str(other)}
@@ -183,7 +183,7 @@ async def test_an_expired_lease_of_a_job_that_somebody_keeps_holds_up_no_other(
     queue: Queue, hold: Hold
 ) -> None:
     ids = await queue.enqueue(*(new_job(lease_seconds=seconds) for seconds in (-2.0, -1.0)))
-    async with hold(ids[0]), asyncio.timeout(10):
+    async with hold(ids[0]), asyncio.timeout(30):
         assert await end_expired_leases(queue.database) == 1
     assert [await queue.status(job_id) for job_id in ids] == ["processing", "queued"]
     assert await end_expired_leases(queue.database) == 1
@@ -201,6 +201,6 @@ async def test_a_silent_attempt_of_a_job_that_somebody_keeps_holds_up_no_other(
         " started_at = now() - interval '6 minutes'"
     )
     locked = min(ids)
-    async with hold(locked), asyncio.timeout(10):
+    async with hold(locked), asyncio.timeout(30):
         assert await silent.end() == 1
     assert await silent.end() == 1

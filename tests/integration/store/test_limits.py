@@ -24,6 +24,7 @@ from tests import builders
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.store.scene import Queue, held_open
+from tests.waiting import eventually
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -167,14 +168,14 @@ async def test_an_inline_attempt_takes_a_place_of_its_type(queue: Queue) -> None
 
 
 async def test_a_type_is_throttled(queue: Queue) -> None:
-    await queue.register(job_type(throttle={"limit": 2, "periodSeconds": 60}))
+    await queue.register(job_type(throttle={"limit": 2, "periodSeconds": 3600}))
     ids = await queue.enqueue(*(new_job() for _ in range(5)))
     assert await queue.claimed() == ids[:2]
     await queue.end_all()
     assert await queue.claimed() == []
-    await queue.pass_time(59 * SECOND)
+    await queue.pass_time(59 * MINUTE)
     assert await queue.claimed() == []
-    await queue.pass_time(2 * SECOND)
+    await queue.pass_time(2 * MINUTE)
     assert await queue.claimed() == ids[2:4]
 
 
@@ -485,7 +486,7 @@ async def test_a_long_chain_is_cancelled_to_its_end(queue: Queue, backwards: boo
     await _first(queue, *chain)
     began = monotonic()
     assert await queue.end(ids[0], Outcome.PERMANENT) is Status.FAILED
-    assert monotonic() - began < 1
+    assert monotonic() - began < 5
     for _ in range(5):
         assert await queue.claimed() == []
     statuses = await queue.rows("SELECT status, count(*) FROM background_jobs GROUP BY status")
@@ -501,7 +502,7 @@ async def test_an_outcome_takes_no_longer_because_thousands_wait_for_it(queue: Q
         await queue.link()
     began = monotonic()
     await queue.end(upstream.id)
-    assert monotonic() - began < 1
+    assert monotonic() - began < 5
     for _ in range(12):
         await queue.link()
     assert set(await queue.stages([job.id for job in waiting])) == {"ready"}
@@ -790,14 +791,14 @@ async def test_those_of_a_filter_are_redriven_at_a_rate(queue: Queue) -> None:
     others = await _dead(queue, 2, type_="test/other")
     redriven = await queue.rows(
         "SELECT redrive_dead_letters(only_type => 'test/long', only_category => 'validation', "
-        "at_most => 4, per_second => 0.5) AS id"
+        "at_most => 4, per_second => 0.01) AS id"
     )
     assert [row["id"] for row in redriven] == ids[:4]
     rows = await queue.rows(
         "SELECT run_at - min(run_at) OVER () AS wait, stage FROM background_jobs "
         "WHERE status = 'queued' ORDER BY run_at"
     )
-    assert [row["wait"] for row in rows] == [place * 2 * SECOND for place in range(4)]
+    assert [row["wait"] for row in rows] == [place * 100 * SECOND for place in range(4)]
     assert [row["stage"] for row in rows] == ["ready", *["scheduled"] * 3]
     assert await queue.claimed() == [ids[0]]
     assert {await queue.status(job) for job in (ids[4], *others)} == {"failed"}
@@ -920,10 +921,8 @@ async def test_jobs_of_one_key_submitted_while_it_is_forgotten_are_not(
             await asyncio.sleep(0)
 
     await asyncio.gather(*(enqueue(jobs[start::3]) for start in range(3)))
-    for _ in range(600):
-        if await queue.value("SELECT count(*) FROM background_jobs WHERE status = 'queued'") == 0:
-            break
-        await asyncio.sleep(0.02)
+    left = "SELECT NOT EXISTS (SELECT FROM background_jobs WHERE status = 'queued')"
+    await eventually(lambda: queue.value(left))
     done = True
     await claiming
     statuses = await queue.rows("SELECT DISTINCT status FROM background_jobs")
@@ -946,7 +945,7 @@ async def test_an_open_transaction_that_submitted_jobs_holds_up_nobody(
         f"SELECT hybridjobs.submit_job('test/long', depends_on => ARRAY['{upstream}']::uuid[])",
         "SELECT hybridjobs.submit_job('test/long', unique_key => 'mine')",
     ]
-    async with held_open(database_urls.handlers, *submissions), asyncio.timeout(10):
+    async with held_open(database_urls.handlers, *submissions), asyncio.timeout(30):
         # Nothing waits for a lock even for a moment.
         impatient = psycopg.conninfo.make_conninfo(
             database_urls.owner, options="-c lock_timeout=50ms"
@@ -991,7 +990,7 @@ async def test_a_blocked_row_that_somebody_keeps_locked_holds_up_neither_outcome
     waiting, free = after(upstream), after(upstream)
     await _first(queue, upstream, waiting, free)
     cancel = f"SELECT hybridjobs.cancel_job('{waiting.id}')"
-    async with held_open(database_urls.owner, cancel), asyncio.timeout(5):
+    async with held_open(database_urls.owner, cancel), asyncio.timeout(30):
         await queue.end(upstream.id)
         await queue.enqueue(other)
         assert sorted(await queue.claimed()) == sorted([free.id, other.id])

@@ -31,6 +31,7 @@ from tests.builders import job_type, new_job
 from tests.cluster.shell import need
 from tests.conftest import DatabaseUrls, free_port
 from tests.integration.store.scene import Queue
+from tests.waiting import eventually
 
 SERVER_CONNECTIONS = 3
 SUCCEEDED = AttemptEnd(Outcome.SUCCEEDED, "Completed", result="1")
@@ -85,21 +86,24 @@ class PgBouncer:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self._process is not None
         self._process.send_signal(how)
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=30)
 
     def url(self, direct: str) -> str:
         """The way through to what `direct` leads to."""
         return make_conninfo(direct, port=self.port)
 
     async def ready(self, url: str) -> None:
-        for _ in range(100):
+        async def answers() -> bool:
             try:
                 await (await psycopg.AsyncConnection.connect(url)).close()
             except psycopg.OperationalError:
-                await asyncio.sleep(0.05)
-            else:
-                return
-        pytest.fail((self._folder / "log").read_text())
+                return False
+            return True
+
+        try:
+            await eventually(answers)
+        except TimeoutError:
+            pytest.fail((self._folder / "log").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +170,10 @@ async def test_everything_goes_through_it(urls: DatabaseUrls, database_urls: Dat
             job_type("test/free"),
             job_type("test/throttled", throttle={"limit": 1000, "periodSeconds": 60}),
         )
-        busiest = 0
+        busiest, clients_left = 0, 16
 
         async def client(number: int) -> None:
+            nonlocal clients_left
             enqueuer = enqueuers[number % len(enqueuers)]
             for turn in range(20):
                 first = new_job("test/free")
@@ -182,12 +187,13 @@ async def test_everything_goes_through_it(urls: DatabaseUrls, database_urls: Dat
                 assert row.created
                 [same] = await enqueuer.enqueue([new_job(key=f"{turn}", unique_key=f"{turn}")])
                 assert same.type == "test/long"
+            clients_left -= 1
 
         async def run(number: int) -> None:
             database = databases[number]
             own = Queue(database)
             idle = 0
-            while idle < 40:
+            while clients_left or idle < 40:
                 claims = await own.claim(window=200)
                 idle = 0 if claims else idle + 1
 
@@ -212,7 +218,8 @@ async def test_everything_goes_through_it(urls: DatabaseUrls, database_urls: Dat
 
         watching = asyncio.create_task(watch())
         await asyncio.gather(
-            *(client(number) for number in range(16)), *(run(number) for number in range(8))
+            *(client(number) for number in range(clients_left)),
+            *(run(number) for number in range(8)),
         )
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -265,11 +272,7 @@ async def test_it_may_be_killed_and_come_back(
 
     async def progress() -> None:
         before = len(accepted)
-        for _ in range(1500):
-            if len(accepted) >= before + 100:
-                return
-            await asyncio.sleep(0.02)
-        pytest.fail("nothing more is accepted")
+        await eventually(lambda: len(accepted) >= before + 100)
 
     async with _running(enqueuer):
         clients = asyncio.gather(*(client(number) for number in range(16)))

@@ -225,7 +225,7 @@ async def test_a_claim_does_not_wait_and_a_row_that_is_held_is_passed_over(
         assert await _delete(database) == 2
     async with database.transaction() as deleting:
         await deleting.execute("DELETE FROM hybridjobs.background_jobs WHERE status = 'completed'")
-        async with asyncio.timeout(5), database.transaction() as claiming:
+        async with asyncio.timeout(30), database.transaction() as claiming:
             assert len(await claim(claiming, window=10)) == 1
 
 

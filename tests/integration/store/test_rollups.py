@@ -43,9 +43,10 @@ async def test_figures_are_the_same_before_and_after_folding(
     connection: AsyncConnection[DictRow], folded: bool
 ) -> None:
     day = timedelta(days=1)
-    await ended_jobs(connection, 3, ago=day)
-    await ended_jobs(connection, ago=day, status="failed")
-    await ended_jobs(connection, 2, status="cancelled")
+    async with connection.transaction():  # at one time, else perhaps on three days
+        await ended_jobs(connection, 3, ago=day)
+        await ended_jobs(connection, ago=day, status="failed")
+        await ended_jobs(connection, 2, status="cancelled")
     if folded:
         await refresh_rollups(connection)
     today, yesterday = await rows_of(connection, "success_trend")
@@ -92,8 +93,9 @@ async def test_an_end_by_hand_counts_whenever_that_is_committed(
 async def test_throughput_has_what_came_and_what_ended(
     connection: AsyncConnection[DictRow],
 ) -> None:
-    await ended_jobs(connection, 48, apart=timedelta(hours=1), status="failed")
-    await ended_jobs(connection, 48, apart=timedelta(hours=1))
+    async with connection.transaction():  # at one time, else perhaps in different hours
+        await ended_jobs(connection, 48, apart=timedelta(hours=1), status="failed")
+        await ended_jobs(connection, 48, apart=timedelta(hours=1))
     await refresh_rollups(connection)
     hours = await rows_of(connection, "throughput_per_hour")
     assert len(hours) in (23, 24)

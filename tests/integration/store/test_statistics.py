@@ -90,8 +90,9 @@ async def test_the_success_rate_is_that_of_the_type(connection: AsyncConnection[
 
 
 async def test_rates_have_their_decimals(connection: AsyncConnection[DictRow]) -> None:
-    await ended_jobs(connection, 17)
-    await ended_jobs(connection, 2, status="failed")
+    async with connection.transaction():  # at one time, else perhaps on two days
+        await ended_jobs(connection, 17)
+        await ended_jobs(connection, 2, status="failed")
     [row] = await statistics.type_statistics(connection)
     assert row.success_rate_percent == 89.47
     [today] = await rows_of(connection, "success_trend")
@@ -170,7 +171,7 @@ async def test_stuck_jobs_say_in_what_way(connection: AsyncConnection[DictRow]) 
     assert {job.id: job.reason for job in await statistics.stuck_jobs(connection)} == stuck
     running = await rows_of(connection, "running_now")
     assert len(running) == 5
-    assert running[-1]["seconds_running"] == pytest.approx(240, abs=5)
+    assert running[-1]["seconds_running"] == pytest.approx(240, abs=60)
 
 
 async def test_duplicates_are_told_from_events_of_several_types(
@@ -268,7 +269,8 @@ async def test_health_follows_from_the_figures(connection: AsyncConnection[DictR
     )
     health = await statistics.queue_health(connection)
     assert (health.status, health.queue_depth) == ("unhealthy", 101)
-    assert health.errors == ["a job has waited for 7200 s"]
+    [waited] = health.errors
+    assert re.fullmatch("a job has waited for 72[0-9]{2} s", waited)
     assert health.warnings == ["101 jobs wait", "20.00 % of jobs fail"]
     limits = HealthLimits(
         queued_degraded=200, oldest_unhealthy_seconds=10_000, failure_degraded_percent=25
