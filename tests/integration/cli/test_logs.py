@@ -1,11 +1,12 @@
 """`hybridjobs logs`: once, of an attempt, and until the job is over."""
 
 import asyncio
+import sys
 
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.store.outcome import record_outcome
-from tests.integration.cli.conftest import Command
-from tests.integration.ingress.conftest import Running
+from tests.integration.cli.conftest import PROGRAM, Command
+from tests.integration.ingress.conftest import TOKEN, Running
 from tests.integration.ingress.outcomes import claimed
 
 
@@ -34,13 +35,18 @@ async def test_the_log_of_an_attempt(command: Command, api: Running) -> None:
     assert (await command("logs", "none")).code == 3
 
 
-async def test_the_log_is_followed_until_the_job_is_over(command: Command, api: Running) -> None:
+async def test_the_log_is_followed_until_the_job_is_over(api: Running) -> None:
     job_id = (await api.submit("test/long")).json()["id"]
-    following = asyncio.create_task(command("logs", job_id, "--follow"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, "logs", job_id, "--follow", "--token", TOKEN),
+        *("--url", f"http://127.0.0.1:{api.ports.api}"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
     await _ended(api, Outcome.FAILED, "first\n")
     # The command shows the first one before the second one is there.
-    await asyncio.sleep(4)
-    assert not following.done()
+    assert await process.stdout.readline() == b"first\n"
     await _ended(api, Outcome.SUCCEEDED, "second\n")
-    done = await following
-    assert (done.code, done.out, done.err) == (0, "first\nsecond\n", "attempt 2\n")
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"second\n", b"attempt 2\n")
