@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ CLUSTER = (
     "tests/integration/access/",
     "tests/integration/controller/",
     "tests/integration/crds/",
+    "tests/integration/dispatch/",
 )
 
 
@@ -124,6 +125,22 @@ async def database_urls(postgres: EmbeddedPostgres, _template: str) -> AsyncIter
 def database_url(database_urls: DatabaseUrls) -> str:
     """The same database by its owner's URL."""
     return database_urls.owner
+
+
+@asynccontextmanager
+async def service_shut_out(owner_url: str) -> AsyncIterator[None]:
+    """The service has no connections of the server meanwhile, and gets none."""
+    limit = "ALTER ROLE service CONNECTION LIMIT {}"
+    # In this order, else it is back at once.
+    await _execute(owner_url, limit.format(0))
+    try:
+        await _execute(
+            owner_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'",
+        )
+        yield
+    finally:
+        await _execute(owner_url, limit.format(-1))
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -5,7 +5,8 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from hybridjobs.ingress.app import Ingress, Ports
+from hybridjobs.ingress.child import Child
 from hybridjobs.ingress.tokens import KeySource
 from hybridjobs.model import JobType
 from hybridjobs.settings import IngressSettings
@@ -36,7 +38,7 @@ HANDLERS = "tests.integration.ingress.handlers"
 
 
 def quick_type(type_: str, **spec: Any) -> JobType:
-    return job_type(type_, **{"mode": "quick", "budgetSeconds": 5, **spec})
+    return job_type(type_, **{"mode": "quick", "budgetSeconds": 8, **spec})
 
 
 def settings(database_url: str, **changes: Any) -> IngressSettings:
@@ -95,6 +97,17 @@ class Running:
         return await self.api.post("/api/jobs", content=json.dumps(body))
 
 
+async def refused_by_rate(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """The refusal of a listener that lets one request a second through, and two at once."""
+    began, let_through = time.monotonic(), 0
+    while (answer := await ask()).status_code != 429:
+        let_through += 1
+        assert let_through <= 2 + time.monotonic() - began
+    assert let_through >= 2
+    assert answer.headers["retry-after"] == "1"
+    return answer
+
+
 @asynccontextmanager
 async def running(
     database_url: str,
@@ -149,6 +162,7 @@ def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in (
             "quick/echo",
             "quick/pid",
+            "quick/waits",
             "quick/blocks",
             "quick/spins",
             "quick/hoards",
@@ -178,9 +192,18 @@ def installed_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def quick_ingress(
-    database_urls: DatabaseUrls, installed_handlers: None
+    database_urls: DatabaseUrls, installed_handlers: None, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[..., Any]]:
     """Starts an ingress with the given types and one warm child."""
+    start_child = Child.start
+    is_warm = asyncio.Event()
+
+    async def noted(*arguments: Any) -> Child:
+        child = await start_child(*arguments)
+        is_warm.set()
+        return child
+
+    monkeypatch.setattr(Child, "start", noted)
     async with AsyncExitStack() as stack:
 
         async def start(*types: JobType, **changes: Any) -> Running:
@@ -189,7 +212,9 @@ async def quick_ingress(
                 database.connection() as connection,
             ):
                 await register(connection, *types)
-            return await stack.enter_async_context(running(database_urls.service, **changes))
+            ingress = await stack.enter_async_context(running(database_urls.service, **changes))
+            await is_warm.wait()
+            return ingress
 
         yield start
 

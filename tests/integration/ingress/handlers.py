@@ -31,6 +31,14 @@ async def pid(payload: Payload, context: Context) -> dict[str, Any]:
     return {"pid": os.getpid(), "names": sorted(os.environ)}
 
 
+@handler("quick/waits")
+async def waits(payload: Payload, context: Context) -> dict[str, Any]:
+    """It tells that it has begun."""
+    await context.progress(0, None, "begun")
+    await asyncio.sleep(payload.root.get("seconds", 0))
+    return {"pid": os.getpid()}
+
+
 @handler("quick/blocks")
 async def blocks(payload: Payload, context: Context) -> None:
     time.sleep(60)  # noqa: ASYNC251 - the fault that this one has
@@ -114,8 +122,8 @@ async def ends(payload: Payload, context: Context) -> dict[str, int]:
     """Its process has ended, though nobody has waited for it."""
     with subprocess.Popen(["true"]):  # noqa: ASYNC220
         pass
-    subprocess.Popen(["true"])  # noqa: ASYNC220
-    await asyncio.sleep(0.3)
+    process = subprocess.Popen(["true"])  # noqa: ASYNC220
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
     return {"pid": os.getpid()}
 
 

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hybridjobs.serving import server
+from tests.waiting import eventually
 
 _PATH = "/api/v1/namespaces/{namespace}/pods/{pod}/log"
 
@@ -42,10 +43,7 @@ async def log_server(folder: Path) -> AsyncIterator[LogServer]:
     logs = LogServer(folder / "kubeconfig")
     serving = server(Starlette(routes=[Route(_PATH, logs.read)]), host="127.0.0.1", port=0)
     task = asyncio.create_task(serving.serve())
-    for _ in range(200):
-        if serving.started:
-            break
-        await asyncio.sleep(0.02)
+    await eventually(lambda: serving.started)
     document = {
         "apiVersion": "v1",
         "kind": "Config",

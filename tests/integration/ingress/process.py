@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import free_port
 from tests.integration.ingress.conftest import SECRET, TOKEN
 from tests.recorded import deliveries, signed_headers
+from tests.waiting import eventually
 
 OPENED = next(d for d in deliveries() if d.event == "pull_request" and d.action == "opened")
 COMMAND = "from hybridjobs.cli import main; main()"
@@ -31,16 +32,20 @@ class Process:
         return f"http://127.0.0.1:{self.ports[listener]}"
 
     async def ready(self) -> None:
-        async with httpx.AsyncClient() as client:
-            for _ in range(400):
-                try:
-                    if (await client.get(f"{self.url('health')}/readyz")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    pass
+        async with httpx.AsyncClient(timeout=30) as client:
+
+            async def is_ready_or_over() -> bool:
                 if self.process.returncode is not None:
-                    break
-                await asyncio.sleep(0.05)
+                    return True
+                try:
+                    return (await client.get(f"{self.url('health')}/readyz")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            with suppress(TimeoutError):
+                await eventually(is_ready_or_over)
+                if self.process.returncode is None:
+                    return
         pytest.fail(f"not ready: {await self.end(signal.SIGKILL)}")
 
     async def deliver(self, client: httpx.AsyncClient, delivery_id: str) -> int:
@@ -61,7 +66,10 @@ class Process:
 
 @asynccontextmanager
 async def started(database_url: str, **environment: str) -> AsyncIterator[Process]:
-    ports = {name: free_port() for name in ("webhook", "api", "worker", "health")}
+    first = free_port(adjacent=4)
+    ports = {
+        name: first + place for place, name in enumerate(("webhook", "api", "worker", "health"))
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",

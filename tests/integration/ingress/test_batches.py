@@ -122,13 +122,13 @@ async def test_a_wait_ends_with_the_last_job(api: Running) -> None:
     url = (await _submit(api, _job())).json()["url"]
     began = time.monotonic()
     assert not (await api.api.get(url, params={"wait": 1})).json()["finished"]
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 15
     waiting = asyncio.create_task(api.api.get(url, params={"wait": 20}))
     await asyncio.sleep(0.2)
     began = time.monotonic()
     await end_all(api)
     assert (await waiting).json()["finished"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert (await api.api.get(url, params={"wait": 61})).status_code == 422
 
 
@@ -140,7 +140,7 @@ async def test_a_wait_does_not_hold_up_the_end_of_the_ingress(api: Running) -> N
     api.stop.set()
     assert not (await waiting).json()["finished"]
     await api.task
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(

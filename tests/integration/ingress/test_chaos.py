@@ -130,7 +130,7 @@ async def test_with_a_frozen_postgres_github_has_its_answer_in_time_and_nothing_
                     asyncio.create_task(_answered(ingress, UNKNOWN, f"unknown-{number}")),
                 ]
                 # The loop is never blocked: each of these would wait for it.
-                assert (await ingress.health.get("/healthz", timeout=2)).status_code == 200
+                assert (await ingress.health.get("/healthz", timeout=10)).status_code == 200
                 await asyncio.sleep(0.7)
             answers = await asyncio.gather(*waiting)
         finally:

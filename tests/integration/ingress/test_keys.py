@@ -26,6 +26,7 @@ from hybridjobs.ingress import tokens
 from hybridjobs.ingress.tokens import ClusterKeys
 from hybridjobs.serving import Server
 from tests.integration.ingress.cluster import ISSUER, LocalKeys
+from tests.waiting import eventually
 
 
 @dataclass
@@ -93,10 +94,7 @@ async def serving(api: ApiServer, account: Path) -> AsyncIterator[int]:
         )
     )
     task = asyncio.create_task(server.serve())
-    for _ in range(200):
-        if server.started:
-            break
-        await asyncio.sleep(0.02)
+    await eventually(lambda: server.started)
     try:
         yield server.port
     finally:

@@ -9,19 +9,28 @@ from contextlib import asynccontextmanager
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from hybridjobs.ingress import protocol
 from hybridjobs.ingress.protocol import MAX_HEAD_BYTES
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import SECRET, Running, running
 from tests.recorded import Delivery, signed_headers
+from tests.waiting import eventually
 
 HEAD = b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture
 async def bounded(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
+    async with running(database_urls.service, inline_children=0, max_body_bytes=10_000) as ingress:
+        yield ingress
+
+
+@pytest.fixture
+async def hasty(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
+    """One that waits for no request longer than half a second."""
     async with running(
-        database_urls.service, inline_children=0, max_body_bytes=10_000, body_timeout_seconds=0.5
+        database_urls.service, inline_children=0, body_timeout_seconds=0.5
     ) as ingress:
         yield ingress
 
@@ -38,7 +47,7 @@ async def connected(
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         line = await reader.readline()
     return int(line.split()[1])
 
@@ -49,8 +58,9 @@ def signed(body: bytes) -> bytes:
 
 
 async def test_a_kept_connection_is_served_once_more_when_the_process_ends(
-    bounded: Running,
+    bounded: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(protocol, "_IDLE_AT_END_SECONDS", 15.0)
     request = b"GET /webhooks/github HTTP/1.1\r\nHost: x\r\n\r\n"
     async with connected(bounded.ports.webhooks) as (reader, writer):
         writer.write(request)
@@ -72,19 +82,21 @@ async def test_an_idle_connection_does_not_hold_up_the_end(bounded: Running) -> 
 
 
 async def _refused(port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                async with connected(port):
-                    await asyncio.sleep(0.01)
-            except ConnectionError:
-                return
+    async def is_refused() -> bool:
+        try:
+            async with connected(port):
+                return False
+        except ConnectionError:
+            return True
+
+    await eventually(is_refused)
 
 
 async def test_a_request_is_gone_with_its_answer(bounded: Running) -> None:
     """Not when a collection finds it: until then it would hold its body."""
     body = b"{}"
     request = HEAD + signed(body) + b"Content-Length: 2\r\n\r\n" + body
+    gc.collect()
     gc.disable()
     try:
         async with connected(bounded.ports.webhooks) as (reader, writer):
@@ -99,16 +111,16 @@ async def test_a_request_is_gone_with_its_answer(bounded: Running) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"{", b'{"action":'])
-async def test_a_body_that_stops_is_answered_408_and_closed(bounded: Running, sent: bytes) -> None:
-    async with connected(bounded.ports.webhooks) as (reader, writer):
+async def test_a_body_that_stops_is_answered_408_and_closed(hasty: Running, sent: bytes) -> None:
+    async with connected(hasty.ports.webhooks) as (reader, writer):
         writer.write(HEAD + b"Content-Length: 100\r\n\r\n" + sent)
         assert await status_of(reader) == 408
         rest = await reader.read()
         assert b"application/problem+json" in rest
 
 
-async def test_a_body_that_drips_is_bounded_as_a_whole(bounded: Running) -> None:
-    async with connected(bounded.ports.webhooks) as (reader, writer):
+async def test_a_body_that_drips_is_bounded_as_a_whole(hasty: Running) -> None:
+    async with connected(hasty.ports.webhooks) as (reader, writer):
         writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
         answer = asyncio.create_task(status_of(reader))
         for _ in range(50):
@@ -119,8 +131,8 @@ async def test_a_body_that_drips_is_bounded_as_a_whole(bounded: Running) -> None
         assert await answer == 408
 
 
-async def test_a_head_that_drips_is_bounded_too(bounded: Running) -> None:
-    async with connected(bounded.ports.webhooks) as (reader, writer):
+async def test_a_head_that_drips_is_bounded_too(hasty: Running) -> None:
+    async with connected(hasty.ports.webhooks) as (reader, writer):
         writer.write(HEAD)
         answer = asyncio.create_task(status_of(reader))
         for number in range(50):
@@ -131,13 +143,13 @@ async def test_a_head_that_drips_is_bounded_too(bounded: Running) -> None:
         assert await answer == 408
 
 
-async def test_silence_is_hung_up_on(bounded: Running) -> None:
-    async with connected(bounded.ports.webhooks) as (reader, _), asyncio.timeout(10):
+async def test_silence_is_hung_up_on(hasty: Running) -> None:
+    async with connected(hasty.ports.webhooks) as (reader, _), asyncio.timeout(30):
         assert await reader.read() == b""
 
 
-async def test_a_second_request_on_the_connection_has_its_own_time(bounded: Running) -> None:
-    async with connected(bounded.ports.webhooks) as (reader, writer):
+async def test_a_second_request_on_the_connection_has_its_own_time(hasty: Running) -> None:
+    async with connected(hasty.ports.webhooks) as (reader, writer):
         for _ in range(3):
             writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
             assert await status_of(reader) == 401
@@ -166,7 +178,7 @@ async def test_who_sends_all_of_a_body_over_the_limit_reads_why_it_is_refused(
     chunk = b" " * 65536
     if framing.startswith(b"Transfer"):
         chunk = b"10000\r\n" + chunk + b"\r\n"
-    async with connected(bounded.ports.webhooks) as (reader, writer), asyncio.timeout(10):
+    async with connected(bounded.ports.webhooks) as (reader, writer), asyncio.timeout(30):
         writer.write(HEAD + framing + b"\r\n\r\n")
         for _ in range(128):
             writer.write(chunk)

@@ -9,33 +9,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from hybridjobs.model import Status
 from tests.builders import job_type
+from tests.conftest import service_shut_out
 from tests.integration.ingress.conftest import SECRET, Running, quick_type
 from tests.recorded import Delivery, signed_headers
+from tests.waiting import eventually
 
 Start = Callable[..., Any]
 
 
-async def eventually(running: Running, job_id: str, status: Status) -> None:
-    for _ in range(400):
-        if (await running.job(job_id)).status is status:
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail(f"job {job_id} is not {status}")
+async def reaches(running: Running, job_id: str, status: Status) -> None:
+    async def reached() -> bool:
+        return (await running.job(job_id)).status is status
+
+    await eventually(reached)
+
+
+async def begun(running: Running) -> None:
+    """Until a job of quick/waits is executed."""
+
+    async def told() -> bool:
+        async with running.database.connection() as connection:
+            cursor = await connection.execute("SELECT FROM hybridjobs.job_heartbeats")
+            return cursor.rowcount > 0
+
+    await eventually(told)
 
 
 async def gone(pid: int) -> None:
-    for _ in range(60):
+    def is_gone() -> bool:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail(f"process {pid} lives on")
+            return True
+        return False
+
+    await eventually(is_gone)
 
 
 async def test_a_quick_job_is_answered_with_its_result(quick_ingress: Start) -> None:
@@ -92,7 +104,7 @@ async def test_beside_a_long_type_a_quick_one_runs_on_behind_the_answer(
     )
     assert answer.status_code == 202
     ids = {job["type"]: job["id"] for job in answer.json()["jobs"]}
-    await eventually(ingress, ids["quick/echo"], Status.COMPLETED)
+    await reaches(ingress, ids["quick/echo"], Status.COMPLETED)
     assert (await ingress.job(ids["test/long"])).status is Status.QUEUED
 
 
@@ -124,11 +136,11 @@ async def test_without_a_free_child_it_goes_on_as_a_pod(
     quick_ingress: Start, limit: int, outcome: str
 ) -> None:
     ingress: Running = await quick_ingress(
-        quick_type("quick/blocks", budgetSeconds=4),
+        quick_type("quick/waits", budgetSeconds=4),
         quick_type("quick/echo", budgetSeconds=0.5, retry={"limit": limit}),
     )
-    blocking = asyncio.create_task(ingress.submit("quick/blocks"))
-    await asyncio.sleep(0.5)
+    blocking = asyncio.create_task(ingress.submit("quick/waits", {"seconds": 60}))
+    await begun(ingress)
     answer = await ingress.submit("quick/echo")
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     job = await ingress.job(answer.json()["id"])
@@ -147,10 +159,10 @@ async def test_a_child_that_exits_loses_nothing(quick_ingress: Start) -> None:
 
 
 async def test_a_child_killed_in_the_middle_loses_nothing(quick_ingress: Start) -> None:
-    ingress: Running = await quick_ingress(quick_type("quick/pid"))
+    ingress: Running = await quick_ingress(quick_type("quick/pid"), quick_type("quick/waits"))
     child = (await ingress.submit("quick/pid")).json()["result"]["pid"]
-    waiting = asyncio.create_task(ingress.submit("quick/pid", {"seconds": 4}))
-    await asyncio.sleep(0.5)
+    waiting = asyncio.create_task(ingress.submit("quick/waits", {"seconds": 60}))
+    await begun(ingress)
     os.kill(child, signal.SIGKILL)
     answer = await waiting
     assert answer.status_code == 202
@@ -230,10 +242,10 @@ async def test_a_child_that_works_without_a_job_is_replaced(quick_ingress: Start
 
 
 async def test_a_crowd_costs_nobody_the_child(quick_ingress: Start) -> None:
-    ingress: Running = await quick_ingress(quick_type("quick/pid", budgetSeconds=2))
+    ingress: Running = await quick_ingress(quick_type("quick/pid", budgetSeconds=6))
     assert (await ingress.submit("quick/pid")).status_code == 200
     answers = await asyncio.gather(
-        *(ingress.submit("quick/pid", {"seconds": 0.3}) for _ in range(20))
+        *(ingress.submit("quick/pid", {"seconds": 0.4}) for _ in range(20))
     )
     done = [answer.json()["result"]["pid"] for answer in answers if answer.status_code == 200]
     assert len(done) >= 2
@@ -307,9 +319,9 @@ async def test_a_client_that_hangs_up_loses_no_job(quick_ingress: Start) -> None
 
 
 async def test_a_stop_waits_for_the_jobs_in_flight(quick_ingress: Start) -> None:
-    ingress: Running = await quick_ingress(quick_type("quick/pid"))
-    answer = asyncio.create_task(ingress.submit("quick/pid", {"seconds": 1}))
-    await asyncio.sleep(0.4)
+    ingress: Running = await quick_ingress(quick_type("quick/waits"))
+    answer = asyncio.create_task(ingress.submit("quick/waits", {"seconds": 1}))
+    await begun(ingress)
     ingress.stop.set()
     result = (await answer).json()["result"]
     await ingress.task
@@ -349,9 +361,9 @@ async def test_a_paused_quick_type_waits(quick_ingress: Start) -> None:
 
 
 async def test_the_lease_of_a_dead_process_expires(quick_ingress: Start) -> None:
-    ingress: Running = await quick_ingress(quick_type("quick/pid"))
-    waiting = asyncio.create_task(ingress.submit("quick/pid", {"seconds": 4}, key="k"))
-    await asyncio.sleep(0.4)
+    ingress: Running = await quick_ingress(quick_type("quick/waits"))
+    waiting = asyncio.create_task(ingress.submit("quick/waits", {"seconds": 5}, key="k"))
+    await begun(ingress)
     async with ingress.database.connection() as connection:
         await connection.execute("UPDATE hybridjobs.job_attempts SET lease_until = now()")
     answer = await waiting
@@ -364,39 +376,32 @@ async def test_the_lease_of_a_dead_process_expires(quick_ingress: Start) -> None
 async def test_the_outcome_waits_for_a_database_that_comes_back(
     quick_ingress: Start, database_url: str
 ) -> None:
-    ingress: Running = await quick_ingress(quick_type("quick/pid", budgetSeconds=3))
-    waiting = asyncio.create_task(ingress.submit("quick/pid", {"seconds": 1}))
-    await asyncio.sleep(0.4)
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
-        await admin.execute("ALTER ROLE service CONNECTION LIMIT 0")
-        try:
-            await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
-            )
-            answer = await waiting
-        finally:
-            await admin.execute("ALTER ROLE service CONNECTION LIMIT -1")
+    ingress: Running = await quick_ingress(quick_type("quick/waits", budgetSeconds=4))
+    waiting = asyncio.create_task(ingress.submit("quick/waits", {"seconds": 2}))
+    await begun(ingress)
+    async with service_shut_out(database_url):
+        answer = await waiting
     assert (answer.status_code, answer.json()["status"]) == (202, "processing")
-    await eventually(ingress, answer.json()["id"], Status.COMPLETED)
+    await reaches(ingress, answer.json()["id"], Status.COMPLETED)
 
 
 async def test_a_limited_quick_type_runs_here_while_its_limit_has_room(
     quick_ingress: Start,
 ) -> None:
-    limited = quick_type("quick/pid", concurrency={"limit": 1, "key": "repository"})
+    limited = quick_type("quick/waits", concurrency={"limit": 1, "key": "repository"})
     ingress: Running = await quick_ingress(limited)
-    first = asyncio.create_task(ingress.submit("quick/pid", {"repository": "a", "seconds": 1}))
-    await asyncio.sleep(0.5)
+    first = asyncio.create_task(ingress.submit("quick/waits", {"repository": "a", "seconds": 3}))
+    await begun(ingress)
     same, other = await asyncio.gather(
-        ingress.submit("quick/pid", {"repository": "a"}),
-        ingress.submit("quick/pid", {"repository": "b"}),
+        ingress.submit("quick/waits", {"repository": "a"}),
+        ingress.submit("quick/waits", {"repository": "b"}),
     )
     assert (same.status_code, other.status_code, (await first).status_code) == (202, 200, 200)
     waiting = await ingress.job(same.json()["id"])
     assert (waiting.status, waiting.attempt) == (Status.QUEUED, 0)
     ran = await ingress.job(other.json()["id"])
     assert [(each.runner, each.outcome) for each in ran.attempts] == [("inline", "succeeded")]
-    again = await ingress.submit("quick/pid", {"repository": "a"})
+    again = await ingress.submit("quick/waits", {"repository": "a"})
     assert again.status_code == 200
 
 

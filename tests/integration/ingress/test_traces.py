@@ -134,7 +134,7 @@ async def test_without_a_collector_contexts_are_passed_on_as_they_came(
         await psycopg.AsyncConnection.connect(
             database_urls.service, autocommit=True, row_factory=dict_row
         ) as connection,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=30) as client,
         started(database_urls.service) as process,
     ):
         await register(connection, job_type())

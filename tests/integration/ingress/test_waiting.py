@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import Running, quick_type, running, settings
 from tests.integration.ingress.outcomes import FAILED, claimed, end_all
 from tests.integration.ingress.pod_logs import log_server
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -32,13 +34,14 @@ async def prefer(api: Running, preference: str, type_: str = "test/long", **payl
     return await api.api.post("/api/jobs", json=body, headers={"Prefer": preference})
 
 
+def _tomorrow() -> str:
+    return (datetime.now(UTC) + timedelta(days=1)).isoformat()
+
+
 async def ended_soon(api: Running, end: AttemptEnd) -> list[UUID]:
     """The next job is taken and ended as soon as it is there."""
-    for _ in range(200):
-        if jobs := await end_all(api, end):
-            return jobs
-        await asyncio.sleep(0.05)
-    raise AssertionError("there was no job")
+    jobs: list[UUID] = await eventually(lambda: end_all(api, end))
+    return jobs
 
 
 async def test_a_submission_that_waits_gets_the_outcome(api: Running) -> None:
@@ -49,17 +52,20 @@ async def test_a_submission_that_waits_gets_the_outcome(api: Running) -> None:
     assert '"result":{"n": 12345678901234567890.0}' in answer.text
 
 
+@pytest.mark.parametrize(
+    ("asked", "setting", "applied"),
+    [("wait=1", 60, 1), ("wait=600", 2, 2), ("respond-async, wait=1", 60, 1)],
+)
 async def test_it_waits_no_longer_than_it_says_or_the_setting_allows(
-    database_urls: DatabaseUrls,
+    database_urls: DatabaseUrls, asked: str, setting: float, applied: int
 ) -> None:
-    async with running(database_urls.service, inline_children=0, max_wait_seconds=2) as api:
+    async with running(database_urls.service, inline_children=0, max_wait_seconds=setting) as api:
         await api.register(job_type())
-        for asked, applied in (("wait=1", 1), ("wait=600", 2), ("respond-async, wait=1", 1)):
-            began = time.monotonic()
-            answer = await prefer(api, asked)
-            assert applied - 0.1 < time.monotonic() - began < applied + 1
-            assert (answer.status_code, answer.json()["status"]) == (202, "queued")
-            assert answer.headers["preference-applied"] == f"wait={applied}"
+        began = time.monotonic()
+        answer = await prefer(api, asked)
+        assert applied - 0.1 < time.monotonic() - began < 20
+        assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+        assert answer.headers["preference-applied"] == f"wait={applied}"
 
 
 @pytest.mark.parametrize("preference", ["", "wait", "wait=soon", "handling=lenient", "x=wait", ";"])
@@ -76,10 +82,9 @@ async def test_a_quick_job_is_answered_at_once_when_asked_to(
     answer = await prefer(api, "Respond-Async", "quick/pid", seconds=1)
     assert (answer.status_code, answer.json()["status"]) == (202, "processing")
     assert answer.headers["preference-applied"] == "respond-async"
-    began = time.monotonic()
     answer = await prefer(api, "wait=1", "quick/pid", seconds=3)
+    # Its three seconds are not over.
     assert (answer.status_code, answer.json()["status"]) == (202, "processing")
-    assert time.monotonic() - began < 2
     answer = await prefer(api, "wait=10", "quick/pid", seconds=0)
     assert (answer.status_code, answer.json()["status"]) == (200, "completed")
 
@@ -87,7 +92,7 @@ async def test_a_quick_job_is_answered_at_once_when_asked_to(
 async def test_the_trigger_names_the_next_in_line(api: Running) -> None:
     answer = await api.api.post("/api/process-job")
     assert (answer.status_code, answer.json()["jobId"]) == (200, None)
-    await api.submit("test/long", runAt="2030-01-01T00:00:00Z")
+    await api.submit("test/long", runAt=_tomorrow())
     last = (await api.submit("test/long")).json()["id"]
     first = (await api.submit("test/other", priority=50)).json()["id"]
     answer = await api.api.post("/api/process-job", json={})
@@ -102,7 +107,7 @@ async def test_the_trigger_names_the_next_in_line(api: Running) -> None:
 
 
 async def test_the_trigger_makes_a_job_due_and_waits_for_its_outcome(api: Running) -> None:
-    job_id = (await api.submit("test/long", runAt="2030-01-01T00:00:00Z")).json()["id"]
+    job_id = (await api.submit("test/long", runAt=_tomorrow())).json()["id"]
     assert await claimed(api) == []
     end = AttemptEnd(Outcome.SUCCEEDED, "Completed", result="[1.0]")
     answer, jobs = await asyncio.gather(
