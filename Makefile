@@ -66,7 +66,7 @@ test: image kueue tools lint ## Every test: lint, unit, integration, end to end
 	@$(PY) -m pytest --numprocesses 2 tests
 
 test-fast: tools lint ## Without the cluster: lint, unit, integration
-	@$(PY) -m pytest --numprocesses 2 tests/unit tests/integration tests/conformance tests/simulation --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds
+	@$(PY) -m pytest --numprocesses 2 tests/unit tests/integration tests/conformance tests/simulation --ignore tests/integration/access --ignore tests/integration/controller --ignore tests/integration/crds --ignore tests/integration/dispatch
 
 STEPS ?= 1000000
 .PHONY: simulate

@@ -1,4 +1,3 @@
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,6 +10,7 @@ from tests.conftest import DatabaseUrls
 from tests.integration.controller.proxy import Proxy, proxied
 from tests.integration.controller.scene import Scene, configured, namespace_of_its_own, opened
 from tests.integration.controller.watching import Watching
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +64,4 @@ def changes(kubernetes: Kubernetes, namespace: str) -> Watching:
 async def _settled(kubernetes: Kubernetes, namespace: str) -> None:
     """Until pods may be made there."""
     accounts = Resource("", "v1", "serviceaccounts")
-    async with asyncio.timeout(20):
-        while not await kubernetes.list(accounts, namespace):  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.05)
+    await eventually(lambda: kubernetes.list(accounts, namespace))

@@ -51,6 +51,9 @@ def namespace_of_its_own(name: str) -> Iterator[Cluster]:
         _kubectl(cluster, "wait", *condition, "--timeout=60s")
     _kubectl(cluster, "create", "namespace", name)
     try:
+        # Until then no pod may be made there.
+        account = ("serviceaccount/default", "--for=create", "--timeout=60s")
+        _kubectl(cluster, "wait", "--namespace", name, *account)
         yield cluster
     finally:
         _kubectl(cluster, "delete", "namespace", name, "--wait=false", "--ignore-not-found")

@@ -35,7 +35,7 @@ class Operator:
 
     async def probe(self, path: str) -> int | None:
         """The status of the answer; None where there is none."""
-        async with httpx.AsyncClient(base_url=self._url) as client:
+        async with httpx.AsyncClient(base_url=self._url, timeout=30) as client:
             try:
                 return (await client.get(path)).status_code
             except httpx.TransportError:

@@ -110,7 +110,7 @@ class Api:
         crds = [each for each in release if each["kind"] == "CustomResourceDefinition"]
         self.must("apply", "-f", "-", stdin=self.ours(crds))
         names = [f"crd/{each['metadata']['name'].split('.')[0]}.{self.group}" for each in crds]
-        self.must("wait", "--for=condition=Established", "--timeout=30s", *names)
+        self.must("wait", "--for=condition=Established", "--timeout=60s", *names)
         kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
         rights = [each for each in release if each["kind"].startswith(("Validating", *kinds))]
         self.must("apply", "-f", "-", stdin=self.ours(rights))

@@ -101,7 +101,7 @@ def test_hybridjobs_are_selected_by_field(shown: Api, selector: str, found: set[
 
 def test_one_waits_for_the_end_whichever_it_is(shown: Api) -> None:
     resource = f"hybridjobs.{shown.group}/shown-completed"
-    shown.must("wait", resource, "--for=condition=Finished", "--timeout=10s")
+    shown.must("wait", resource, "--for=condition=Finished", "--timeout=60s")
 
 
 def test_a_status_leaves_the_spec_and_a_spec_the_status(shown: Api) -> None:
