@@ -9,14 +9,17 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from hybridjobs.store.embedded import EmbeddedPostgres
 from tests.conftest import free_port
+from tests.waiting import eventually
 
 HANDLERS = Path(__file__).with_name("handlers.py.txt")
 TYPES = {
@@ -41,6 +44,20 @@ def write_objects(folder: Path, kind: str, **specs: str) -> None:
     for name, spec in specs.items():
         text = f"kind: {kind}\nmetadata: {{name: demo-{name}}}\nspec: {spec}\n"
         (folder / f"{name}.yaml").write_text(text)
+
+
+async def saved(url: str, job_id: str, reached: Callable[[Any], bool] = bool) -> None:
+    """Wait until the job of the database has saved such a checkpoint."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+
+        async def is_there() -> bool:
+            cursor = await connection.execute(
+                "SELECT data FROM hybridjobs.job_checkpoints WHERE job_id = %s", [job_id]
+            )
+            row = await cursor.fetchone()
+            return row is not None and reached(row[0])
+
+        await eventually(is_there)
 
 
 class Dev:
@@ -79,15 +96,17 @@ class Dev:
             )
         return self.process
 
-    async def says(self, text: str, *, times: int = 1, seconds: float = 40) -> None:
+    async def says(self, text: str, *, times: int = 1, seconds: float = 90) -> None:
         """Wait until its output holds the text."""
-        for _ in range(int(seconds * 20)):
-            if self.output.read_text().count(text) >= times:
-                return
-            if self.process is None or self.process.returncode is not None:
-                break
-            await asyncio.sleep(0.05)
-        pytest.fail(f"never said {text!r}:\n{self.output.read_text()}")
+
+        def said_or_over() -> bool:
+            over = self.process is None or self.process.returncode is not None
+            return over or self.output.read_text().count(text) >= times
+
+        with suppress(TimeoutError):
+            await eventually(said_or_over, seconds=seconds)
+        if self.output.read_text().count(text) < times:
+            pytest.fail(f"never said {text!r}:\n{self.output.read_text()}")
 
     async def end(self, how: signal.Signals = signal.SIGINT) -> int:
         """Signal it; its exit code."""
@@ -131,19 +150,20 @@ class Dev:
         found: dict[str, Any] = answer.json()
         return found
 
-    async def until(
-        self, job_id: str, reached: Callable[[dict[str, Any]], bool], *, seconds: float = 40
-    ) -> dict[str, Any]:
-        for _ in range(int(seconds * 10)):
+    async def until(self, job_id: str, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async def found() -> dict[str, Any] | None:
             job = await self.job(job_id)
-            if reached(job):
-                return job
-            await asyncio.sleep(0.1)
-        pytest.fail(f"it stays {job}\n{self.output.read_text()}")
+            return job if reached(job) else None
 
-    async def ended(self, job_id: str, *, seconds: float = 40) -> dict[str, Any]:
+        try:
+            job: dict[str, Any] = await eventually(found, seconds=90)
+        except TimeoutError:
+            pytest.fail(f"it stays {await self.job(job_id)}\n{self.output.read_text()}")
+        return job
+
+    async def ended(self, job_id: str) -> dict[str, Any]:
         over = ("completed", "failed", "cancelled")
-        return await self.until(job_id, lambda job: job["status"] in over, seconds=seconds)
+        return await self.until(job_id, lambda job: job["status"] in over)
 
 
 @pytest.fixture(scope="module")

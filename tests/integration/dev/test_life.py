@@ -1,17 +1,18 @@
 """The life of `hybridjobs dev`: changes taken over, ended by a signal, killed, started again."""
 
-import asyncio
 import os
 import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hybridjobs.store.embedded import EmbeddedPostgres
-from tests.integration.dev.conftest import Dev, write_objects, write_types
+from tests.integration.dev.conftest import Dev, saved, write_objects, write_types
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -45,11 +46,7 @@ def _is_alive(pid: int) -> bool:
 
 
 async def _gone(pid: int) -> None:
-    for _ in range(100):
-        if not _is_alive(pid):
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail(f"process {pid} lives on")
+    await eventually(lambda: not _is_alive(pid))
 
 
 async def test_changed_code_and_types_are_taken(own: Dev) -> None:
@@ -75,9 +72,9 @@ async def test_changed_code_and_types_are_taken(own: Dev) -> None:
 async def test_killed_and_started_again_the_job_goes_on(own: Dev) -> None:
     await own.start()
     accepted = await own.submit("demo/waits")
-    await own.until(accepted["id"], lambda job: bool(job["status"] == "processing"))
-    queued = await own.submit("demo/long", runAt="2030-01-01T00:00:00Z")
-    await asyncio.sleep(2)  # its checkpoint is saved
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    queued = await own.submit("demo/long", runAt=tomorrow)
+    await saved(own.owner_url, accepted["id"])
     await own.end(signal.SIGKILL)
     await own.start()
     job = await own.ended(accepted["id"])
@@ -92,8 +89,7 @@ async def test_killed_and_started_again_the_job_goes_on(own: Dev) -> None:
 async def test_a_signal_ends_everything_and_the_job_goes_on(own: Dev) -> None:
     await own.start()
     accepted = await own.submit("demo/waits")
-    await own.until(accepted["id"], lambda job: bool(job["status"] == "processing"))
-    await asyncio.sleep(2)
+    await saved(own.owner_url, accepted["id"])
     server = int((own.data / "postgres" / "postmaster.pid").read_text().splitlines()[0])
     assert await own.end(signal.SIGINT) == 0
     assert own.output.read_text().rstrip().endswith("ended")

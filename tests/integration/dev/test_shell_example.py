@@ -21,12 +21,10 @@ import yaml
 from hybridjobs.dev.process import JobProcess
 from hybridjobs.model import Status
 from hybridjobs.store.claim import claim
-from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.outcome import request_cancel
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
-from tests.e2e.release import eventually
-from tests.integration.dev.conftest import Dev
+from tests.integration.dev.conftest import Dev, saved
 from tests.integration.ingress.cluster import LocalKeys
 from tests.integration.ingress.conftest import running
 from tests.recorded.running import RecordedApi, recorded_api
@@ -55,7 +53,7 @@ def folder() -> Iterator[Path]:
     body["spec"]["retry"]["baseSeconds"] = 0.1
     short = {
         "metadata": {"name": "count-short"},
-        "spec": body["spec"] | {"type": SHORT, "deadlineSeconds": 8},
+        "spec": body["spec"] | {"type": SHORT, "deadlineSeconds": 20},
     }
     for each in (body, body | short):
         (folder / f"{each['metadata']['name']}.yaml").write_text(yaml.safe_dump(each))
@@ -72,9 +70,7 @@ async def example(api: RecordedApi, folder: Path) -> AsyncIterator[Dev]:
         patch.setenv("GITHUB_TOKEN", "token")
         await running.start("--types-dir", ".", module="hybridjobs.handlers.github.details")
         yield running
-    await running.end()
-    await running.client.aclose()
-    EmbeddedPostgres(running.data / "postgres", password="").end_previous()
+    await running.close()
 
 
 @dataclass(frozen=True)
@@ -97,15 +93,6 @@ class Subject:
 
     def fault(self, **fault: Any) -> None:
         self.github.faults.append(Fault(path=f"/{self.name}/", **fault))
-
-    async def answered(self, pages: int) -> None:
-        """Wait until GitHub has answered so many, and the last one's checkpoint is saved."""
-
-        async def look() -> bool | None:
-            return len(self.pages) >= pages or None
-
-        await eventually(look, seconds=20, what=f"{pages} pages")
-        await asyncio.sleep(1)
 
 
 RESULT = {"pages": 3, "issues": 150, "pullRequests": 130, "labels": {}}
@@ -162,7 +149,7 @@ async def test_a_payload_too_large_for_the_environment_and_a_renamed_repository(
 async def test_killed_it_goes_on_from_its_checkpoint(example: Dev, subject: Subject) -> None:
     subject.fault(after=2, delay_seconds=20)
     accepted = await example.submit(TYPE, subject.payload)
-    await subject.answered(2)
+    await saved(example.owner_url, accepted["id"], lambda counts: bool(counts["page"] == 2))
     killed = _processes(accepted["id"])
     assert len(killed) >= 2  # the shell, and what beats for it
     for pid in killed:
@@ -176,7 +163,7 @@ async def test_killed_it_goes_on_from_its_checkpoint(example: Dev, subject: Subj
 
 @pytest.mark.parametrize("limit", ["secondary", "primary"])
 async def test_a_rate_limit_spends_no_retry(example: Dev, subject: Subject, limit: str) -> None:
-    reset = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(time.time()) + 4)}
+    reset = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(time.time()) + 9)}
     headers = {"secondary": {"retry-after": "3"}, "primary": reset}[limit]
     subject.fault(status=403, after=1, headers=headers)
     job = await _run(example, subject.payload)
@@ -190,7 +177,7 @@ async def test_a_rate_limit_spends_no_retry(example: Dev, subject: Subject, limi
 
 
 async def test_near_the_deadline_it_puts_itself_back(example: Dev, subject: Subject) -> None:
-    subject.fault(delay_seconds=6)
+    subject.fault(delay_seconds=15)
     job = await _run(example, subject.payload, SHORT)
     assert (_outcomes(job), job["retryCount"]) == (["retry_later", "succeeded"], 0)
     assert subject.pages == ["1", "2", "3"]
@@ -239,7 +226,7 @@ async def test_trouble_at_github_is_retried(
 async def test_a_cancel_ends_it_at_once(example: Dev, subject: Subject) -> None:
     subject.fault(after=1, delay_seconds=25)
     accepted = await example.submit(TYPE, subject.payload)
-    await subject.answered(1)
+    await saved(example.owner_url, accepted["id"])
     answer = await example.client.post(f"{example.api}/api/jobs/{accepted['id']}/cancel")
     assert answer.is_success
     job = await example.ended(accepted["id"])
@@ -273,7 +260,7 @@ async def test_without_a_kubelet_heartbeats_tell_of_a_cancel(
         process = await JobProcess.start(
             [str(EXAMPLE / "handler.sh")], environment, tmp_path / "message", print
         )
-        await subject.answered(1)
+        await saved(database_urls.owner, job_id)
         async with ingress.database.connection() as connection:
             await request_cancel(connection, UUID(job_id))
         assert await asyncio.wait_for(process.exit_code(), 18) == 75
