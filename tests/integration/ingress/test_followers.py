@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
@@ -20,21 +19,14 @@ from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import TOKEN, Running, running
 from tests.integration.ingress.outcomes import end_all
-from tests.integration.ingress.test_events import LONG, Stream, followed
+from tests.integration.ingress.test_events import LONG, Stream, followed, position_of
+from tests.waiting import eventually
 
 
 @pytest.fixture
 async def api(ingress: Running) -> Running:
     await ingress.register(job_type())
     return ingress
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if true():
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail("it does not come true")
 
 
 async def _submitted(api: Running) -> UUID:
@@ -52,8 +44,8 @@ async def _collect(stream: Stream, seen: list[tuple[str, Any]]) -> None:
         seen.append(event)
 
 
-async def _collect_all(client: Client, seen: list[JobEvent | Missed]) -> None:
-    async for event in client.follow_all():
+async def _collect_all(client: Client, seen: list[JobEvent | Missed], after: str) -> None:
+    async for event in client.follow_all(after=after):
         seen.append(event)  # noqa: PERF401 - it is read meanwhile
 
 
@@ -79,16 +71,16 @@ async def test_who_stays_through_a_restart_of_postgres_sees_each_change_once(
         seen_of_job: list[tuple[str, Any]] = []
         following = asyncio.create_task(_collect(of_all, seen))
         following_job = asyncio.create_task(_collect(of_job, seen_of_job))
-        await _until(lambda: len(seen) == 2)
+        await eventually(lambda: len(seen) == 2)
         await asyncio.to_thread(durable_postgres.stop)
         await asyncio.sleep(2.5)
         assert not following.done()
         assert not following_job.done()
         await asyncio.to_thread(durable_postgres.start)
         await _submitted(api)
-        await _until(lambda: len(seen) == 3)
+        await eventually(lambda: len(seen) == 3)
         ended = {str(job_id) for job_id in await end_all(api)}
-        await _until(lambda: _completed(seen) == ended)
+        await eventually(lambda: _completed(seen) == ended)
         await following_job
         assert _completed(seen_of_job) == {str(first)}
         assert (await waiting).json()["finished"]
@@ -111,17 +103,16 @@ async def test_who_stays_through_a_crash_of_postgres_is_told_that_there_may_be_m
         await api.register(job_type())
         client = await stack.enter_async_context(Client(f"http://127.0.0.1:{api.ports.api}", TOKEN))
         seen: list[JobEvent | Missed] = []
-        following = asyncio.create_task(_collect_all(client, seen))
-        await asyncio.sleep(1)
+        following = asyncio.create_task(_collect_all(client, seen, await position_of(api)))
         first = await _submitted(api)
         waiting = asyncio.create_task(client.wait(first))
-        await _until(lambda: len(seen) == 1)
+        await eventually(lambda: len(seen) == 1)
         position = seen[0].position
         await asyncio.to_thread(durable_postgres.stop, signal.SIGKILL)
         await asyncio.sleep(2.5)
         await asyncio.to_thread(durable_postgres.start)
         second = await _submitted(api)
-        await _until(lambda: any(isinstance(event, Missed) for event in seen))
+        await eventually(lambda: any(isinstance(event, Missed) for event in seen))
         await end_all(api)
         assert (await waiting).status.is_terminal
 
@@ -129,7 +120,7 @@ async def test_who_stays_through_a_crash_of_postgres_is_told_that_there_may_be_m
             told = (event for event in seen if isinstance(event, JobEvent))
             return {event.id for event in told if event.status.is_terminal}
 
-        await _until(lambda: over() == {first, second})
+        await eventually(lambda: over() == {first, second})
         following.cancel()
         assert isinstance(await anext(client.follow_all(after=position)), Missed)
 
@@ -168,7 +159,7 @@ async def test_five_hundred_at_once_are_served_and_others_with_them(
         found = await asyncio.gather(*(_last(stream) for stream in feeds + watches))
         took = time.monotonic() - began
         assert {job["status"] for job in found} == {"completed"}
-        assert took < 5
+        assert took < 15
 
 
 async def _last(stream: Stream) -> Any:
