@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from functools import partial
 from itertools import count
 
 import httpx
 import pytest
 
+from hybridjobs.ingress.asgi import Place
 from tests.builders import job_type
 from tests.conftest import DatabaseUrls
 from tests.integration.ingress.conftest import SECRET, TOKEN, Running, refused_by_rate, running
@@ -26,7 +26,6 @@ async def narrow(database_urls: DatabaseUrls) -> AsyncIterator[Running]:
         inline_children=0,
         max_requests_in_flight=2,
         max_connections=20,
-        keep_alive_seconds=0.5,
         body_timeout_seconds=5,
         webhook_requests_per_second=1,
     ) as ingress:
@@ -82,28 +81,29 @@ async def test_who_waits_for_a_batch_takes_no_place(narrow: Running) -> None:
         assert (await each).status_code in (200, 503)
 
 
-async def test_who_waits_for_a_job_takes_no_place(narrow: Running) -> None:
+async def test_who_waits_for_a_job_takes_no_place(
+    narrow: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await narrow.register(job_type())
+    leave, left = Place.leave, set[Place]()
+
+    def noted(place: Place) -> None:
+        leave(place)
+        left.add(place)
+
+    monkeypatch.setattr(Place, "leave", noted)
     body = '{"type":"test/long","payload":1}'
     asked = [("/api/jobs", body), ("/api/process-job", "{}")]
     waiting = []
     for path, content in 3 * asked:
-        request = narrow.api.post(path, content=content, headers={"Prefer": "wait=3"})
+        request = narrow.api.post(path, content=content, headers={"Prefer": "wait=5"})
         waiting.append(asyncio.create_task(request))
-        if path == "/api/jobs":
-            # Writing takes a place, waiting does not.
-            await eventually(partial(_has, narrow, len(waiting) // 2 + 1))
-        else:
-            await asyncio.sleep(0.1)
+        await eventually(lambda: len(left) == len(waiting))
     assert (await narrow.api.get("/api/jobs")).status_code == 200
     # What they started is told also where there is no place to look at it again.
     answers = [await each for each in waiting]
     assert {each.status_code for each in answers} == {202}
-    assert {each.headers["preference-applied"] for each in answers} == {"wait=3"}
-
-
-async def _has(ingress: Running, jobs: int) -> bool:
-    return await ingress.count() == jobs
+    assert {each.headers["preference-applied"] for each in answers} == {"wait=5"}
 
 
 async def test_who_follows_jobs_takes_no_place(narrow: Running) -> None:
@@ -162,8 +162,11 @@ async def test_a_connection_at_work_is_never_given_up(narrow: Running) -> None:
         assert (await working).status_code == 200
 
 
-async def test_a_connection_that_stays_idle_is_closed(narrow: Running) -> None:
-    async with connected(narrow.ports.webhooks) as (reader, writer):
+async def test_a_connection_that_stays_idle_is_closed(database_urls: DatabaseUrls) -> None:
+    async with (
+        running(database_urls.service, inline_children=0, keep_alive_seconds=0.5) as ingress,
+        connected(ingress.ports.webhooks) as (reader, writer),
+    ):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await status_of(reader) == 404
         async with asyncio.timeout(20):
