@@ -63,8 +63,9 @@ async def test_progress_counts_days_and_ends_whole(github: GitHub) -> None:
 
 
 async def test_a_small_repository_takes_two_requests(github: GitHub, query: Query) -> None:
-    payload = {"owner": "Codertocat", "repo": "Hello-World", "days": 3650}
-    run = await run_handler(repository_sync, payload)
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    github.change("Codertocat/Hello-World", 2, {"updated_at": now})
+    run = await run_handler(repository_sync, {"owner": "Codertocat", "repo": "Hello-World"})
     assert len(github.requests) == 2
     assert run.result["inserted"] == 1
     (row,) = await query("SELECT number FROM github.pull_requests")
