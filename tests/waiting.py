@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,3 +17,11 @@ async def eventually(holds: Callable[[], Any], *, seconds: float = 30) -> Any:
             if found:
                 return found
             await asyncio.sleep(0.02)
+
+
+def until(holds: Callable[[], Any]) -> None:
+    """As `eventually`, in what is not asynchronous, and for a minute."""
+    give_up = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < give_up, "it never came true"
+        time.sleep(0.2)

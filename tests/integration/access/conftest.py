@@ -20,6 +20,7 @@ from tests.conftest import DatabaseUrls
 from tests.integration.controller.scene import namespace_of_its_own
 from tests.integration.ingress.conftest import Running, running
 from tests.unit.chart.helm import named, render
+from tests.waiting import until
 
 AUDIENCE = "hybridjobs"
 
@@ -49,6 +50,18 @@ class Accounts:
             self.kubectl("create", "role", name, f"--verb={','.join(verbs)}", resource)
             account = f"--serviceaccount={self.namespace}:{name}"
             self.kubectl("create", "rolebinding", name, f"--role={name}", account)
+            # The API server takes it up a moment later.
+            until(lambda: self._may(name, verbs[-1]))
+
+    def _may(self, name: str, verb: str) -> bool:
+        asked = ["auth", "can-i", verb, "hybridjobs.hybridjobs.dev", "--as", self.user(name)]
+        done = subprocess.run(
+            [self.cluster.kubectl, "--namespace", self.namespace, *asked],
+            env=self.cluster.environment,
+            check=False,
+            capture_output=True,
+        )
+        return done.returncode == 0
 
     def token(self, name: str, *, audience: str | None = AUDIENCE, seconds: int = 600) -> str:
         options = [f"--duration={seconds}s"]

@@ -14,7 +14,7 @@ from tests.cluster import Cluster
 from tests.integration.controller.scene import configured
 from tests.waiting import eventually
 
-TIMING = Timing(duration=4, give_up=3.0, renew=0.3, look=0.2)
+TIMING = Timing(duration=8, give_up=6.0, renew=0.3, look=0.2)
 
 
 @dataclass
@@ -155,5 +155,5 @@ async def test_of_many_that_start_at_once_one_leads(election: Election) -> None:
     replicas = [election.start("a"), election.start("b")]
     await eventually(lambda: any(each.leadership.leads for each in replicas))
     await eventually(lambda: any(each.leadership.follows for each in replicas))
-    await asyncio.sleep(2 * TIMING.duration)
+    await asyncio.sleep(1.5 * TIMING.duration)
     assert len(election.history) == 1

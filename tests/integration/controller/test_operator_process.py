@@ -21,7 +21,7 @@ from tests.integration.controller.watching import Watching
 pytestmark = pytest.mark.timeout(240)  # where the machine is busy, starting takes its time
 
 COMMAND = "from hybridjobs.cli import main; main()"
-CHECK_SECONDS, STALE_SECONDS = "0.5", "2"
+CHECK_SECONDS, STALE_SECONDS = "0.5", "5"
 
 
 class Operator:

@@ -10,11 +10,13 @@ import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.cluster import Cluster
 from tests.unit.chart import helm
 from tests.unit.chart.helm import Object
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,18 @@ class Api:
         kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
         rights = [each for each in release if each["kind"].startswith(("Validating", *kinds))]
         self.must("apply", "-f", "-", stdin=self.ours(rights))
+        # The API server takes them up a moment later: of either account, here and everywhere.
+        for component, *right in (
+            ("ingress", "create", f"hybridjobs.{self.group}"),
+            ("ingress", "create", "tokenreviews.authentication.k8s.io"),
+            ("operator", "create", "jobs.batch"),
+            ("operator", "get", f"crd/hybridjobs.{self.group}"),
+        ):
+            asked = ("auth", "can-i", *right, f"--as={self.account(component)}")
+            until(partial(self._says_yes, *asked))
+
+    def _says_yes(self, *arguments: str) -> bool:
+        return self.kubectl(*arguments).accepted
 
     def tear_down(self) -> None:
         """All of it gone again; the namespace's end is not waited for."""
