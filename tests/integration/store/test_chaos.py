@@ -23,6 +23,7 @@ import pytest
 from hybridjobs.errors import ConfigurationError, DatabaseUnavailable
 from hybridjobs.ids import new_id
 from hybridjobs.model import AttemptEnd, Outcome, Status
+from hybridjobs.store import outcome
 from hybridjobs.store.database import Database
 from hybridjobs.store.embedded import EmbeddedPostgres
 from hybridjobs.store.enqueue import Enqueuer
@@ -240,21 +241,24 @@ async def test_what_the_server_asks_to_try_again_is_tried_again(
 
 
 async def test_two_that_lock_in_opposite_orders_both_get_through(
-    database_urls: DatabaseUrls,
+    database_urls: DatabaseUrls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person's transaction and a batch of outcomes; the server gives up the batch's."""
+    # Else it would not wait for as long as it takes the server to find out.
+    patient = outcome._END_AND_FINISH.replace("'1s'", "'60s'")
+    monkeypatch.setattr(outcome, "_END_AND_FINISH", patient)
     first, second = sorted((new_id(), new_id()))
     async with (
         Database(database_urls.service, size=1) as database,
         await psycopg.AsyncConnection.connect(database_urls.owner) as person,
     ):
         await person.execute(
-            "SELECT set_config('deadlock_timeout', '10s', false), "
+            "SELECT set_config('deadlock_timeout', '60s', false), "
             "set_config('application_name', 'person', false)"
         )
         await person.commit()
         name = person.info.dbname
-        await person.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '600ms'".encode())
+        await person.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '2s'".encode())
         await person.commit()
         await Queue(database).enqueue(
             *(new_job(id=job_id, lease_seconds=600.0) for job_id in (first, second))
