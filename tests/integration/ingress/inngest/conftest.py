@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from psycopg.rows import DictRow
 
 from hybridjobs.model import AttemptEnd, JobType, Outcome, Status
 from hybridjobs.store.database import Database
@@ -15,6 +16,7 @@ from tests.conftest import DatabaseUrls, free_port
 from tests.integration.ingress.conftest import Running, running
 from tests.integration.ingress.inngest.server import InngestServer, Run, inngest_server
 from tests.integration.ingress.outcomes import end_all
+from tests.waiting import eventually
 
 KEY = "signkey-test-0123456789abcdef0123456789abcdef"
 OLD_KEY = "signkey-test-fedcba9876543210fedcba9876543210"
@@ -36,39 +38,40 @@ class Scene:
 
     async def job_id(self, run: Run) -> str:
         """The id of the run's job, once it is there."""
-        async with asyncio.timeout(20):
-            while True:
-                async with self.ingress.database.connection() as connection:
-                    cursor = await connection.execute(_JOB_OF_RUN, [run.id])
-                    if row := await cursor.fetchone():
-                        return str(row["id"])
-                await asyncio.sleep(0.02)
+        row = await eventually(lambda: self._row(_JOB_OF_RUN, run.id))
+        return str(row["id"])
 
     async def registered(self, *names: str) -> dict[str, Any]:
         """Wait until the server knows functions of these names; they by name."""
-        async with asyncio.timeout(20):
-            while True:
-                if self.server.registrations:
-                    known = {each["name"]: each for each in self.server.functions.values()}
-                    if set(names) <= set(known):
-                        return known
-                await asyncio.sleep(0.02)
+
+        def known() -> dict[str, Any] | None:
+            if not self.server.registrations:
+                return None
+            found = {each["name"]: each for each in self.server.functions.values()}
+            return found if set(names) <= set(found) else None
+
+        found: dict[str, Any] = await eventually(known)
+        return found
 
     async def reaches(self, job_id: str, status: Status) -> None:
         """Wait until the job has this status."""
-        async with asyncio.timeout(20):
-            while (await self.ingress.job(job_id)).status is not status:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+
+        async def reached() -> bool:
+            return (await self.ingress.job(job_id)).status is status
+
+        await eventually(reached)
 
     async def settled(self) -> None:
         """Wait until no end is left to be sent: a run may know of its own before that."""
-        async with asyncio.timeout(20):
-            while True:
-                async with self.ingress.database.connection() as connection:
-                    cursor = await connection.execute(_ENDS_LEFT)
-                    if await cursor.fetchone() is None:
-                        return
-                await asyncio.sleep(0.02)
+
+        async def none_left() -> bool:
+            return await self._row(_ENDS_LEFT) is None
+
+        await eventually(none_left)
+
+    async def _row(self, statement: str, *parameters: object) -> DictRow | None:
+        async with self.ingress.database.connection() as connection:
+            return await (await connection.execute(statement.encode(), parameters)).fetchone()
 
     @asynccontextmanager
     async def ending(self, end: AttemptEnd = RESULT) -> AsyncIterator[None]:

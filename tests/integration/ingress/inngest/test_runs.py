@@ -26,6 +26,8 @@ async def test_a_long_job_s_outcome_is_its_run_s(inngest: Start) -> None:
     job = await scene.ingress.job(await scene.job_id(run))
     assert (job.source, job.key, job.submitted_by) == ("inngest", run.id, "inngest")
     assert json.loads(job.payload) == {"order": 7, "x": 1.5, "s": "ä"}
+    # Not before the server knows that it was submitted: its steps are in the order of their ends.
+    await eventually(lambda: run.names == ["submit"])
     assert run.status == "running"
     await end_all(scene.ingress, RESULT)
     await run.ended()
@@ -268,9 +270,10 @@ async def test_a_result_too_large_for_an_event_is_fetched_by_a_step(inngest: Sta
     scene = await inngest(LONG)
     await scene.registered("test/long")
     large = AttemptEnd(Outcome.SUCCEEDED, "Completed", result=json.dumps("x" * 300_000))
-    async with scene.ending(large):
-        [run] = scene.server.send("shop/order.paid", {})
-        await run.ended()
+    [run] = scene.server.send("shop/order.paid", {})
+    await eventually(lambda: run.names == ["submit"])
+    await end_all(scene.ingress, large)
+    await run.ended()
     assert (run.status, run.output) == ("completed", "x" * 300_000)
     assert run.names == ["submit", "finished", "result"]
     event = scene.server.events[-1]

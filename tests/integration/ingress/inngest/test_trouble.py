@@ -168,8 +168,9 @@ async def test_an_event_api_that_never_ends_its_answer_is_left_in_time(
     )
     assert config is not None
     async with sdk.Sdk(config) as ours:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(ours.send(FINISHED, {}, event_id="e"), 10)
+        async with asyncio.timeout(20):  # which would be no error of its own
+            with pytest.raises(TimeoutError):
+                await ours.send(FINISHED, {}, event_id="e")
     server.close()
 
 
@@ -250,12 +251,13 @@ async def test_a_job_retried_by_hand_before_its_run_was_told_ends_the_run_as_it_
 ) -> None:
     scene = await inngest(LONG)
     await scene.registered("test/long")
-    scene.server.refuse_events = 1
+    scene.server.refuse_events = 100
     [run] = scene.server.send("shop/order.paid", {})
     job_id = await scene.job_id(run)
     await end_all(scene.ingress, FAILED)
-    await eventually(lambda: scene.server.refuse_events == 0)
+    await eventually(lambda: scene.server.refuse_events < 100)
     await scene.ingress.api.post(f"/api/jobs/{job_id}/retry")
+    scene.server.refuse_events = 0
     await all_ended(scene, [run])
     assert (run.status, run.output) == ("completed", json.loads(RESULT.result or ""))
     assert told(scene) == {run.id: 1}
