@@ -21,7 +21,7 @@ from tests.integration.controller.watching import Watching
 pytestmark = pytest.mark.timeout(240)  # where the machine is busy, starting takes its time
 
 COMMAND = "from hybridjobs.cli import main; main()"
-CHECK_SECONDS, STALE_SECONDS = "0.5", "5"
+CHECK_SECONDS, STALE_SECONDS = 0.5, 5
 
 
 class Operator:
@@ -59,7 +59,7 @@ class Operator:
 
 @asynccontextmanager
 async def _started(
-    proxy: Proxy, namespace: str, database_url: str, folder: Path
+    proxy: Proxy, namespace: str, database_url: str, folder: Path, stale_seconds: float
 ) -> AsyncIterator[Operator]:
     port = free_port()
     kubeconfig = folder / "kubeconfig"
@@ -87,8 +87,8 @@ async def _started(
             "HYBRIDJOBS_NAMESPACE": namespace,
             "HYBRIDJOBS_WORKER_IMAGE": "hybridjobs:none",
             "HYBRIDJOBS_WORKER_API_URL": "http://none:8082",
-            "HYBRIDJOBS_WATCH_CHECK_SECONDS": CHECK_SECONDS,
-            "HYBRIDJOBS_WATCH_STALE_SECONDS": STALE_SECONDS,
+            "HYBRIDJOBS_WATCH_CHECK_SECONDS": str(CHECK_SECONDS),
+            "HYBRIDJOBS_WATCH_STALE_SECONDS": str(stale_seconds),
         },
     )
     operator = Operator(process, port)
@@ -103,14 +103,22 @@ async def _started(
 
 @pytest.fixture
 async def operator(
-    proxy: Proxy, namespace: str, database_urls: DatabaseUrls, tmp_path: Path
+    proxy: Proxy,
+    namespace: str,
+    database_urls: DatabaseUrls,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[Operator]:
-    """One that is ready, behind the proxy."""
-    async with _started(proxy, namespace, database_urls.service, tmp_path) as operator:
+    """One that is ready, behind the proxy; a parameter is the seconds after which it is stale."""
+    stale_seconds = getattr(request, "param", STALE_SECONDS)
+    url = database_urls.service
+    async with _started(proxy, namespace, url, tmp_path, stale_seconds) as operator:
         await operator.answers("/readyz", 200)
         yield operator
 
 
+# Where the machine is busy, several seconds lie between two checks.
+@pytest.mark.parametrize("operator", [25], indirect=True)
 async def test_with_a_stale_watch_it_is_first_not_ready_and_then_ends(
     operator: Operator, proxy: Proxy, changes: Watching
 ) -> None:
@@ -141,7 +149,7 @@ async def test_an_api_server_away_for_a_while_is_no_reason_to_end(
 ) -> None:
     proxy.status = 503
     await operator.answers("/readyz", 503)
-    await asyncio.sleep(2 * float(STALE_SECONDS))
+    await asyncio.sleep(2 * STALE_SECONDS)
     assert await operator.probe("/healthz") == 200
     proxy.status = None
     await operator.answers("/readyz", 200)
