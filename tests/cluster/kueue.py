@@ -1,5 +1,6 @@
 """Kueue for the end-to-end tests: its program and its own chart, both from its Go module."""
 
+import json
 from pathlib import Path
 
 from tests.cluster import kind, oci, tools
@@ -14,9 +15,9 @@ _PATH = "/manager"  # where its chart has it begin
 
 
 def chart() -> Path:
-    """Return the folder of Kueue's own Helm chart."""
-    module = run("go", "list", "-m", "-f", "{{.Dir}}", tools.KUEUE_MODULE, cwd=tools.KUEUE.source)
-    return Path(module.strip()) / "charts" / "kueue"
+    """Return the folder of Kueue's own Helm chart: its program may be there without its module."""
+    module = run("go", "mod", "download", "-json", tools.KUEUE_MODULE, cwd=tools.KUEUE.source)
+    return Path(json.loads(module)["Dir"]) / "charts" / "kueue"
 
 
 def load() -> None:

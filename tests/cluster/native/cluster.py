@@ -72,14 +72,14 @@ def _start_with(api: Api) -> None:
     ensure(components["etcd"])
     ensure(components["containerd"])
     fresh = ensure(components["api-server"])
-    wait_until("containerd answers", _containerd_answers, 30)
+    wait_until("containerd answers", _containerd_answers, 90)
     load_pause_image()
     wait_until("API server ready", api.is_ready, 90)
     if fresh:
         say("API server ready")
     for name in ("controller-manager", "scheduler", "kubelet", "kube-proxy", "coredns"):
         ensure(components[name])
-    wait_until("namespace kube-system", lambda: bool(api.get("/api/v1/namespaces/kube-system")), 30)
+    wait_until("namespace kube-system", lambda: bool(api.get("/api/v1/namespaces/kube-system")), 90)
     addons.apply(api)
     wait_until("node Ready", lambda: _node_is_ready(api), 120)
     wait_until("the kubelet knows its pods", lambda: _kubelet_knows_its_pods(api), 60)
@@ -205,7 +205,7 @@ def start_component(name: str) -> None:
         with closing(Api()) as api:
             wait_until("API server ready", api.is_ready, 90)
     elif name == "containerd":
-        wait_until("containerd answers", _containerd_answers, 30)
+        wait_until("containerd answers", _containerd_answers, 90)
     elif name == "kubelet":
         wait_until("the kubelet answers", _kubelet_answers, 60)
 

@@ -101,7 +101,7 @@ def create(pause: Path) -> None:
             raise ClusterError(f"the node's namespaces cannot be made: {log}")
         return _is_pause(process)
 
-    wait_until("mounts of the node", mounted, 10, 0.01)
+    wait_until("mounts of the node", mounted, 60, 0.01)
 
 
 def _make_network() -> None:
