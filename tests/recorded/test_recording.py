@@ -69,7 +69,9 @@ def test_the_server_stands_alone(tmp_path: Path) -> None:
     server.write_bytes(archive())
     with subprocess.Popen([sys.executable, "-I", str(server), *options], cwd="/") as process:
         client = httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)
+            base_url=f"http://127.0.0.1:{port}",
+            transport=httpx.HTTPTransport(retries=8),
+            timeout=30,
         )
         with client:
             assert client.get("/_test/health").status_code == 204
@@ -78,7 +80,6 @@ def test_the_server_stands_alone(tmp_path: Path) -> None:
                 "/graphql",
                 headers={"authorization": "Bearer any"},
                 json={"query": '{ repository(owner: "Codertocat", name: "Hello-World") { id } }'},
-                timeout=30,
             )
             assert answer.json()["data"]["repository"]["id"]
         process.terminate()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import islice
 
 import httpx
 import pytest
@@ -126,13 +127,23 @@ async def test_time_without_an_answer_is_no_time_that_a_watch_was_silent() -> No
 
 async def test_a_watch_that_gets_on_with_its_first_list_has_its_time() -> None:
     there = {f"uid-{n}": 7 for n in range(30)}
-    told = Told()
-    watchdog = _watchdog(_Lists(there), told)
-    running = asyncio.create_task(watchdog.run())
-    for uid, version in there.items():
-        told.event(JOBS, None, {"metadata": {"uid": uid, "resourceVersion": version}})
-        await asyncio.wait([running], timeout=0.03)
-    assert not running.done()
+    told, to_tell, all_told = Told(), iter(there.items()), asyncio.Event()
+
+    class Telling(_Lists):
+        async def versions(
+            self, resource: Resource, namespace: str | None, *, labels: str = ""
+        ) -> tuple[int, dict[str, int]]:
+            """One more is told before each check, however long it is until the next."""
+            for uid, version in islice(to_tell, 1):
+                told.event(JOBS, None, {"metadata": {"uid": uid, "resourceVersion": version}})
+                return await super().versions(resource, namespace, labels=labels)
+            all_told.set()
+            return await super().versions(resource, namespace, labels=labels)
+
+    running = asyncio.create_task(_watchdog(Telling(there), told).run())
+    asked = asyncio.create_task(all_told.wait())
+    done, _ = await asyncio.wait([asked, running], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    assert done == {asked}
     running.cancel()
 
 
