@@ -32,7 +32,6 @@ def test_whatever_happens_every_job_ends_once(first: int) -> None:
 @pytest.mark.timeout(300)
 @settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridjobs.ingress.inngest.signature import fault, sign
@@ -144,7 +144,7 @@ def _essence(ops: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [(op["id"], op["op"], op["name"], op["displayName"], op.get("opts") or {}) for op in ops]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5)
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4))
 async def test_it_signs_any_text_as_we_do(document: dict[str, str]) -> None:
     body = json.dumps(document, ensure_ascii=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridjobs.mapping import mapped
@@ -77,7 +77,7 @@ _values = st.recursive(
 def test_paths_lead_where_they_lead_in_postgres(postgres: EmbeddedPostgres) -> None:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
 
-        @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=150)
         @given(
             event=st.dictionaries(st.sampled_from(_NAMES), _values, max_size=4),
             path=st.lists(st.sampled_from([*_NAMES, "-2", "00", "x"]), min_size=1, max_size=4),

@@ -3,7 +3,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridjobs.model import Decision
@@ -165,7 +165,6 @@ def test_a_star_follows_the_clock() -> None:
 # Which ticks are due --------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(crons, st.sampled_from(ZONES), moments, st.lists(st.integers(1, 3 * 86_400), max_size=8))
 def test_every_tick_is_due_once_and_in_order_however_time_is_cut(
     cron: str, zone: str, start: datetime, steps: list[int]
@@ -184,7 +183,6 @@ def test_every_tick_is_due_once_and_in_order_however_time_is_cut(
     assert all(start < tick <= now for tick in whole)
 
 
-@settings(deadline=None)
 @given(crons, st.sampled_from(ZONES), moments, st.integers(0, 20 * 86_400), st.integers(1, 100))
 def test_only_the_newest_are_looked_at(
     cron: str, zone: str, start: datetime, seconds: int, at_most: int

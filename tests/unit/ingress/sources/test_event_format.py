@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridjobs.errors import InvalidInput, PayloadTooLarge
@@ -23,7 +23,6 @@ from hybridjobs.ingress.sources.event_format import (
 )
 
 REQUIRED = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid"}
-fuzzed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def ce(**attributes: str) -> list[tuple[bytes, bytes]]:
@@ -203,7 +202,6 @@ def test_other_formats_are_refused(kind: str) -> None:
     assert caught.value.status == 415
 
 
-@fuzzed
 @given(
     id_=st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=40),
     data=st.recursive(
@@ -227,7 +225,6 @@ _values = st.binary(max_size=20) | st.sampled_from(
 )
 
 
-@fuzzed
 @given(headers=st.lists(st.tuples(_names, _values), max_size=8), body=st.binary(max_size=20))
 def test_any_headers_and_body_are_an_event_or_refused(
     headers: list[tuple[bytes, bytes]], body: bytes
@@ -239,14 +236,12 @@ def test_any_headers_and_body_are_an_event_or_refused(
     assert structured(event.text) == event
 
 
-@fuzzed
 @given(mode=st.sampled_from(["structured", "batch"]), body=st.binary(max_size=40))
 def test_any_body_is_events_or_refused(mode: Any, body: bytes) -> None:
     with contextlib.suppress(InvalidInput):
         assert len(events_of(mode, [], body)) <= 20
 
 
-@fuzzed
 @given(
     authorization=st.binary(max_size=30)
     | st.sampled_from([b"Bearer", b"Bearer ", b"Bearer secre", b"Basic secret", b"secret"]),

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridjobs.errors import InvalidInput
@@ -15,8 +15,6 @@ from hybridjobs.ingress.problems import Refused
 from hybridjobs.ingress.sources.delivery import VISIBLE, header
 from hybridjobs.ingress.sources.github import _EVENT, _names, _payload, verify
 from tests.recorded import deliveries
-
-fuzzed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _expected(event: str, document: dict[str, Any]) -> tuple[str, ...]:
@@ -39,7 +37,6 @@ _values = st.recursive(
 )
 
 
-@fuzzed
 @given(
     document=st.dictionaries(st.sampled_from(["action", "a", "b", "c"]), _values),
     separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " : ")]),
@@ -61,14 +58,12 @@ def test_every_recorded_delivery_as_a_form() -> None:
         assert _payload(form, FORM) == delivery.payload
 
 
-@fuzzed
 @given(payload=st.binary(max_size=40), percent_encoded=st.booleans())
 def test_a_form_gives_back_what_was_put_in(payload: bytes, percent_encoded: bool) -> None:
     encoded = quote(payload) if percent_encoded else quote_plus(payload)
     assert _payload(f"payload={encoded}&payload=2".encode(), FORM + b"; charset=utf-8") == payload
 
 
-@fuzzed
 @given(
     body=st.binary(max_size=40) | st.sampled_from([b"payload", b"&" * 99 + b"payload=1", b""]),
     content_type=st.binary(max_size=40) | st.sampled_from([FORM, b"text/json", b"", FORM + b";"]),
@@ -78,7 +73,6 @@ def test_any_body_of_any_type_is_a_payload_or_refused(body: bytes, content_type:
         assert isinstance(_payload(body, content_type), bytes)
 
 
-@fuzzed
 @given(value=st.binary(max_size=70))
 def test_any_header_is_what_it_should_be_or_refused(value: bytes) -> None:
     for pattern in (_EVENT, VISIBLE):
@@ -95,7 +89,6 @@ def test_a_signature_by_any_of_the_secrets_is_good() -> None:
     verify(BODY, SIGNATURE, [b"another", b"secret"])
 
 
-@fuzzed
 @given(
     body=st.binary(max_size=30) | st.just(BODY),
     signature=st.binary(max_size=80)
@@ -106,7 +99,6 @@ def test_nothing_but_a_secret_makes_a_signature(body: bytes, signature: bytes) -
         verify(body, signature, [b"another", b"secret"])
 
 
-@fuzzed
 @given(bit=st.integers(0, len(SIGNATURE) * 8 - 1))
 def test_one_bit_changed_in_a_signature_is_refused(bit: int) -> None:
     changed = bytearray(SIGNATURE)

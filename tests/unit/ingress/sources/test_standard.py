@@ -4,7 +4,7 @@ import hmac
 from base64 import b64encode
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -91,7 +91,6 @@ _noise = st.binary(max_size=60) | st.sampled_from(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     given=st.dictionaries(
         st.sampled_from(
@@ -114,7 +113,6 @@ def test_nothing_but_the_key_makes_a_signature(given: dict[bytes, bytes], body: 
         verified_id(given, body, [KEY], now=NOW)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_one_bit_changed_anywhere_is_refused(data: st.DataObject) -> None:
     parts = {**headers(signature()), b"body": BODY}
