@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.chaos.ledger import Ledger, open_ledger
 from tests.chaos.load import Load, scheduled
 from tests.chaos.plan import Fault, Plan
 from tests.cluster import current
-from tests.e2e.release import Access, Release, installed
+from tests.e2e.release import Access, Release
 
 NAMESPACE = "hybridjobs-chaos"
 _CENSUS_SECONDS = 1.0
@@ -92,9 +93,8 @@ class Verdict:
 async def run(plan: Plan, *, say: Callable[[str], None]) -> Verdict:
     """Carry the plan out on the cluster that is there; the release is removed afterwards."""
     async with open_ledger(current().host_address) as ledger:
-        release = await asyncio.to_thread(
-            installed, NAMESPACE, values=handlers.values(ledger.url), say=say
-        )
+        release = Release(current(), NAMESPACE, values=handlers.values(ledger.url), say=say)
+        await asyncio.to_thread(release.install_anew)
         try:
             async with release.access() as access:
                 await access.sql(_OBSERVE)
@@ -138,6 +138,8 @@ class _Run:
             self._tell(f"{still_open} jobs are open {recovered:.1f} s after the last fault")
             left = await self._left(kubernetes)
             census.cancel()
+            with suppress(asyncio.CancelledError):
+                await census  # what is amiss with it makes the evidence worthless
         evidence = await self._evidence(left)
         return Verdict(
             plan=self._plan,

@@ -3,6 +3,7 @@
 import base64
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cluster import current
-from tests.e2e.gate import GATED, Gate
+from tests.e2e import kueue
+from tests.e2e.gate import GATED, WAIT, Gate
 from tests.e2e.kueue import QUEUE, URGENT
-from tests.e2e.release import IMAGE, Access, Release, installed
+from tests.e2e.release import IMAGE, Access, Release
 from tests.integration.ingress.inngest.server import InngestServer, inngest_server
 
+FOLDER = Path(__file__).parent
 NAMESPACE = "hybridjobs-e2e"
 STANDARD_SECRET = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 INNGEST_SIGNING_KEY = f"signkey-test-{secrets.token_hex(16)}"
@@ -26,13 +29,16 @@ ACCOUNTS = ("Codertocat", "Octocoders", "e2e-org")
 PYTHON = "/app/bin/python"
 
 # Does as its payload says, by the worker contract alone: any language could.
-SCRIPT = """
-import json, os, sys, time
+SCRIPT = f"""{WAIT}
+import json, os, sys
 told = json.loads(os.environ["HYBRIDJOB_PAYLOAD"])
 print("begun attempt", os.environ["HYBRIDJOB_ATTEMPT"], flush=True)
 for number in range(told.get("lines", 0)):
     print("line", number, flush=True)
     time.sleep(0.1)
+if "gate" in told:
+    wait(told["gate"])
+    print("let through", flush=True)
 attempt = int(os.environ["HYBRIDJOB_ATTEMPT"])
 time.sleep(told.get("sleep", 0) if attempt <= told.get("sleepUntilAttempt", 99) else 0)
 with open("/dev/termination-log", "w") as out:
@@ -45,21 +51,24 @@ with open("/dev/termination-log", "w", encoding="utf-8") as out:
     out.write(os.environ["HYBRIDJOB_PAYLOAD"])
 """
 # Reports a result after the test has closed its attempt, and logs what it is answered.
-LATE = """
-import os, signal, time, urllib.error, urllib.request
+LATE = f"""{WAIT}
+import json, os, signal, urllib.error, urllib.request
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("begun", flush=True)
-time.sleep(8)
-url = "{HYBRIDJOB_API}/worker/v1/attempts/{HYBRIDJOB_ID}/{HYBRIDJOB_ATTEMPT}/outcome"
+wait(json.loads(os.environ["HYBRIDJOB_PAYLOAD"])["gate"])
+url = "{{HYBRIDJOB_API}}/worker/v1/attempts/{{HYBRIDJOB_ID}}/{{HYBRIDJOB_ATTEMPT}}/outcome"
 request = urllib.request.Request(
-    url.format(**os.environ), data=b'{"result": "late"}', method="PUT",
-    headers={"Authorization": "Bearer " + open(os.environ["HYBRIDJOB_TOKEN_FILE"]).read(),
-             "Content-Type": "application/json"})
+    url.format(**os.environ), data=b'{{"result": "late"}}', method="PUT",
+    headers={{"Authorization": "Bearer " + open(os.environ["HYBRIDJOB_TOKEN_FILE"]).read(),
+              "Content-Type": "application/json"}})
 try:
     print("answered", urllib.request.urlopen(request).status, flush=True)
 except urllib.error.HTTPError as error:
     print("answered", error.code, flush=True)
 """
+# By then the kubelet has tried, and tried again: at first it may say no more than that it has not
+# heard of a Secret in time, and it comes back to a pod after 10 s.
+START_DEADLINE = 30
 
 
 def _type(script: str, **spec: Any) -> dict[str, Any]:
@@ -93,17 +102,19 @@ TYPES = {
         resources={"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "64Mi"}},
     ),
     "test/missing-image": _type(
-        SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=8
+        SCRIPT, image="localhost:1/hybridjobs:none", startDeadlineSeconds=START_DEADLINE
     ),
     "test/missing-node": _type(
-        SCRIPT, podTemplate={"nodeSelector": {"example.com/none": "here"}}, startDeadlineSeconds=8
+        SCRIPT,
+        podTemplate={"nodeSelector": {"example.com/none": "here"}},
+        startDeadlineSeconds=START_DEADLINE,
     ),
     "test/missing-secret": _type(
         SCRIPT,
         env=[
             {"name": "X", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "x"}}},
         ],
-        startDeadlineSeconds=8,
+        startDeadlineSeconds=START_DEADLINE,
     ),
     "test/hungry": _type("held = 'x' * 256 * 1024 * 1024", deadlineSeconds=300),
 }
@@ -152,7 +163,9 @@ async def inngest() -> AsyncIterator[InngestServer]:
 @pytest.fixture(scope="session")
 async def release(inngest: InngestServer) -> AsyncIterator[Release]:
     """The installed chart, an App of the recorded GitHub; removed afterwards."""
-    release = installed(NAMESPACE, values=_values(inngest), say=print)
+    release = Release(current(), NAMESPACE, values=_values(inngest), say=print)
+    kueue.wake(release)
+    release.install_anew()
     public_key = APP_KEY.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -180,6 +193,16 @@ def gate() -> Iterator[Gate]:
     """A gate that is closed."""
     with Gate() as gate:
         yield gate
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's time is its own: releases are installed, and waited for, with limits of theirs."""
+    for item in items:
+        installs = {"release", "traced"} & {*getattr(item, "fixturenames", ())}
+        if installs and item.path.parent == FOLDER:
+            marker = item.get_closest_marker("timeout")
+            assert marker is not None, item.nodeid
+            item.add_marker(pytest.mark.timeout(*marker.args, func_only=True))
 
 
 @pytest.hookimpl(wrapper=True)

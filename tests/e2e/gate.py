@@ -1,16 +1,28 @@
-"""Jobs that run for as long as a test wants: those of type test/gated wait for a gate."""
+"""Jobs that run for as long as a test wants, however slow the machine is: they wait for a gate."""
 
 import socket
 from typing import Any, Self
 
 from tests.cluster import current
 
-# Its payload is the gate's address. A job looks every five seconds, and costs next to nothing.
+# What a job of type test/gated does. Its payload is the gate's address, for which it looks every
+# five seconds: many of them cost next to nothing.
 GATED = """
 told=${HYBRIDJOB_PAYLOAD//[^0-9.-]/}
 echo "begun attempt $HYBRIDJOB_ATTEMPT"
 until (: < "/dev/tcp/${told#*-}/${told%%-*}") 2>/dev/null; do sleep 5; done
 echo "attempt $HYBRIDJOB_ATTEMPT may go"
+"""
+# The same for a job in Python, which looks more often.
+WAIT = """
+import socket, time
+def wait(gate):
+    port, host = gate.split("-")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError:
+            time.sleep(0.5)
 """
 
 

@@ -43,7 +43,7 @@ class Kueue:
         """End it; its webhooks stay registered."""
         self._system.kubectl("scale", _MANAGER, "--replicas=0")
         self._system.kubectl(
-            "wait", "pod", "--selector=control-plane", "--for=delete", "--timeout=60s"
+            "wait", "pod", "--selector=control-plane", "--for=delete", "--timeout=180s"
         )
 
     def start(self) -> None:
@@ -52,14 +52,26 @@ class Kueue:
         self._system.kubectl("rollout", "status", _MANAGER, "--timeout=120s")
 
 
+def wake(release: Release) -> None:
+    """Start the one that a killed run left stopped: what it has marked goes only with its leave."""
+    system = _system(release)
+    if system.objects("deployments"):
+        Kueue(release, system).start()
+
+
+def _system(release: Release) -> Release:
+    return Release(release.cluster, "kueue-system", name="kueue")
+
+
 @contextmanager
 def installed(release: Release) -> Iterator[Kueue]:
     """Kueue from its own chart, beside the release; gone again with all that it made."""
     kueue.load()
-    system = Release(release.cluster, "kueue-system", name="kueue")
+    system = _system(release)
     system.helm(
         *("upgrade", "--install", system.name, str(kueue.chart()), "--create-namespace"),
-        *("--values", system.values_file(_values(release.namespace)), "--wait", "--timeout", "3m"),
+        *("--values", "-", "--wait", "--timeout", "5m"),
+        stdin=json.dumps(_values(release.namespace)),
     )
     there = Kueue(release, system)
     try:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -64,11 +63,22 @@ class Release:
         )
         # Too large for the annotation that a client-side apply keeps.
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
+        # Whoever was killed while at it has left helm's own lock: what it made outlives that.
+        if self.helm("list", "--pending", "--short", "--filter", f"^{self.name}$").strip():
+            self.helm("uninstall", self.name, "--wait")
         self.say(f"helm upgrade --install --wait {self.name}")
+        # CRDs outlive a release (crds.keep), and another namespace's release may have made them.
         self.helm(
-            "upgrade", "--install", self.name, str(ROOT / "charts/hybridjobs"), *self._flags()
+            *("upgrade", "--install", self.name, str(ROOT / "charts/hybridjobs"), "--values", "-"),
+            *("--take-ownership", "--wait", "--timeout", "5m"),
+            stdin=json.dumps(self._all_values()),
         )
         self.kubectl("rollout", "status", "deployment/recorded-github", "--timeout=120s")
+
+    def install_anew(self) -> None:
+        """Install it where nothing is left of an earlier run, which may have been killed."""
+        self.uninstall()
+        self.install()
 
     def make_namespace(self, name: str) -> None:
         """A namespace in which only restricted pods may run."""
@@ -77,10 +87,11 @@ class Release:
     def uninstall(self) -> None:
         """Remove the release and its namespace."""
         self.helm("uninstall", self.name, "--ignore-not-found", "--wait")
-        self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", scoped=False)
+        gone = ("--ignore-not-found", "--timeout=5m")
+        self.kubectl("delete", "namespace", self.namespace, *gone, scoped=False)
 
-    def _flags(self) -> list[str]:
-        values = {
+    def _all_values(self) -> dict[str, Any]:
+        return {
             "image": {"repository": "hybridjobs", "tag": "dev", "pullPolicy": "IfNotPresent"},
             "database": {"storage": {"size": "1Gi"}},
             **self.values,
@@ -89,15 +100,6 @@ class Release:
                 **self.values.get("github", {}),
             },
         }
-        # CRDs outlive a release (crds.keep), and another namespace's release may have made them.
-        waiting = ["--take-ownership", "--wait", "--timeout", "5m"]
-        return ["--values", self.values_file(values), *waiting]
-
-    def values_file(self, values: dict[str, Any]) -> str:
-        """The path of a file with these values, for helm."""
-        path = Path(os.environ.get("TMPDIR", "/tmp"), f"values-{self.namespace}.json")
-        path.write_text(json.dumps(values))
-        return str(path)
 
     # Commands --------------------------------------------------------------------------------
 
@@ -108,11 +110,12 @@ class Release:
             [str(self.cluster.kubectl), *scope, *arguments], env=self._environment(), stdin=stdin
         )
 
-    def helm(self, *arguments: str) -> str:
+    def helm(self, *arguments: str, stdin: str | None = None) -> str:
         """Run helm in the release's namespace."""
         return _run(
             [str(self.cluster.helm), "--namespace", self.namespace, *arguments],
             env=self._environment(),
+            stdin=stdin,
         )
 
     def objects(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
@@ -145,7 +148,7 @@ class Release:
         self.kubectl("scale", f"deployment/{self.name}-{component}", f"--replicas={replicas}")
         if replicas == 0:
             self.kubectl(
-                "wait", "pod", "-l", self._selector(component), "--for=delete", "--timeout=60s"
+                "wait", "pod", "-l", self._selector(component), "--for=delete", "--timeout=180s"
             )
         else:
             self.ready(component)
@@ -209,6 +212,7 @@ class Release:
         """host:port of a Service: its ClusterIP where this machine has a route, else a forward."""
         if self.cluster.kind == "native":
             address = self.object("service", service)["spec"]["clusterIP"]
+            await _reachable(address, port)
             yield f"{address}:{port}"
             return
         forward = await asyncio.create_subprocess_exec(
@@ -339,6 +343,21 @@ async def eventually(
             return found
         await asyncio.sleep(0.25)
     raise AssertionError(f"waited {seconds:g} s for {what}")
+
+
+async def _reachable(address: str, port: int) -> None:
+    """Wait for it: a Service leads to its pods only some time after they are ready."""
+
+    async def look() -> bool | None:
+        try:
+            async with asyncio.timeout(5):
+                _, writer = await asyncio.open_connection(address, port)
+        except OSError:
+            return None
+        writer.close()
+        return True
+
+    await eventually(look, seconds=60, what=f"{address}:{port} to be reachable")
 
 
 def installed(

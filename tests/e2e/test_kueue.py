@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.gate import Gate
 from tests.e2e.kueue import QUEUE, Kueue, installed
 from tests.e2e.release import Access, Release, eventually
 
@@ -36,7 +37,7 @@ async def _job(release: Release, job_id: str, attempt: int) -> dict[str, Any]:
         found = release.objects("jobs", f"hybridjobs.dev/job-id={job_id}")
         return {each["metadata"]["name"]: each for each in found}.get(f"hj-{job_id}-{attempt}")
 
-    return await eventually(look, seconds=30, what=f"Job {attempt} of {job_id}")
+    return await eventually(look, seconds=60, what=f"Job {attempt} of {job_id}")
 
 
 async def _shown(release: Release, access: Access, job_id: str, message: str) -> dict[str, Any]:
@@ -51,9 +52,9 @@ async def _shown(release: Release, access: Access, job_id: str, message: str) ->
 
 
 async def test_a_job_of_a_queue_waits_for_room_and_its_clocks_with_it(
-    release: Release, access: Access, kueue: Kueue
+    release: Release, access: Access, kueue: Kueue, gate: Gate
 ) -> None:
-    before = await access.submit("test/queued", {"sleep": 25})
+    before = await access.submit("test/queued", gate.payload, deadlineSeconds=300)
     status = await _shown(release, access, before, f"LocalQueue {QUEUE}: LocalQueue {QUEUE} doesn")
     assert (status["state"], status["reason"]) == ("queued", "Suspended")
     kueue.make_queue()
@@ -72,6 +73,7 @@ async def test_a_job_of_a_queue_waits_for_room_and_its_clocks_with_it(
 
     await eventually(held_for_long, seconds=30, what="the start deadline to pass")
     assert (await access.job(job_id))["status"] == "queued"
+    gate.open()
     assert (await access.until(before))["status"] == "completed"
     ended = await access.until(job_id)
     assert ended["status"] == "completed", ended
@@ -83,15 +85,17 @@ async def test_a_job_of_a_queue_waits_for_room_and_its_clocks_with_it(
 
 
 async def test_a_preempted_job_is_queued_again_and_spends_no_retry(
-    release: Release, access: Access, kueue: Kueue
+    release: Release, access: Access, kueue: Kueue, gate: Gate
 ) -> None:
-    job_id = await access.submit("test/queued", {"sleep": 300, "sleepUntilAttempt": 1})
+    payload = {"sleep": 300, "sleepUntilAttempt": 1}
+    job_id = await access.submit("test/queued", payload, deadlineSeconds=300)
     await access.until(job_id, "processing")
-    urgent = await access.submit("test/urgent", {"sleep": 5})
+    urgent = await access.submit("test/urgent", gate.payload, deadlineSeconds=300)
     second = await _job(release, job_id, 2)
     assert second["spec"]["suspend"] is True
     waiting = await access.job(job_id)
     assert (waiting["status"], waiting["retryCount"]) == ("queued", 0)
+    gate.open()
     assert (await access.until(urgent))["status"] == "completed"
     ended = await access.until(job_id)
     assert (ended["status"], ended["retryCount"]) == ("completed", 0), ended
@@ -108,7 +112,8 @@ async def test_a_preempted_job_is_queued_again_and_spends_no_retry(
 async def test_a_queue_that_is_drained_takes_its_jobs_away_and_runs_them_later(
     release: Release, access: Access, kueue: Kueue
 ) -> None:
-    job_id = await access.submit("test/queued", {"sleep": 300, "sleepUntilAttempt": 1})
+    payload = {"sleep": 300, "sleepUntilAttempt": 1}
+    job_id = await access.submit("test/queued", payload, deadlineSeconds=300)
     await access.until(job_id, "processing")
     kueue.stop_queue("HoldAndDrain")
     await _shown(release, access, job_id, f"LocalQueue {QUEUE}: ClusterQueue hybridjobs-e2e is ")

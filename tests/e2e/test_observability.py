@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from tests.e2e.release import (
     Release,
     delivery_of,
     eventually,
-    installed,
     unique_key,
 )
 from tests.otlp import Collector, Span, collecting
@@ -67,9 +65,10 @@ async def traced(collector: Collector) -> AsyncIterator[Release]:
         "operator": {"replicas": 1, "extraEnv": FAST},
         "ingress": {"inlineChildren": 0, "extraEnv": FAST},
     }
-    with ExitStack() as stack:
-        stack.callback(Release(current(), NAMESPACE).uninstall)
-        yield installed(NAMESPACE, values=values, say=print)
+    release = Release(current(), NAMESPACE, values=values, say=print)
+    release.install_anew()
+    yield release
+    release.uninstall()
 
 
 async def test_a_webhook_s_trace_is_in_its_row_its_resource_its_pod_and_at_the_collector(

@@ -16,11 +16,20 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def _leader(release: Release) -> str:
-    """The process that leads, of two: POD_UUID; "" while none does."""
-    assert len(release.objects("pods", "app.kubernetes.io/component=operator")) >= 2
+    """The process that leads: POD_UUID; "" while none does."""
     lease = release.object("lease", f"{release.name}-operator")
     holder: str = lease["spec"].get("holderIdentity") or ""
     return holder
+
+
+async def _leads(release: Release) -> str:
+    """The one that leads, of two."""
+    assert len(release.objects("pods", "app.kubernetes.io/component=operator")) >= 2
+
+    async def look() -> str | None:
+        return _leader(release) or None
+
+    return await eventually(look, seconds=60, what="an operator to lead")
 
 
 def _pod(leader: str) -> str:
@@ -48,7 +57,7 @@ async def _another_leads(release: Release, former: str) -> float:
 
 async def _handed_over(release: Release, end: Callable[[str], None], what: str) -> None:
     """End the leader, wait for another, and say how long that took."""
-    former = _leader(release)
+    former = await _leads(release)
     end(former)
     seconds = await _another_leads(release, former)
     print(f"after {what} another operator led within {seconds:.1f} s")
@@ -84,7 +93,7 @@ async def test_when_the_leader_is_killed_the_other_goes_on(
     release: Release, access: Access
 ) -> None:
     jobs = await _submitted(access, 6)
-    await access.until(jobs[0], "processing")
+    await access.until(jobs[0], "processing", "completed")
 
     def kill(leader: str) -> None:
         for pid in _processes(release, leader):
@@ -97,7 +106,7 @@ async def test_when_the_leader_is_killed_the_other_goes_on(
 async def test_the_leader_s_figures_say_what_it_did(release: Release, access: Access) -> None:
     jobs = await _submitted(access, 2)
     await _completed(access, jobs)
-    leader = _pod(_leader(release))
+    leader = _pod(await _leads(release))
     pods = [
         each["metadata"]["name"]
         for each in release.objects("pods", "app.kubernetes.io/component=operator")
@@ -140,8 +149,8 @@ async def test_a_leader_that_was_frozen_changes_nothing_afterwards(
     release: Release, access: Access
 ) -> None:
     jobs = await _submitted(access, 10)
-    await access.until(jobs[0], "processing")
-    former = _leader(release)
+    await access.until(jobs[0], "processing", "completed")
+    former = await _leads(release)
     with _frozen(_processes(release, former)):
         await _another_leads(release, former)
         await _completed(access, jobs)

@@ -32,6 +32,8 @@ _VALUES: dict[str, Any] = {
 def second(release: Release) -> Iterator[Release]:
     """Another release of the same name in other namespaces, one of them for its jobs."""
     second = Release(release.cluster, _NAMESPACE, values=_VALUES, say=print)
+    second.uninstall()
+    second.kubectl("delete", "namespace", _JOBS, "--ignore-not-found", scoped=False)
     second.make_namespace(_JOBS)
     second.install()
     yield second

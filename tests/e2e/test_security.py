@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.gate import Gate
 from tests.e2e.release import Access, Release, delivery_of, eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -38,9 +39,11 @@ def _token(
 
 
 async def test_a_worker_s_token_is_good_for_its_own_attempt_alone(
-    release: Release, access: Access
+    release: Release, access: Access, gate: Gate
 ) -> None:
-    ours, theirs = [await access.submit("test/script", {"sleep": 40}) for _ in range(2)]
+    ours, theirs = [
+        await access.submit("test/script", gate.payload, deadlineSeconds=300) for _ in range(2)
+    ]
     pods = {job_id: await _pod_of(release, job_id) for job_id in (ours, theirs)}
     good = _token(release, pod=pods[ours])
     release.kubectl("create", "serviceaccount", "intruder")

@@ -39,6 +39,9 @@ async def test_an_upgrade_and_a_rollback_leave_a_hundred_jobs_alone(
     for what, act in (("upgrade", _upgrade), ("rollback", _roll_back)):
         began = time.monotonic()
         await asyncio.to_thread(act, release)
+        # helm waits for the new pods, and not for the old ones to be told to end.
+        for component in ("ingress", "operator"):
+            await asyncio.to_thread(release.ready, component)
         print(f"the {what} took {time.monotonic() - began:.0f} s")
         replaced, ours = ours, _pods(release)
         assert not replaced & ours
