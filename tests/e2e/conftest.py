@@ -66,8 +66,8 @@ try:
 except urllib.error.HTTPError as error:
     print("answered", error.code, flush=True)
 """
-# By then the kubelet has tried, and tried again: at first it may say no more than that it has not
-# heard of a Secret in time, and it comes back to a pod after 10 s.
+# Long after the kubelet's first word on why a pod does not start, which was seen to come after 9 s
+# where the API server was slow to answer.
 START_DEADLINE = 30
 
 

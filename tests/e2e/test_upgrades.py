@@ -19,7 +19,7 @@ _JOBS, _RUNNING = 100, 25  # as many at once as two cores bear beside the tests
 _KEPT, _NEW = 8, 4  # connections of the load
 _ATTEMPTS = """
 SELECT job.id::text AS id, job.status, attempt.attempt, attempt.outcome,
-       attempt.pod_uid::text AS pod
+       attempt.pod_name AS pod
 FROM hybridjobs.background_jobs job JOIN hybridjobs.job_attempts attempt ON attempt.job_id = job.id
 WHERE job.id = ANY(%s::uuid[])
 """
@@ -96,12 +96,15 @@ def _pods(release: Release) -> set[str]:
 
 
 def _pods_of_jobs(release: Release, jobs: list[str]) -> set[tuple[str, str, int]]:
-    """Job id, pod's uid and restarts, of every pod of these jobs."""
+    """Job id, pod's name and restarts, of every pod of these jobs.
+
+    Not its uid: an attempt has that only where its start was seen, before its end.
+    """
     label = "hybridjobs.dev/job-id"
     return {
         (
             each["metadata"]["labels"][label],
-            each["metadata"]["uid"],
+            each["metadata"]["name"],
             sum(status["restartCount"] for status in each["status"]["containerStatuses"]),
         )
         for each in release.objects("pods", label)
