@@ -3,12 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.builders import NEXT_YEAR
 from tests.e2e.gate import Gate
 from tests.e2e.release import IMAGE, Access, Release, eventually, unique_key
 from tests.integration.access.conftest import Accounts
@@ -17,6 +17,7 @@ from tests.unit.chart.test_rights import INGRESS
 
 pytestmark = pytest.mark.timeout(180)
 
+NEXT_YEAR = (datetime.now(UTC) + timedelta(days=365)).isoformat()
 READER, SUBMITTER, OPERATOR = ("get", "list"), ("create", "get", "list"), ("update", "delete")
 
 
