@@ -54,10 +54,9 @@ class _Operations:
         attempt = random.choice([1, 1, 2, 3, 4])
         if job is not None and random.randrange(3):
             attempt = job["attempt"]
-        started_at = self._loop.now() - timedelta(seconds=random.choice([0, 3]))
+        window = random.choice([1, 3, 100])
         choices: list[tuple[str, bool, Operation]] = [
-            ("claim", True, lambda c: claim(c, window=random_window)),
-            ("claim", True, lambda c: claim(c, window=random_window)),
+            *[("claim", True, lambda c: claim(c, window=window))] * 4,
             ("read", False, lambda c: attempts.read_job(c, job_id)),
             (
                 "bind HybridJob",
@@ -65,13 +64,6 @@ class _Operations:
                 lambda c: attempts.bind_hybridjob(c, job_id, attempt, **_NAMES, uid=uid),
             ),
             ("bind Job", False, lambda c: attempts.bind_kubernetes_job(c, job_id, attempt, uid)),
-            (
-                "start",
-                False,
-                lambda c: attempts.start(
-                    c, job_id, attempt, pod_name="pod", pod_uid=uid, started_at=started_at
-                ),
-            ),
             (
                 "report",
                 False,
@@ -107,11 +99,11 @@ class _Operations:
             ("adopt", True, lambda c: self._adopt(c, job_id, uid)),
         ]
         choices.append(self._types())
-        random_window = random.choice([1, 3, 100])
         hand = {"id": job_id, "status": random.choice(["completed", "failed", "cancelled"])}
         choices.append(("by hand", False, lambda c: c.execute(SET_BY_HAND, hand)))
         choices += [self._requeue(job_id), self._evidence(job_id, attempt)]
-        choices += [self._end(job_id, attempt)] * 3
+        choices += [self._start(job_id, attempt, uid)] * 3
+        choices += [self._end(job_id, attempt)] * 5
         choices += [self._dispatched(job_id, attempt, uid)] * 2
         return random.choice(choices)
 
@@ -163,6 +155,15 @@ class _Operations:
 
         return "requeue", True, requeue
 
+    def _start(self, job_id: UUID, attempt: int, uid: str) -> tuple[str, bool, Operation]:
+        started_at = self._loop.now() - timedelta(seconds=self._random.choice([0, 3]))
+        pod = {"pod_name": self._random.choice(["pod", "pod-2"]), "pod_uid": uid}
+        return (
+            "start",
+            False,
+            lambda c: attempts.start(c, job_id, attempt, **pod, started_at=started_at),
+        )
+
     def _evidence(self, job_id: UUID, attempt: int) -> tuple[str, bool, Operation]:
         end = AttemptEnd(Outcome.FAILED, "Late", log_tail="log", exit_code=1, pod_name="late")
         return "evidence", False, lambda c: outcome.add_evidence(c, job_id, attempt, end)
@@ -180,7 +181,7 @@ class _Operations:
             exit_code=random.choice([None, 1]),
             log_tail=random.choice([None, "log\0"]),
             started_at=random.choice([None, now - timedelta(seconds=2)]),
-            ended_at=random.choice([None, now - timedelta(seconds=1)]),
+            ended_at=random.choice([None, now - timedelta(seconds=1), now - timedelta(hours=1)]),
             pod_name=random.choice([None, "pod"]),
         )
         return "end", True, lambda c: outcome.record_outcome(c, job_id, attempt, end)
