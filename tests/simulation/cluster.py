@@ -90,10 +90,12 @@ class ApiServer:
         return self.replace(kind, {**found, "spec": spec})
 
     def patch(self, kind: str, name: str, patch: Object, subresource: str) -> Object:
-        """A merge patch, which names the uid where it must be that very object."""
+        """A merge patch, which names the uid where it must be that very object; a status has the
+        uid of whatever is there.
+        """
         found = self.get(kind, name)
         metadata = patch.get("metadata", {})
-        for each in ("uid", "resourceVersion"):
+        for each in ("resourceVersion",) if subresource else ("uid", "resourceVersion"):
             if metadata.get(each, found["metadata"][each]) != found["metadata"][each]:
                 raise Conflict(409, "Conflict", f"{name} is not what it was")
         parts = (subresource,) if subresource else ("metadata", "spec")

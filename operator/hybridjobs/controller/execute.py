@@ -289,12 +289,13 @@ class Executor:
         old = hybridjob.get("status") or {}
         if {key: value for key, value in {**old, **status}.items() if value is not None} == old:
             return
-        name, uid = hybridjob["metadata"]["name"], hybridjob["metadata"]["uid"]
-        body = {"metadata": {"uid": uid}, "status": status}
+        name, version = hybridjob["metadata"]["name"], hybridjob["metadata"]["resourceVersion"]
+        # Not by the uid, which the API server does not look at in a write of the status.
+        body = {"metadata": {"resourceVersion": version}, "status": status}
         try:
             patched = await self._kubernetes.patch(
                 HYBRIDJOBS, self._namespace, name, body, subresource="status"
             )
         except (NotFound, Conflict):
-            return  # gone, or another one has the name now
+            return  # gone, or another one has the name now, or it has changed, which is an event
         self._cache.replace_hybridjob(hybridjob, patched)

@@ -236,7 +236,9 @@ class Kubernetes:
         *,
         subresource: str = "",
     ) -> Object:
-        """JSON merge patch (RFC 7396)."""
+        """JSON merge patch (RFC 7396). With `metadata.uid` in the body, Conflict unless that very
+        object; but not of a status, for which `metadata.resourceVersion` may say so.
+        """
         return await self._object(
             "PATCH",
             resource.path(namespace, name, subresource),
@@ -364,11 +366,16 @@ def _error(status: int, data: bytes, retry_after: str | None) -> HybridJobsError
     try:
         described = json.loads(data)
         reason, message = described.get("reason", ""), described.get("message", "")
+        causes = (described.get("details") or {}).get("causes") or []
     except (ValueError, AttributeError):
-        reason, message = "", data[:500].decode(errors="replace")
+        reason, message, causes = "", data[:500].decode(errors="replace"), []
     if status >= 500:
         return ClusterUnavailable(f"the Kubernetes API answers {status} {reason}: {message}")
-    error = _BY_STATUS.get(status, ApiError)(status, reason, message)
+    kind = _BY_STATUS.get(status, ApiError)
+    # Of another object's uid in an apply or a patch; in a delete it is a conflict at once.
+    if kind is Invalid and any(each.get("field") == "metadata.uid" for each in causes):
+        kind = Conflict
+    error = kind(status, reason, message)
     if isinstance(error, TooManyRequests) and retry_after and retry_after.isdecimal():
         error.retry_after = float(retry_after)
     return error

@@ -24,6 +24,7 @@ class Proxy:
         self._session = session
         self.silent: set[Resource] = set()  # whose watches stay open and tell bookmarks alone
         self.status: int | None = None  # what everything is answered
+        self.refused: dict[str, int] = {}  # what requests of a method are answered
         self._open: dict[str, web.StreamResponse] = {}
         self.watches: list[str] = []  # the paths that were watched
         self.url = ""
@@ -35,8 +36,9 @@ class Proxy:
         return configuration
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        if self.status is not None:
-            return web.json_response({"reason": "ByTest", "code": self.status}, status=self.status)
+        status = self.refused.get(request.method, self.status)
+        if status is not None:
+            return web.json_response({"reason": "ByTest", "code": status}, status=status)
         headers = {
             name: value
             for name, value in request.headers.items()

@@ -161,6 +161,16 @@ class Scene:
         async with self.database.connection() as connection:
             await connection.execute(statement.encode(), parameters)
 
+    async def somebody_waits(self) -> None:
+        """Until a statement waits for a row that another transaction holds."""
+        waiting = (
+            "SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with self.database.connection() as connection, asyncio.timeout(20):
+            while not (await connection.execute(waiting)).rowcount:  # noqa: ASYNC110 - on Postgres
+                await asyncio.sleep(0.01)
+
     async def due(self) -> list[str]:
         """The names that wait for a look."""
         found = []

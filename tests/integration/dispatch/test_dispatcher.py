@@ -1,11 +1,14 @@
 """Claims become HybridJobs, on the real API server and a real Postgres."""
 
+from typing import Any
+
 import pytest
 
 from hybridjobs.ids import new_id
 from hybridjobs.kube.client import HYBRIDJOBS
 from hybridjobs.kube.names import hybridjob_name
-from hybridjobs.model import Status
+from hybridjobs.model import AttemptEnd, Outcome, Status
+from hybridjobs.store.attempts import read_job
 from hybridjobs.store.outcome import request_cancel
 from tests.integration.controller.scene import Scene
 
@@ -134,3 +137,26 @@ async def test_a_cancel_asked_for_before_the_hybridjob_exists(scene: Scene) -> N
         await request_cancel(connection, job_id)
     await scene.reconciled(await scene.name_of(job_id))
     assert (await scene.job(job_id)).status is Status.CANCELLED
+
+
+async def test_one_made_anew_meanwhile_is_not_taken_for_the_one_before(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    before = await scene.see(name)
+    await scene.end(job_id, AttemptEnd(Outcome.LOST, "ByTest"))
+    await scene.delete(name)
+    await scene.made_by_hand(name, type="test/long")
+
+    async def read_before(*_: object) -> dict[str, Any]:
+        return before
+
+    monkeypatch.setattr(scene.kubernetes, "get", read_before)
+    await scene.dispatcher.dispatch_once()
+    monkeypatch.undo()
+    assert "attempt" not in (await scene.see(name))["spec"]
+    async with scene.database.connection() as connection:
+        row = await read_job(connection, job_id)
+    assert row is not None
+    assert (row.open_attempt, row.resource_uid) == (2, None)
