@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from hybridjobs import policy
 from hybridjobs.errors import AttemptClosed
 from hybridjobs.ids import derived_id
-from hybridjobs.model import AttemptEnd, NewJob, Outcome
+from hybridjobs.model import AttemptEnd, Claim, NewJob, Outcome
 from hybridjobs.store import attempts, outcome, resources, restored
 from hybridjobs.store.claim import claim
 from hybridjobs.store.enqueue import insert_jobs
@@ -101,7 +101,7 @@ class _Operations:
         choices.append(self._types())
         hand = {"id": job_id, "status": random.choice(["completed", "failed", "cancelled"])}
         choices.append(("by hand", False, lambda c: c.execute(SET_BY_HAND, hand)))
-        choices += [self._requeue(job_id), self._evidence(job_id, attempt)]
+        choices += [self._requeue(job_id), *[self._evidence(job_id, attempt)] * 2]
         choices += [self._start(job_id, attempt, uid)] * 3
         choices += [self._end(job_id, attempt)] * 5
         choices += [self._dispatched(job_id, attempt, uid)] * 2
@@ -165,7 +165,8 @@ class _Operations:
         )
 
     def _evidence(self, job_id: UUID, attempt: int) -> tuple[str, bool, Operation]:
-        end = AttemptEnd(Outcome.FAILED, "Late", log_tail="log", exit_code=1, pod_name="late")
+        log = self._random.choice([None, "late\0"])
+        end = AttemptEnd(Outcome.FAILED, "Late", log_tail=log, exit_code=9, pod_name="late")
         return "evidence", False, lambda c: outcome.add_evidence(c, job_id, attempt, end)
 
     def _end(self, job_id: UUID, attempt: int) -> tuple[str, bool, Operation]:
@@ -187,12 +188,11 @@ class _Operations:
         return "end", True, lambda c: outcome.record_outcome(c, job_id, attempt, end)
 
     def _dispatched(self, job_id: UUID, attempt: int, uid: str) -> tuple[str, bool, Operation]:
+        claimed = Claim(job_id, "sim/plain", attempt, 900, 0, "sha256:", None, None, None, None, 0)
+
         async def dispatched(connection: Any) -> object:
-            for claimed in await claim(connection, window=0):
-                if claimed.job_id == job_id and claimed.attempt == attempt:
-                    await resources.mark_dispatched(connection, claimed, **_NAMES, uid=uid)
-                    return await resources.find_open(connection, claimed)
-            return None
+            await resources.mark_dispatched(connection, claimed, **_NAMES, uid=uid)
+            return await resources.find_open(connection, claimed)
 
         return "dispatched", True, dispatched
 

@@ -78,6 +78,7 @@ class Scene:
     reconciler: Reconciler
     sweep: Sweep
     dispatcher: Dispatcher
+    settings: OperatorSettings
 
     async def dispatched(self, job_id: UUID | None = None) -> UUID:
         """A job whose HybridJob exists."""
@@ -171,6 +172,13 @@ class Scene:
             while not (await connection.execute(waiting)).rowcount:  # noqa: ASYNC110 - on Postgres
                 await asyncio.sleep(0.01)
 
+    def sweep_of(self, kubernetes: Kubernetes) -> Sweep:
+        """One by another client."""
+        mirror = TypeMirror(
+            self.database, kubernetes, self.cache, self.queue, namespace=self.namespace
+        )
+        return Sweep(self.database, kubernetes, self.cache, self.queue, mirror, self.settings)
+
     async def due(self) -> list[str]:
         """The names that wait for a look."""
         found = []
@@ -224,4 +232,5 @@ async def opened(cluster: Cluster, namespace: str, url: str) -> AsyncIterator[Sc
             Dispatcher(
                 database, ClusterRuntime(database, kubernetes, namespace=namespace), window=50
             ),
+            settings,
         )
