@@ -99,15 +99,15 @@ class Cache:
         if name is not None and name in self._jobs:
             self._logs[name] = _uid(pod), text
 
-    def has_log(self, pod: Object) -> bool:
-        """Whether that pod's log is kept."""
-        return self._logs.get(_job_of(pod) or "", ("", ""))[0] == _uid(pod)
+    def log_of(self, pod: Object) -> str | None:
+        """That pod's log, if it is kept."""
+        uid, text = self._logs.get(_job_of(pod) or "", (None, None))
+        return text if uid == _uid(pod) else None
 
-    def take_log(self, pod: Object) -> str | None:
-        """That pod's log, kept no longer; None where there is none."""
-        if not self.has_log(pod):
-            return None
-        return self._logs.pop(_job_of(pod) or "")[1]
+    def forget_log(self, pod: Object) -> None:
+        """That pod's log is recorded."""
+        if self.log_of(pod) is not None:
+            del self._logs[_job_of(pod) or ""]
 
 
 def _uid(body: Object) -> str:

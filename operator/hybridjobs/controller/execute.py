@@ -102,6 +102,7 @@ class Executor:
                 end = await self._logs.added(view, end)
                 async with self._database.connection() as connection:
                     await add_evidence(connection, row.job_id, row.attempt, end)
+                self._logs.recorded(view)
             case actions.RemoveJob(job):
                 await self.delete(JOBS, job)
             case actions.RequestCancel():
@@ -126,6 +127,7 @@ class Executor:
             end = replace(end, reason=NAMESPACE_TERMINATING, message=NAMESPACE_GOES)
         end = await self._logs.added(view, end)
         recorded = await record_final_outcome(self._database, row.job_id, row.attempt, end)
+        self._logs.recorded(view)
         if recorded is None or not recorded.changed:
             return False
         await self._events.ended(view.hybridjob, row.attempt, end)

@@ -27,7 +27,7 @@ class PodLogs:
         """Read the log while it lasts: a drained pod vanishes before its Job is terminal."""
         if view.pod is None or view.row.has_log or not is_ended(view.pod):
             return
-        if not self._cache.has_log(view.pod):
+        if self._cache.log_of(view.pod) is None:
             text = await self._read(view.pod)
             if text is not None:
                 self._cache.keep_log(view.pod, text)
@@ -36,10 +36,15 @@ class PodLogs:
         """The end with the log's tail, where there is one to be had."""
         if view.pod is None:
             return end
-        text = self._cache.take_log(view.pod)
+        text = self._cache.log_of(view.pod)
         if text is None:
             text = await self._read(view.pod)
         return replace(end, log_tail=text)
+
+    def recorded(self, view: View) -> None:
+        """The end with its log is committed: it need not be kept any longer."""
+        if view.pod is not None:
+            self._cache.forget_log(view.pod)
 
     async def _read(self, pod: Object) -> str | None:
         """The tail of the pod's log; None where the kubelet no longer has it, or never had."""

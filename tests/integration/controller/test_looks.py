@@ -10,7 +10,7 @@ import pytest
 
 from hybridjobs.controller import adoption, execute
 from hybridjobs.controller.reconcile import Reconciler
-from hybridjobs.errors import ClusterUnavailable
+from hybridjobs.errors import ClusterUnavailable, RowLocked
 from hybridjobs.kube.client import (
     EVENTS,
     HYBRIDJOB_TYPES,
@@ -132,6 +132,29 @@ async def test_a_foreign_job_of_that_name_ends_the_attempt(scene: Scene) -> None
     assert (await scene.job(job_id)).attempts[0].reason == "NameConflict"
     left = await scene.kubernetes.get(JOBS, scene.namespace, job_name(job_id, 1))
     assert (left["metadata"]["uid"], left["spec"]) == (made["metadata"]["uid"], made["spec"])
+
+
+# The end of an attempt.
+
+
+async def test_a_log_that_was_read_is_recorded_though_the_first_try_fails(scene: Scene) -> None:
+    job_id, name, job = await _begun(scene)
+    pod = _running(job)
+    ended = {"name": "main", "state": {"terminated": {"exitCode": 1, "startedAt": STARTED}}}
+    pod["status"] = {"phase": "Failed", "containerStatuses": [ended]}
+    failed = {"type": "Failed", "status": "True", "lastTransitionTime": STARTED}
+    scene.cache.put_job({**job, "status": {"conditions": [failed]}})
+    scene.cache.put_pod(pod)
+    scene.cache.keep_log(pod, "the log")  # the pod is gone by now
+    async with scene.database.transaction() as connection:
+        lock = "SELECT FROM hybridjobs.background_jobs WHERE id = %s FOR UPDATE"
+        await connection.execute(lock, [job_id])
+        with pytest.raises(RowLocked):
+            await scene.reconciler.reconcile(name)
+    await scene.reconciler.reconcile(name)
+    [attempt] = (await scene.job(job_id)).attempts
+    assert (attempt.outcome, attempt.log_tail) == (Outcome.FAILED, "the log")
+    assert scene.cache.log_of(pod) is None
 
 
 # Refusals of a Job.

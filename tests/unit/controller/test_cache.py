@@ -60,13 +60,19 @@ def test_a_job_told_by_the_watch_stands_against_the_answer_to_its_create() -> No
     assert cache.job(told["metadata"]["name"]) == told
 
 
-def test_a_log_is_kept_until_it_is_taken_or_its_job_goes() -> None:
+def test_a_log_is_kept_until_it_is_recorded_or_its_job_goes() -> None:
     cache = Cache()
     cache.keep_log(_pod(), "of no known Job")
-    assert not cache.has_log(_pod())
+    assert cache.log_of(_pod()) is None
     cache.put_job(job())
     cache.keep_log(_pod(), "tail")
-    assert (cache.take_log(_pod()), cache.take_log(_pod())) == ("tail", None)
+    assert (cache.log_of(_pod()), cache.log_of(_pod())) == ("tail", "tail")
+    other = _pod()
+    other["metadata"]["uid"] = "another"
+    cache.forget_log(other)
+    assert (cache.log_of(_pod()), cache.log_of(other)) == ("tail", None)
+    cache.forget_log(_pod())
+    assert cache.log_of(_pod()) is None
     cache.keep_log(_pod(), "tail")
     cache.remove_job(job())
-    assert cache.take_log(_pod()) is None
+    assert cache.log_of(_pod()) is None
