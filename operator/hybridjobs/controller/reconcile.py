@@ -148,8 +148,7 @@ class Reconciler:
 
     async def _not_the_rows(self, hybridjob: Object, row: JobState) -> None:
         """A HybridJob of a job that has, or had, another one."""
-        late = hybridjob["spec"].get("attempt", 0) <= row.attempt and row.status.is_terminal
-        if late and bears_its_name(row, hybridjob):
+        if row.status.is_terminal and bears_its_name(row, hybridjob):
             # By a dispatcher that stopped after its claim, and went on when the job was over; or
             # of before the database was restored.
             version = hybridjob["metadata"]["resourceVersion"]

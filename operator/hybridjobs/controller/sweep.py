@@ -137,9 +137,7 @@ class Sweep:
         for name, uid in known.items():
             gone = None if uid in listed else self._cache.job(name)
             if gone is not None and gone["metadata"]["uid"] == uid:
-                self._cache.remove_job(gone)
-                if (hybridjob := hybridjob_of(gone)) is not None:
-                    self._queue.add(hybridjob)
+                self._cache.remove_job(gone)  # its attempt is looked at with the rows
         if unknown:
             _report("Jobs of attempts that the database does not know are left alone", unknown)
         return listed

@@ -32,14 +32,11 @@ SELECT job_id, outcome, count(*) AS free_retries FROM hybridjobs.job_attempts
 WHERE job_id = ANY(%b) AND NOT spent_retry GROUP BY job_id, outcome
 """
 _FINISH = """
-        status = ended.status, stage = NULL, result = ended.result::jsonb,
-        started_at = CASE WHEN ended.status = 'completed'
-                          THEN coalesce(ended.started_at, ended.ended_at) ELSE ended.started_at END,
+        status = ended.status, result = ended.result::jsonb, started_at = ended.started_at,
         completed_at = CASE WHEN ended.status = 'completed' THEN ended.ended_at END,
         failed_at = CASE WHEN ended.status = 'failed' THEN ended.ended_at END"""
 _AGAIN = """
         status = 'queued', run_at = ended.run_at, order_key = ended.order_key, started_at = NULL,
-        stage = CASE WHEN ended.run_at > now() THEN 'scheduled' ELSE 'ready' END,
         retry_count = job.retry_count + ended.spent_retry::int4"""
 
 
@@ -66,7 +63,7 @@ WITH locked AS (
                             attempt.started_at, report.started_at),
         outcome = report.outcome, reason = report.reason, error_category = report.category,
         exit_code = report.exit_code, message = report.message,
-        log_tail = coalesce(report.log_tail, attempt.log_tail),
+        log_tail = report.log_tail,
         started_at = coalesce(attempt.started_at, report.started_at),
         pod_name = coalesce(report.pod_name, attempt.pod_name), spent_retry = report.spent_retry,
         progress = (SELECT progress FROM hybridjobs.job_heartbeats beat
@@ -298,7 +295,7 @@ def _row(decided: _Decided) -> dict[str, object]:
         "pod_name": end.pod_name,
         "error": None if end.outcome is Outcome.SUCCEEDED else end.message or end.reason,
         "status": None if isinstance(decision, policy.Again) else decision.status.value,
-        "result": None if again else end.result,
+        "result": end.result,
         "run_at": again and again.run_at,
         "order_key": again and policy.order_key(again.run_at, decided.priority),
         "spent_retry": again is not None and again.spends_retry,
@@ -371,7 +368,7 @@ def _storable_report(report: Report) -> Report:
     if (end.message, end.log_tail, after) == (None, None, None):
         return report
     if after is not None:
-        after = min(max(after, 0.0), _MAX_RETRY_AFTER_SECONDS) if isfinite(after) else None
+        after = min(after, _MAX_RETRY_AFTER_SECONDS) if isfinite(after) else None
     storable = replace(
         end,
         message=_storable(end.message),

@@ -208,6 +208,7 @@ async def test_a_late_report_adds_what_was_not_known(database_urls: DatabaseUrls
     assert job is not None
     [attempt] = job.attempts
     assert (attempt.outcome, attempt.reason) == (Outcome.SUCCEEDED, "Completed")
+    assert (job.outcome_reason, job.started_at) == ("Completed", job.completed_at)
     assert (attempt.exit_code, attempt.log_tail) == (1, "the log")
 
 
