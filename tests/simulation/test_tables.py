@@ -117,6 +117,7 @@ class _Operations:
             key=key,
             priority=self._random.choice([0, 0, 2]),
             max_retries=spec.retry.limit,
+            deadline_seconds=self._random.choice([60, 900]),
         )
 
     def _insert(self) -> tuple[str, bool, Operation]:
@@ -156,7 +157,7 @@ class _Operations:
         return "requeue", True, requeue
 
     def _start(self, job_id: UUID, attempt: int, uid: str) -> tuple[str, bool, Operation]:
-        started_at = self._loop.now() - timedelta(seconds=self._random.choice([0, 3]))
+        started_at = self._loop.now() - timedelta(seconds=self._random.choice([0, 3, -3]))
         pod = {"pod_name": self._random.choice(["pod", "pod-2"]), "pod_uid": uid}
         return (
             "start",

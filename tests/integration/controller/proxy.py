@@ -24,7 +24,7 @@ class Proxy:
         self._session = session
         self.silent: set[Resource] = set()  # whose watches stay open and tell bookmarks alone
         self.status: int | None = None  # what everything is answered
-        self.refused: dict[str, int] = {}  # what requests of a method are answered
+        self.refused: dict[str, int] = {}  # what requests of a method, or a path, are answered
         self._open: dict[str, web.StreamResponse] = {}
         self.watches: list[str] = []  # the paths that were watched
         self.url = ""
@@ -36,7 +36,7 @@ class Proxy:
         return configuration
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        status = self.refused.get(request.method, self.status)
+        status = self.refused.get(request.method) or self.refused.get(request.path, self.status)
         if status is not None:
             return web.json_response({"reason": "ByTest", "code": status}, status=status)
         headers = {

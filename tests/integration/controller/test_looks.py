@@ -11,7 +11,9 @@ import pytest
 from hybridjobs.controller import adoption, execute
 from hybridjobs.controller.reconcile import Reconciler
 from hybridjobs.errors import ClusterUnavailable, RowLocked
+from hybridjobs.kube import names
 from hybridjobs.kube.client import (
+    CRDS,
     EVENTS,
     HYBRIDJOB_TYPES,
     HYBRIDJOBS,
@@ -322,6 +324,29 @@ async def test_a_status_that_was_written_is_known_before_the_watch_tells(scene: 
     assert scene.cache.hybridjobs[name]["status"]["state"] == "queued"
 
 
+async def test_a_status_that_says_the_same_is_not_written(
+    scene: Scene, proxy: Proxy, refused: Reconciler
+) -> None:
+    job_id, name, _ = await _dispatched(scene)
+    await scene.end(job_id, AGAIN)
+    await refused.reconcile(name)
+    proxy.refused["PATCH"] = 503
+    await refused.reconcile(name)
+
+
+async def test_a_job_that_changes_hands_tells_its_events_to_the_new_owner(scene: Scene) -> None:
+    job_id, name, job = await _begun(scene)
+    let_go = {"ownerReferences": None, "labels": {names.HYBRIDJOB: "the-one-before"}}
+    body = await scene.kubernetes.patch(
+        JOBS, scene.namespace, job_name(job_id, 1), {"metadata": let_go}
+    )
+    scene.cache.remove_job(job)
+    scene.cache.put_job(body)
+    await scene.reconciler.reconcile(name)
+    left = await scene.kubernetes.get(JOBS, scene.namespace, job_name(job_id, 1))
+    assert left["metadata"]["labels"][names.HYBRIDJOB] == name
+
+
 # A long backoff, in which there is no HybridJob.
 
 
@@ -359,6 +384,19 @@ async def test_a_deletion_during_a_backoff_cancels(scene: Scene) -> None:
     await scene.reconciler.reconcile(name)
     job = await scene.job(job_id)
     assert (job.status, job.outcome_reason) == (Status.CANCELLED, "HybridJobDeleted")
+
+
+async def test_a_deletion_with_the_definition_cancels_nothing(
+    scene: Scene, proxy: Proxy, refused: Reconciler
+) -> None:
+    job_id, name, body = await _dispatched(scene)
+    await scene.delete(name)
+    scene.cache.remove_hybridjob(body)
+    proxy.refused[CRDS.path(None, "hybridjobs.hybridjobs.dev")] = 404
+    await refused.reconcile(name)
+    job = await scene.job(job_id)
+    assert (job.status, job.cancel_requested_at) == (Status.QUEUED, None)
+    assert job.attempts[0].outcome is None
 
 
 async def test_a_deletion_that_orphans_ends_the_job_too(scene: Scene) -> None:

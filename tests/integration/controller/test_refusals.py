@@ -264,6 +264,11 @@ async def test_a_namespace_that_goes_cancels_nothing(alone: Scene) -> None:
     uid = namespace["metadata"]["uid"]
     await alone.kubernetes.delete(NAMESPACES, None, alone.namespace, uid=uid)
     try:
+        await alone.sql(
+            "UPDATE hybridjobs.job_attempts SET claimed_at = claimed_at - interval '300 s'"
+            " WHERE job_id = %s",
+            unborn,
+        )
         await alone.reconciler.reconcile(waiting)
         assert (await alone.job(unborn)).attempts[0].outcome is None
         while await alone.kubernetes.list(HYBRIDJOBS, alone.namespace):  # noqa: ASYNC110

@@ -153,6 +153,8 @@ async def test_attempts_count_up_at_once_to_one_that_is_far_ahead(
     await _looked_at(scene, name)
     job = await scene.job(job_id)
     assert (job.status, job.attempt, job.retry_count) == (Status.QUEUED, 15, 0)
+    await scene.end(job_id, LOST, attempt=15)
+    assert (await scene.job(job_id)).retry_count == 0
     assert list(await _jobs(scene, job_id)) == [job_name(job_id, 15)]
 
 
@@ -184,6 +186,28 @@ async def test_a_run_that_somebody_asked_for_after_the_backup_is_recorded(
     assert [each.outcome for each in job.attempts] == ["permanent", None]
     assert await _is_bound(scene, job_id, 2, running[job_name(job_id, 2)])
     assert await _jobs(scene, job_id) == running
+
+
+@pytest.mark.parametrize(("unique_while", "status"), [("open", "failed"), ("queued", "queued")])
+async def test_a_unique_key_that_is_anothers_by_now_stays_the_others(
+    scene: Scene, unique_while: str, status: str
+) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    if status == "failed":
+        await scene.end(job_id, FAILED)
+    later = {"spec": {"attempt": 2}}
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, later)
+    key = (
+        "UPDATE hybridjobs.background_jobs SET unique_key = 'k', unique_while = %s, stage = stage"
+        " WHERE id = %s"
+    )
+    await scene.sql(key, unique_while, job_id)
+    await scene.reconciled(name)
+    assert (await scene.job(job_id)).attempt == 2
+    other = new_id()
+    await scene.sql(_INSERT, other)
+    await scene.sql(key, unique_while, other)
 
 
 async def test_a_hybridjob_that_was_made_anew_after_the_backup_is_the_rows(

@@ -1,9 +1,12 @@
 """What no event tells, on the real API server and a real Postgres."""
 
+from typing import Any
+
 import pytest
 
 from hybridjobs.controller.cache import Cache
 from hybridjobs.controller.types import TypeMirror
+from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOB_TYPES, HYBRIDJOBS, JOBS, NotFound
 from hybridjobs.kube.names import job_name
 from hybridjobs.model import AttemptEnd, Outcome, Status
@@ -157,6 +160,49 @@ async def test_a_payload_is_checked_as_if_it_came_by_the_api(scene: Scene) -> No
     status = (await scene.reconciled("counts-words"))["status"]
     assert (status["reason"], status["conditions"][0]["status"]) == ("InvalidPayload", "False")
     assert "/payload/n" in status["message"]
+
+
+async def test_one_made_by_hand_is_a_job_as_any_other(scene: Scene) -> None:
+    spec: dict[str, Any] = {
+        "type": "by-hand",
+        "priority": 1,
+        "deadlineSeconds": 77,
+        "retry": {"limit": 7},
+        "concurrency": {"limit": 1, "key": "of"},
+        "callback": {"url": "https://example.com/told"},
+    }
+    body = {**_body("by-hand", scene.namespace), "spec": spec}
+    await scene.kubernetes.create(HYBRIDJOB_TYPES, scene.namespace, body)
+    await scene.mirror.read_all()
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    own = {"priority": 3, "deadlineSeconds": 55, "payload": {"of": "ana"}}
+    for name, more, said in (("plain", {}, trace), ("with-its-own", own, "nonsense")):
+        kind = {"apiVersion": "hybridjobs.dev/v1alpha1", "kind": "HybridJob"}
+        metadata = {
+            "name": name,
+            "namespace": scene.namespace,
+            "annotations": {names.TRACEPARENT: said},
+        }
+        made = {**kind, "metadata": metadata, "spec": {"type": "by-hand", **more}}
+        await scene.kubernetes.create(HYBRIDJOBS, scene.namespace, made)
+        await scene.reconciled(name)
+    async with scene.database.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT priority, deadline_seconds, max_retries, traceparent, concurrency_key, key,"
+            " callback->0->>'url' AS told, submitted_by, source"
+            " FROM hybridjobs.background_jobs ORDER BY resource_name"
+        )
+        rows = await cursor.fetchall()
+    uids = [(await scene.see(name))["metadata"]["uid"] for name in ("plain", "with-its-own")]
+    common = {
+        "max_retries": 7,
+        "told": "https://example.com/told",
+        "submitted_by": "kubernetes",
+        "source": "kubernetes",
+    }
+    plain = {"priority": 1, "deadline_seconds": 77, "concurrency_key": "", "traceparent": trace}
+    its_own = {"priority": 3, "deadline_seconds": 55, "concurrency_key": "ana", "traceparent": None}
+    assert rows == [common | plain | {"key": uids[0]}, common | its_own | {"key": uids[1]}]
 
 
 async def test_a_type_whose_schema_is_none_is_not_accepted(scene: Scene) -> None:
