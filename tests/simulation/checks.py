@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from hybridjobs.controller.observe import is_finished, is_over
+from hybridjobs.controller.observe import is_finished
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, PODS
-from hybridjobs.kube.identity import is_dispatched, job_id
+from hybridjobs.kube.identity import is_dispatched, is_over, job_id
 from hybridjobs.model import Outcome
 from hybridjobs.policy import MAX_DISRUPTIONS, MAX_RETRY_LATER
 from tests.simulation.cluster import ApiServer, Object, owner_uid

@@ -37,7 +37,7 @@ from hybridjobs.controller.observe import (
     why_not_started,
 )
 from hybridjobs.kube import names
-from hybridjobs.kube.identity import is_dispatched
+from hybridjobs.kube.identity import is_dispatched, is_over
 from hybridjobs.model import AttemptEnd, JobTypeSpec, Outcome, Retry, Status
 from hybridjobs.store.attempts import JobState
 
@@ -78,8 +78,7 @@ def decide(view: View, now: datetime) -> list[Action]:
         return [CountUp()]
     actions: list[Action] = []
     if hybridjob["spec"].get("cancel") and not (row.cancel_requested or row.status.is_terminal):
-        over = (hybridjob.get("status") or {}).get("state") == Status.CANCELLED
-        if over and _is_earlier(wanted, row):
+        if is_over(hybridjob) and _is_earlier(wanted, row):
             return []  # the dispatcher replaces it for the run to come
         actions.append(RequestCancel())
     if row.open_attempt is None:

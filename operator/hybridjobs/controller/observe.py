@@ -8,7 +8,7 @@ from typing import Any
 from hybridjobs import exits
 from hybridjobs.exits import Account, failure, with_result
 from hybridjobs.kube import names
-from hybridjobs.model import AttemptEnd, Outcome, Status
+from hybridjobs.model import AttemptEnd, Outcome
 
 Object = dict[str, Any]
 
@@ -38,12 +38,6 @@ _REFUSALS = (
     ("denied the request", "AdmissionRefused"),  # a webhook
     ("denied request", "AdmissionRefused"),  # a ValidatingAdmissionPolicy
 )
-
-
-def is_over(hybridjob: Object) -> bool:
-    """Whether a HybridJob shows that its job has ended."""
-    state = (hybridjob.get("status") or {}).get("state")
-    return state is not None and Status(state).is_terminal
 
 
 def condition(item: Object | None, type_: str) -> Object | None:

@@ -22,12 +22,12 @@ from hybridjobs.controller.decide import (
 from hybridjobs.controller.definitions import definition_goes, namespace_goes
 from hybridjobs.controller.execute import NAMESPACE_GOES, Executor
 from hybridjobs.controller.logs import PodLogs
-from hybridjobs.controller.observe import NAMESPACE_TERMINATING, is_over
+from hybridjobs.controller.observe import NAMESPACE_TERMINATING
 from hybridjobs.controller.views import Views
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import AttemptClosed, ClusterUnavailable, DatabaseUnavailable
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, Kubernetes, TooManyRequests
-from hybridjobs.kube.identity import job_id
+from hybridjobs.kube.identity import is_over, job_id
 from hybridjobs.kube.manifests import WorkerSettings
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.payload_schemas import PayloadSchemas

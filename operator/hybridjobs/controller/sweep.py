@@ -19,14 +19,14 @@ import structlog
 
 from hybridjobs.controller.cache import Cache, Object, hybridjob_of
 from hybridjobs.controller.cleanup import Cleanup
-from hybridjobs.controller.observe import condition, is_over
+from hybridjobs.controller.observe import condition
 from hybridjobs.controller.types import TypeMirror
 from hybridjobs.controller.workqueue import WorkQueue
 from hybridjobs.errors import ClusterUnavailable, DatabaseUnavailable, RowLocked
 from hybridjobs.ids import first_id_of
 from hybridjobs.kube import names
 from hybridjobs.kube.client import HYBRIDJOBS, JOBS, ApiError, Conflict, Kubernetes
-from hybridjobs.kube.identity import is_dispatched, job_id
+from hybridjobs.kube.identity import is_dispatched, is_over, job_id
 from hybridjobs.model import AttemptEnd, Outcome
 from hybridjobs.settings import OperatorSettings
 from hybridjobs.store.attempts import OpenDispatch, have_ended, open_dispatches, statuses

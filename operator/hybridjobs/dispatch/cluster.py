@@ -21,10 +21,10 @@ from hybridjobs.kube.client import (
     NotFound,
     TooManyRequests,
 )
-from hybridjobs.kube.identity import job_id
+from hybridjobs.kube.identity import is_over, job_id
 from hybridjobs.kube.manifests import Object, hybridjob
 from hybridjobs.logs import about
-from hybridjobs.model import AttemptEnd, Claim, Outcome, Status
+from hybridjobs.model import AttemptEnd, Claim, Outcome
 from hybridjobs.observed import attempt_claimed
 from hybridjobs.store.database import Database
 from hybridjobs.store.outcome import record_outcome
@@ -147,9 +147,12 @@ class ClusterRuntime:
         return await self._apply(body, found, claimed)
 
     async def _is_of_earlier_run(self, found: Object, claimed: Claim) -> bool:
-        """Whether its cancel is done, and its job since run anew: a cancel cannot be taken back."""
-        spec, state = found["spec"], (found.get("status") or {}).get("state")
-        if not spec.get("cancel") or state != Status.CANCELLED:
+        """Whether its cancel is done, or came too late, and its job is since run anew.
+
+        A cancel cannot be taken back.
+        """
+        spec = found["spec"]
+        if not spec.get("cancel") or not is_over(found):
             return False
         if spec.get("attempt", 0) >= claimed.attempt:
             return False  # it is of this run, or of a later one that a backup does not know

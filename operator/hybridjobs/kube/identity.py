@@ -1,10 +1,11 @@
-"""Which job a HybridJob stands for, and who made it."""
+"""Which job a HybridJob stands for, who made it, and whether it is over."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from hybridjobs.ids import derived_id
+from hybridjobs.model import Status
 
 Object = dict[str, Any]
 
@@ -22,6 +23,12 @@ def is_dispatched(hybridjob: Object) -> bool:
     Not by its name: one that a person made, and that was lost, is made again under its name.
     """
     return job_id(hybridjob) != _own_id(hybridjob)
+
+
+def is_over(hybridjob: Object) -> bool:
+    """Whether a HybridJob shows that its job has ended."""
+    state = (hybridjob.get("status") or {}).get("state")
+    return state is not None and Status(state).is_terminal
 
 
 def _own_id(hybridjob: Object) -> UUID:
