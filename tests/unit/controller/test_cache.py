@@ -18,6 +18,12 @@ def _pod() -> dict[str, Any]:
     return body
 
 
+def _known_pod(cache: Cache) -> tuple[str, str | None] | None:
+    """Uid and phase of the Job's pod."""
+    known = cache.pod_of(job()["metadata"]["name"])
+    return None if known is None else (known["metadata"]["uid"], known["status"].get("phase"))
+
+
 def test_the_answer_to_a_write_does_not_hide_what_a_watch_told_since() -> None:
     cache = Cache()
     known, newer = _hybridjob(attempt=1), _hybridjob(attempt=2)
@@ -76,3 +82,37 @@ def test_a_log_is_kept_until_it_is_recorded_or_its_job_goes() -> None:
     cache.keep_log(_pod(), "tail")
     cache.remove_job(job())
     assert cache.log_of(_pod()) is None
+
+
+def test_a_pod_that_is_gone_stays_evidence_until_its_job_goes() -> None:
+    cache = Cache()
+    cache.put_job(job())
+    cache.put_pod(_pod())
+    ended = _pod()
+    ended["status"]["phase"] = "Failed"
+    cache.remove_pod(ended)
+    assert _known_pod(cache) == ("pod-1", "Failed")
+    cache.remove_job(job(uid="the one before"))
+    assert cache.job_uids() == {job()["metadata"]["name"]: "job-1"}
+    assert _known_pod(cache) == ("pod-1", "Failed")
+    cache.remove_job(job())
+    assert _known_pod(cache) is None
+
+
+def test_a_pod_without_a_job_goes_when_it_is_gone() -> None:
+    cache = Cache()
+    cache.put_pod(_pod())
+    late = _pod()
+    late["metadata"]["uid"] = "the one before"
+    cache.remove_pod(late)
+    assert _known_pod(cache) == ("pod-1", None)
+    cache.remove_pod(_pod())
+    assert _known_pod(cache) is None
+
+
+def test_a_pod_of_no_job_is_nothing_to_us() -> None:
+    cache = Cache()
+    cache.put_pod(pod())
+    cache.keep_log(pod(), "text")
+    assert cache.log_of(pod()) is None
+    cache.remove_pod(pod())
