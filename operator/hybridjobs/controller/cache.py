@@ -90,8 +90,8 @@ class Cache:
             return
         if name in self._jobs:
             self._pods.put(name, excerpt_of_work(body))
-        elif self._pods.remove(name, _uid(body)):
-            self._logs.pop(name, None)
+        else:
+            self._pods.remove(name, _uid(body))
 
     def keep_log(self, pod: Object, text: str) -> None:
         """Keep the tail of an ended pod's log until it is recorded, or its Job is gone."""

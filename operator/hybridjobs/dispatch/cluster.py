@@ -89,12 +89,9 @@ class ClusterRuntime:
         else:
             try:
                 found = await self._kubernetes.get(HYBRIDJOBS, namespace, name)
-                if found["metadata"]["uid"] != claimed.resource_uid:
-                    await self._forget(claimed)
-                    return
-                if await self._is_of_earlier_run(found, claimed):
-                    await self._forget(claimed)
-                    await self._delete(found)
+                another = found["metadata"]["uid"] != claimed.resource_uid
+                if another or await self._is_of_earlier_run(found, claimed):
+                    await self._forget(claimed)  # the next round replaces what is in its place
                     return
                 resource = await self._apply(body, found, claimed)
             except (Conflict, NotFound):

@@ -318,3 +318,36 @@ async def test_one_of_an_earlier_run_that_has_changed_since_is_not_deleted(
     await scene.dispatcher.dispatch_once()
     monkeypatch.undo()
     assert (await scene.see(name))["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+async def test_a_cancel_that_nobody_has_seen_yet_stays_for_the_next_attempt(scene: Scene) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.end(job_id, AttemptEnd(Outcome.LOST, "ByTest"))
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, {"spec": {"cancel": True}})
+    assert await scene.dispatcher.dispatch_once() == 1
+    assert (await scene.see(name))["spec"]["attempt"] == 2
+    await scene.reconciled(name)
+    assert (await scene.job(job_id)).cancel_requested_at is not None
+
+
+async def test_a_claim_that_was_closed_meanwhile_replaces_nothing(
+    scene: Scene, proxy: Proxy
+) -> None:
+    job_id = await scene.dispatched()
+    name = await scene.name_of(job_id)
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, {"spec": {"cancel": True}})
+    for _ in range(3):
+        before = await scene.reconciled(name)
+    await _run_anew(scene, job_id)
+    async with scene.database.transaction() as connection:
+        [claimed] = await claim(connection, window=50)
+    await scene.end(job_id, AttemptEnd(Outcome.CANCELLED, "Cancelled"), attempt=2)
+    async with Kubernetes(proxy.configuration(), field_manager="hybridjobs-test") as kubernetes:
+        late = ClusterRuntime(scene.database, kubernetes, namespace=scene.namespace)
+        await late.dispatch(claimed)
+    async with scene.database.connection() as connection:
+        row = await read_job(connection, job_id)
+    assert row is not None
+    uid = before["metadata"]["uid"]
+    assert (row.resource_uid, (await scene.see(name))["metadata"]["uid"]) == (uid, uid)
