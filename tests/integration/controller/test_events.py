@@ -7,9 +7,10 @@ import pytest
 
 from hybridjobs.controller import events
 from hybridjobs.controller.events import Events
-from hybridjobs.kube.client import EVENTS, HYBRIDJOBS, JOBS
+from hybridjobs.kube.client import EVENTS, HYBRIDJOBS, JOBS, Kubernetes
 from hybridjobs.kube.names import job_name
 from hybridjobs.model import AttemptEnd, Outcome
+from tests.integration.controller.proxy import Proxy
 from tests.integration.controller.scene import Scene
 
 
@@ -51,6 +52,13 @@ async def test_the_same_again_is_counted_and_other_trouble_is_not(scene: Scene) 
     assert killed["note"].startswith("attempt 1 ended as oom")
     assert (failed["reason"], failed.get("series")) == ("Error", None)
     assert len(failed["note"]) == 1024
+
+
+async def test_who_cannot_be_told_now_hinders_nothing(scene: Scene, proxy: Proxy) -> None:
+    body = await scene.see(await scene.name_of(await scene.dispatched()))
+    proxy.status = 503
+    async with Kubernetes(proxy.configuration(), field_manager="test") as kubernetes:
+        await Events(kubernetes, namespace=scene.namespace).warn(body, "ByTest", "nobody hears")
 
 
 async def test_what_cannot_be_told_hinders_nothing(scene: Scene) -> None:

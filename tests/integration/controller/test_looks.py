@@ -18,6 +18,7 @@ from hybridjobs.kube.client import (
     HYBRIDJOB_TYPES,
     HYBRIDJOBS,
     JOBS,
+    PODS,
     ApiError,
     Kubernetes,
     NotFound,
@@ -157,6 +158,38 @@ async def test_a_log_that_was_read_is_recorded_though_the_first_try_fails(scene:
     [attempt] = (await scene.job(job_id)).attempts
     assert (attempt.outcome, attempt.log_tail) == (Outcome.FAILED, "the log")
     assert scene.cache.log_of(pod) is None
+
+
+async def test_a_pod_that_is_gone_is_judged_by_what_was_last_seen_of_it(scene: Scene) -> None:
+    job_id, name, job = await _begun(scene)
+    failed = {"type": "Failed", "status": "True", "lastTransitionTime": STARTED}
+    scene.cache.put_job({**job, "status": {"conditions": [failed]}})
+    scene.cache.put_pod(_running(job))
+    uid, selector = job["metadata"]["uid"], f"{names.JOB_ID}={job_id}"
+    await scene.kubernetes.delete(JOBS, scene.namespace, job["metadata"]["name"], uid=uid)
+    while await scene.kubernetes.list(PODS, scene.namespace, labels=selector):  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    await scene.reconciler.reconcile(name)
+    [attempt] = (await scene.job(job_id)).attempts
+    assert (attempt.outcome, attempt.reason) == (Outcome.DISRUPTED, "PodDeleted")
+
+
+@pytest.mark.parametrize("status", [404, 503])
+async def test_a_log_that_nobody_has_holds_up_no_outcome(
+    scene: Scene, proxy: Proxy, refused: Reconciler, status: int
+) -> None:
+    job_id, name, job = await _begun(scene)
+    pod = _running(job)
+    ended = {"name": "main", "state": {"terminated": {"exitCode": 1, "startedAt": STARTED}}}
+    pod["status"] = {"phase": "Failed", "containerStatuses": [ended]}
+    failed = {"type": "Failed", "status": "True", "lastTransitionTime": STARTED}
+    scene.cache.put_job({**job, "status": {"conditions": [failed]}})
+    scene.cache.put_pod(pod)
+    path = PODS.path(scene.namespace, pod["metadata"]["name"], "log")
+    proxy.refused[path] = status
+    await refused.reconcile(name)
+    [attempt] = (await scene.job(job_id)).attempts
+    assert (attempt.outcome, attempt.log_tail) == (Outcome.FAILED, None)
 
 
 # Refusals of a Job.
