@@ -307,8 +307,8 @@ async def test_one_made_by_hand_that_is_made_again_goes_when_its_time_is_over(
         await scene.see("mine")
 
 
-async def test_only_what_needs_it_is_looked_at(scene: Scene) -> None:
-    job_id, name = await _begun(scene)
+async def _shown(scene: Scene, job_id: UUID, name: str) -> None:
+    """The HybridJob shows what the row says."""
     body = await scene.see(name)
     accepted = {
         "type": "Accepted",
@@ -319,13 +319,22 @@ async def test_only_what_needs_it_is_looked_at(scene: Scene) -> None:
     }
     state = (await scene.job(job_id)).status.value
     status = {"status": {"state": state, "conditions": [accepted]}}
-    await scene.kubernetes.patch(
-        HYBRIDJOBS,
-        scene.namespace,
-        name,
-        {**status, "metadata": {"uid": body["metadata"]["uid"]}},
-        subresource="status",
-    )
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, status, subresource="status")
+
+
+async def test_one_whose_job_vanished_unseen_is_looked_at(scene: Scene) -> None:
+    job_id, name = await _begun(scene)
+    await _shown(scene, job_id, name)
+    job = (await _job(scene, job_id))["metadata"]
+    await scene.kubernetes.delete(JOBS, scene.namespace, job["name"], uid=job["uid"])
+    await scene.due()
+    await scene.sweep.once()
+    assert name in await scene.due()
+
+
+async def test_only_what_needs_it_is_looked_at(scene: Scene) -> None:
+    job_id, name = await _begun(scene)
+    await _shown(scene, job_id, name)
     await scene.due()
     await scene.sweep.once()
     assert name not in await scene.due()
