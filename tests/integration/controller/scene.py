@@ -147,6 +147,17 @@ class Scene:
         uid = (await self.see(name))["metadata"]["uid"]
         await self.kubernetes.delete(HYBRIDJOBS, self.namespace, name, uid=uid)
 
+    @asynccontextmanager
+    async def held_up(self, name: str) -> AsyncIterator[None]:
+        """A deletion of the HybridJob waits meanwhile, as for a finalizer."""
+        held = {"metadata": {"finalizers": ["test.example/hold"]}}
+        await self.kubernetes.patch(HYBRIDJOBS, self.namespace, name, held)
+        try:
+            yield
+        finally:
+            free = {"metadata": {"finalizers": None}}
+            await self.kubernetes.patch(HYBRIDJOBS, self.namespace, name, free)
+
     async def settle(self) -> None:
         """As if what is dispatched had been so for a while."""
         await self.sql(

@@ -219,15 +219,11 @@ async def test_a_type_whose_schema_is_none_is_not_accepted(scene: Scene) -> None
 async def test_a_deletion_held_up_by_a_finalizer_cancels_at_once(scene: Scene) -> None:
     job_id = await scene.dispatched()
     name = await scene.name_of(job_id)
-    body = await scene.see(name)
-    held = {"metadata": {"finalizers": ["test.example/hold"]}}
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, held)
-    await scene.kubernetes.delete(HYBRIDJOBS, scene.namespace, name, uid=body["metadata"]["uid"])
-    await scene.reconciled(name)
+    async with scene.held_up(name):
+        await scene.delete(name)
+        await scene.reconciled(name)
     job = await scene.job(job_id)
     assert (job.status, job.outcome_reason) == (Status.CANCELLED, "HybridJobDeleted")
-    free = {"metadata": {"finalizers": None}}
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, free)
 
 
 async def test_a_hand_made_job_is_not_run_again_when_retention_has_taken_its_row(

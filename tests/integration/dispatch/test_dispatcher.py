@@ -242,16 +242,13 @@ async def test_a_job_stays_in_the_namespace_of_its_hybridjob(scene: Scene, proxy
 async def test_a_hybridjob_that_is_being_deleted_is_waited_for(scene: Scene) -> None:
     job_id = await scene.dispatched()
     name = await scene.name_of(job_id)
-    held = {"metadata": {"finalizers": ["test.example/hold"]}}
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, held)
-    await scene.delete(name)
-    await scene.end(job_id, AttemptEnd(Outcome.LOST, "ByTest"))
-    await scene.sql("UPDATE hybridjobs.background_jobs SET resource_uid = NULL")
-    assert await scene.dispatcher.dispatch_once() == 0
-    before = await scene.see(name)
-    assert before["spec"]["attempt"] == 1
-    free = {"metadata": {"finalizers": None}}
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, free)
+    async with scene.held_up(name):
+        await scene.delete(name)
+        await scene.end(job_id, AttemptEnd(Outcome.LOST, "ByTest"))
+        await scene.sql("UPDATE hybridjobs.background_jobs SET resource_uid = NULL")
+        assert await scene.dispatcher.dispatch_once() == 0
+        before = await scene.see(name)
+        assert before["spec"]["attempt"] == 1
     await scene.sql(_RELEASE, job_id)
     assert await scene.dispatcher.dispatch_once() == 1
     after = await scene.see(name)
