@@ -160,11 +160,13 @@ class Child:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(each) for each in file.read_text().split()]
-        except OSError:
-            continue  # it has just ended
+    threads: list[Path] = []
+    with contextlib.suppress(OSError):  # it has just ended
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    for thread in threads:
+        children: list[int] = []
+        with contextlib.suppress(OSError):
+            children = [int(each) for each in (thread / "children").read_text().split()]
         for child in children:
             yield child
             yield from _descendants(child)
