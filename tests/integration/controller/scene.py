@@ -28,6 +28,7 @@ from hybridjobs.store.database import Database
 from hybridjobs.store.jobs import Job, get_job
 from hybridjobs.store.outcome import record_outcome
 from tests.cluster import Cluster, current
+from tests.waiting import eventually
 
 _CRDS = Path(__file__).parents[3] / "manifests" / "crds"
 _TYPE = {
@@ -179,9 +180,20 @@ class Scene:
             "SELECT FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
-        async with self.database.connection() as connection, asyncio.timeout(20):
-            while not (await connection.execute(waiting)).rowcount:  # noqa: ASYNC110 - on Postgres
-                await asyncio.sleep(0.01)
+        async with self.database.connection() as connection:
+
+            async def found() -> int:
+                return (await connection.execute(waiting)).rowcount
+
+            await eventually(found)
+
+    @asynccontextmanager
+    async def locked(self, job_id: UUID) -> AsyncIterator[None]:
+        """Somebody else's transaction holds the job's row."""
+        lock = "SELECT FROM hybridjobs.background_jobs WHERE id = %s FOR UPDATE"
+        async with self.database.transaction() as connection:
+            await connection.execute(lock, [job_id])
+            yield
 
     def sweep_of(self, kubernetes: Kubernetes) -> Sweep:
         """One by another client."""

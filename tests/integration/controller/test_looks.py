@@ -78,6 +78,17 @@ def _running(job: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {}, "status": status}
 
 
+def _failed(scene: Scene, job: dict[str, Any]) -> dict[str, Any]:
+    """The Job's pod, known like the Job to have failed."""
+    pod = _running(job)
+    ended = {"name": "main", "state": {"terminated": {"exitCode": 1, "startedAt": STARTED}}}
+    pod["status"] = {"phase": "Failed", "containerStatuses": [ended]}
+    failed = {"type": "Failed", "status": "True", "lastTransitionTime": STARTED}
+    scene.cache.put_job({**job, "status": {"conditions": [failed]}})
+    scene.cache.put_pod(pod)
+    return pod
+
+
 # What is recorded, or asked for, is looked at again at once.
 
 
@@ -142,16 +153,9 @@ async def test_a_foreign_job_of_that_name_ends_the_attempt(scene: Scene) -> None
 
 async def test_a_log_that_was_read_is_recorded_though_the_first_try_fails(scene: Scene) -> None:
     job_id, name, job = await _begun(scene)
-    pod = _running(job)
-    ended = {"name": "main", "state": {"terminated": {"exitCode": 1, "startedAt": STARTED}}}
-    pod["status"] = {"phase": "Failed", "containerStatuses": [ended]}
-    failed = {"type": "Failed", "status": "True", "lastTransitionTime": STARTED}
-    scene.cache.put_job({**job, "status": {"conditions": [failed]}})
-    scene.cache.put_pod(pod)
+    pod = _failed(scene, job)
     scene.cache.keep_log(pod, "the log")  # the pod is gone by now
-    async with scene.database.transaction() as connection:
-        lock = "SELECT FROM hybridjobs.background_jobs WHERE id = %s FOR UPDATE"
-        await connection.execute(lock, [job_id])
+    async with scene.locked(job_id):
         with pytest.raises(RowLocked):
             await scene.reconciler.reconcile(name)
     await scene.reconciler.reconcile(name)
@@ -179,12 +183,7 @@ async def test_a_log_that_nobody_has_holds_up_no_outcome(
     scene: Scene, proxy: Proxy, refused: Reconciler, status: int
 ) -> None:
     job_id, name, job = await _begun(scene)
-    pod = _running(job)
-    ended = {"name": "main", "state": {"terminated": {"exitCode": 1, "startedAt": STARTED}}}
-    pod["status"] = {"phase": "Failed", "containerStatuses": [ended]}
-    failed = {"type": "Failed", "status": "True", "lastTransitionTime": STARTED}
-    scene.cache.put_job({**job, "status": {"conditions": [failed]}})
-    scene.cache.put_pod(pod)
+    pod = _failed(scene, job)
     path = PODS.path(scene.namespace, pod["metadata"]["name"], "log")
     proxy.refused[path] = status
     await refused.reconcile(name)

@@ -260,9 +260,7 @@ async def test_a_row_that_somebody_keeps_locked_holds_up_no_other(scene: Scene) 
     for job_id in (locked, other):
         await scene.delete(await scene.name_of(job_id))
     await scene.sweep.once()
-    async with scene.database.transaction() as connection:
-        lock = "SELECT FROM hybridjobs.background_jobs WHERE id = %s FOR UPDATE"
-        await connection.execute(lock, [locked])
+    async with scene.locked(locked):
         await scene.sweep.once()
     ended = [(await scene.job(job_id)).attempts[0].reason for job_id in (locked, other)]
     assert ended == [None, "HybridJobLost"]

@@ -82,9 +82,7 @@ async def test_a_deletion_is_acted_on_once_more_when_that_has_failed(scene: Scen
     await scene.delete(name)
     scene.cache.remove_hybridjob(body)
     async with _leading(scene):
-        async with scene.database.transaction() as connection:
-            lock = "SELECT FROM hybridjobs.background_jobs WHERE id = %s FOR UPDATE"
-            await connection.execute(lock, [job_id])
+        async with scene.locked(job_id):
             await scene.somebody_waits()
             await asyncio.sleep(1.5)  # longer than they wait
         await eventually(lambda: not scene.cache.deleted)

@@ -40,14 +40,19 @@ async def test_a_claim_whose_dispatcher_died_is_said_again(scene: Scene) -> None
     assert (await scene.see(await scene.name_of(job_id)))["spec"]["jobId"] == str(job_id)
 
 
-async def test_a_job_cancelled_by_its_spec_can_be_run_anew(scene: Scene) -> None:
+async def _cancelled_by_its_spec(scene: Scene) -> tuple[UUID, str, dict[str, Any]]:
+    """A job, its HybridJob's name, and that as it is since."""
     job_id = await scene.dispatched()
     name = await scene.name_of(job_id)
-    cancel = {"spec": {"cancel": True}}
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, cancel)
+    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, {"spec": {"cancel": True}})
     for _ in range(3):
-        before = await scene.reconciled(name)
-    assert before["status"]["state"] == "cancelled"
+        body = await scene.reconciled(name)
+    assert body["status"]["state"] == "cancelled"
+    return job_id, name, body
+
+
+async def test_a_job_cancelled_by_its_spec_can_be_run_anew(scene: Scene) -> None:
+    job_id, name, before = await _cancelled_by_its_spec(scene)
     await scene.sql("SELECT hybridjobs.retry_failed_job(%s)", job_id)
     await scene.reconciled(name)
     assert (await scene.job(job_id)).status is Status.QUEUED
@@ -88,12 +93,7 @@ async def test_a_database_from_a_backup_counts_up_to_the_hybridjob(
 
 
 async def test_a_cancel_that_a_backup_does_not_know_is_not_taken_back(scene: Scene) -> None:
-    job_id = await scene.dispatched()
-    name = await scene.name_of(job_id)
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, {"spec": {"cancel": True}})
-    for _ in range(3):
-        before = await scene.reconciled(name)
-    assert before["status"]["state"] == "cancelled"
+    job_id, name, before = await _cancelled_by_its_spec(scene)
     await scene.sql("DELETE FROM hybridjobs.job_attempts WHERE job_id = %s", job_id)
     await scene.sql("DELETE FROM hybridjobs.background_jobs WHERE id = %s", job_id)
     await scene.dispatched(job_id)
@@ -299,11 +299,7 @@ async def test_a_cancel_that_came_too_late_does_not_cancel_the_next_run(scene: S
 async def test_one_of_an_earlier_run_that_has_changed_since_is_not_deleted(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = await scene.dispatched()
-    name = await scene.name_of(job_id)
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, {"spec": {"cancel": True}})
-    for _ in range(3):
-        before = await scene.reconciled(name)
+    job_id, name, before = await _cancelled_by_its_spec(scene)
     await _run_anew(scene, job_id)
     labels = {"metadata": {"labels": {"changed": "since"}}}
     await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, labels)
@@ -331,11 +327,7 @@ async def test_a_cancel_that_nobody_has_seen_yet_stays_for_the_next_attempt(scen
 async def test_a_claim_that_was_closed_meanwhile_replaces_nothing(
     scene: Scene, proxy: Proxy
 ) -> None:
-    job_id = await scene.dispatched()
-    name = await scene.name_of(job_id)
-    await scene.kubernetes.patch(HYBRIDJOBS, scene.namespace, name, {"spec": {"cancel": True}})
-    for _ in range(3):
-        before = await scene.reconciled(name)
+    job_id, name, before = await _cancelled_by_its_spec(scene)
     await _run_anew(scene, job_id)
     async with scene.database.transaction() as connection:
         [claimed] = await claim(connection, window=50)
